@@ -1,0 +1,47 @@
+//! Planted faults: run-time switches that make the engine wrong on purpose, so that the crash tests
+//! can show that they would notice. All are off unless a test turns one on.
+
+/// Which rule to break.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Break none.
+    #[default]
+    None,
+    /// Do not sync the directory after creating a table.
+    NoDirSyncForTable,
+    /// Do not sync the directory after creating a log segment.
+    NoDirSyncForLog,
+    /// Acknowledge a synced write before its sync.
+    EarlyAck,
+    /// Write the manifest edit before the table is synced.
+    EditBeforeTable,
+    /// Accept a record of a recycled segment's former life.
+    ReplayStaleRecord,
+    /// Let recovery leave the cut of the log open.
+    NoSealOfCut,
+    /// Remove old log segments before the manifest edit is durable.
+    DeleteLogBeforeEdit,
+    /// Rename CURRENT without syncing what it names.
+    UnsyncedManifest,
+    /// Sync only the newest of several unsynced segments.
+    SkipOlderSegmentSync,
+    /// Write a flush edit before the log is synced up to it.
+    FlushBeforeLogSync,
+    /// Treat a failed sync as good.
+    IgnoreSyncError,
+    /// Take any bad record as the end of the log, also below the synced offset.
+    CutBelowSynced,
+}
+
+/// The fault that is on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults(pub Fault);
+
+impl Faults {
+    /// True where `fault` is on.
+    #[must_use]
+    pub fn is(self, fault: Fault) -> bool {
+        self.0 == fault
+    }
+}

@@ -1,0 +1,220 @@
+//! Options of a database, a column family, a write and a read: unit, default and effect of each.
+
+use std::{ops::Bound, sync::Arc};
+
+use crate::{
+    executor::{Executor, ThreadPool},
+    fs::{Fs, ReadMode, RealFs},
+    snapshot::Snapshot,
+};
+
+/// Number of levels of a column family: L0 (tables as flushed, may overlap) and six below.
+pub const LEVELS: usize = 7;
+
+/// Settings of one open database. None of them is stored: they may differ from open to open.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Create the database when the directory holds none (default true).
+    pub create_if_missing: bool,
+    /// Refuse to open an existing database (default false).
+    pub error_if_exists: bool,
+    /// How table files are read (default mapped).
+    pub read_mode: ReadMode,
+    /// Bytes of decompressed blocks kept (default 128 MiB). Uncompressed blocks of mapped tables are
+    /// read in place and take nothing of it.
+    pub block_cache_bytes: usize,
+    /// Smallest and largest log segment in bytes (default 1 MiB and 64 MiB): segments double in between.
+    pub log_segment_bytes: (u64, u64),
+    /// Bytes of log that may be kept for unflushed memtables (default 512 MiB); above, the memtable
+    /// that holds the oldest segment is flushed.
+    pub max_log_bytes: u64,
+    /// Obsolete log segments kept for reuse (default 2).
+    pub recycled_segments: usize,
+    /// Compactions at a time (default 2).
+    pub max_compactions: usize,
+    /// Bytes of the file that is given up on a full disk so that deletes and compaction can go on
+    /// (default 1 MiB; 0 keeps none).
+    pub reserve_bytes: u64,
+    /// Open table files kept (default 4096); beyond, the least recently used are closed.
+    pub max_open_tables: usize,
+    /// Memory of all memtables together in bytes (default 512 MiB): beyond, writes wait for flushes.
+    pub memtable_budget_bytes: usize,
+    /// The disk (default [`RealFs`]).
+    pub fs: Arc<dyn Fs>,
+    /// Threads, time and randomness (default: two threads of this database's own).
+    pub executor: Arc<dyn Executor>,
+    /// Planted faults, for the tests of the tests; all off by default.
+    #[doc(hidden)]
+    pub faults: crate::faults::Faults,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::with(Arc::new(RealFs), Arc::new(ThreadPool::new(2)))
+    }
+}
+
+impl Options {
+    /// The defaults over a given disk and executor.
+    #[must_use]
+    pub fn with(fs: Arc<dyn Fs>, executor: Arc<dyn Executor>) -> Self {
+        Self {
+            create_if_missing: true,
+            error_if_exists: false,
+            read_mode: ReadMode::Mapped,
+            block_cache_bytes: 128 << 20,
+            log_segment_bytes: (1 << 20, 64 << 20),
+            max_log_bytes: 512 << 20,
+            recycled_segments: 2,
+            max_compactions: 2,
+            reserve_bytes: 1 << 20,
+            max_open_tables: 4096,
+            memtable_budget_bytes: 512 << 20,
+            fs,
+            executor,
+            faults: crate::faults::Faults::default(),
+        }
+    }
+}
+
+/// How the blocks of a table are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// As they are; read in place from the map.
+    None,
+    /// LZ4 block format; kept as is when that saves less than an eighth.
+    Lz4,
+}
+
+/// Settings of one column family. `logged` is fixed at creation; the rest is stored with the family
+/// and may be changed at each open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CfOptions {
+    /// Logged families survive a crash through the log; unlogged ones from their flush on
+    /// (default true). Fixed at creation.
+    pub logged: bool,
+    /// Bytes of a memtable before it is frozen and flushed (default 64 MiB).
+    pub write_buffer_bytes: usize,
+    /// Frozen memtables waiting for flush before writes wait (default 3).
+    pub max_immutable_memtables: usize,
+    /// Uncompressed bytes of a data block (default 4 KiB).
+    pub block_bytes: usize,
+    /// Keys between two restart points of a block (default 16).
+    pub restart_interval: usize,
+    /// Filter bits a key (default 10; 0 makes no filter).
+    pub filter_bits_per_key: usize,
+    /// Compression of each level (default: none on L0 and L1, LZ4 below).
+    pub compression: [Compression; LEVELS],
+    /// Largest table a compaction writes, in bytes (default 32 MiB).
+    pub table_bytes: u64,
+    /// Bytes of the first level below L0 (default 256 MiB); each further one is
+    /// `level_multiplier` times larger.
+    pub base_level_bytes: u64,
+    /// Growth from level to level (default 10).
+    pub level_multiplier: u64,
+    /// L0 tables that start a compaction (default 4).
+    pub l0_compaction_trigger: usize,
+    /// L0 tables from which writes are slowed (default 20).
+    pub l0_slowdown_trigger: usize,
+    /// L0 tables at which writes wait (default 36).
+    pub l0_stop_trigger: usize,
+}
+
+impl Default for CfOptions {
+    fn default() -> Self {
+        let mut compression = [Compression::Lz4; LEVELS];
+        compression[0] = Compression::None;
+        compression[1] = Compression::None;
+        Self {
+            logged: true,
+            write_buffer_bytes: 64 << 20,
+            max_immutable_memtables: 3,
+            block_bytes: 4096,
+            restart_interval: 16,
+            filter_bits_per_key: 10,
+            compression,
+            table_bytes: 32 << 20,
+            base_level_bytes: 256 << 20,
+            level_multiplier: 10,
+            l0_compaction_trigger: 4,
+            l0_slowdown_trigger: 20,
+            l0_stop_trigger: 36,
+        }
+    }
+}
+
+impl CfOptions {
+    /// The defaults of a family that is not logged.
+    #[must_use]
+    pub fn unlogged() -> Self {
+        Self { logged: false, ..Self::default() }
+    }
+}
+
+/// When a write is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// True: once it survives power loss. False: once it survives the death of the process
+    /// (or, in an unlogged family, once it is visible).
+    pub sync: bool,
+}
+
+impl WriteOptions {
+    /// Acknowledged once it survives power loss.
+    pub const SYNC: Self = Self { sync: true };
+    /// Acknowledged once it survives the death of the process.
+    pub const NO_SYNC: Self = Self { sync: false };
+}
+
+/// What a read or an iterator sees.
+#[derive(Clone, Debug, Default)]
+pub struct ReadOptions {
+    /// The moment to read at (default: now).
+    pub snapshot: Option<Snapshot>,
+    /// First key of an iterator (default: the family's first).
+    pub lower: Option<Vec<u8>>,
+    /// First key after an iterator's last (default: none).
+    pub upper: Option<Vec<u8>>,
+}
+
+impl ReadOptions {
+    /// Reads at `snapshot`.
+    #[must_use]
+    pub fn at(snapshot: &Snapshot) -> Self {
+        Self { snapshot: Some(snapshot.clone()), ..Self::default() }
+    }
+
+    /// Limits an iterator to the keys that begin with `prefix`.
+    #[must_use]
+    pub fn prefix(mut self, prefix: &[u8]) -> Self {
+        self.lower = Some(prefix.to_vec());
+        self.upper = prefix_end(prefix);
+        self
+    }
+
+    /// Limits an iterator to a range of keys.
+    #[must_use]
+    pub fn range(mut self, lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> Self {
+        let after = |key: &[u8]| [key, &[0]].concat();
+        self.lower = match lower {
+            Bound::Included(key) => Some(key.to_vec()),
+            Bound::Excluded(key) => Some(after(key)),
+            Bound::Unbounded => None,
+        };
+        self.upper = match upper {
+            Bound::Included(key) => Some(after(key)),
+            Bound::Excluded(key) => Some(key.to_vec()),
+            Bound::Unbounded => None,
+        };
+        self
+    }
+}
+
+/// The first key after all keys that begin with `prefix`; `None` when there is none.
+#[must_use]
+pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let keep = prefix.iter().rposition(|&byte| byte != 0xff)?;
+    let mut end = prefix[..=keep].to_vec();
+    end[keep] += 1;
+    Some(end)
+}
