@@ -1,0 +1,4 @@
+//! (to be written)
+use super::*;
+/// The operating system.
+#[derive(Debug)] pub struct RealFs;

@@ -1,0 +1,3 @@
+//! (to be written)
+/// A disk in memory.
+#[derive(Debug)] pub struct SimFs;
