@@ -34,6 +34,7 @@ pub use batch::WriteBatch;
 pub use column_family::ColumnFamily;
 pub use error::{Error, Result};
 pub use options::{CfOptions, Compression, LEVELS, Options, ReadOptions, WriteOptions, prefix_end};
+pub use slice::{PIN_MIN_LEN, PinnedSlice};
 pub use snapshot::Snapshot;
 #[doc(hidden)]
 pub use faults::{Fault, Faults};
