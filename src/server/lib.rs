@@ -1,1 +1,3 @@
 //! basalt-server
+
+pub mod stubs;
