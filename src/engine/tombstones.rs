@@ -1,1 +1,229 @@
-//! (to be written)
+//! Range deletes, cut into pieces that do not overlap.
+//!
+//! A [`Tombstones`] never changes once made. Its fragments ascend and do not overlap; each keeps the
+//! sequence numbers of all the range deletes over it, newest first, so that one binary search answers
+//! a reader at any snapshot. Fragments that touch and carry the same numbers are one, so equal
+//! coverage has one form however the deletes were cut before.
+//!
+//! Not here: what the deletes apply to. An entry is gone where `covering_seq` is above its own number.
+
+use std::{
+    cmp::Reverse,
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
+
+use crate::key::{RangeTombstone, SequenceNumber};
+
+/// An immutable set of range deletes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tombstones {
+    fragments: Vec<Fragment>,
+}
+
+/// The keys `start..end`, and the numbers of every range delete over all of them, newest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Fragment {
+    start: Box<[u8]>,
+    end: Box<[u8]>,
+    seqs: Box<[SequenceNumber]>,
+}
+
+impl Fragment {
+    /// The newest range delete a reader at `at` sees.
+    fn newest(&self, at: SequenceNumber) -> Option<SequenceNumber> {
+        let visible = self.seqs.partition_point(|&seq| seq > at);
+        self.seqs.get(visible).copied()
+    }
+}
+
+/// A fragment as a reader at one sequence number sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cover<'a> {
+    /// First key deleted.
+    pub(crate) start: &'a [u8],
+    /// First key after the fragment. A neighbour that begins here may go on deleting.
+    pub(crate) end: &'a [u8],
+    /// Newest visible range delete: older entries are gone.
+    pub(crate) seq: SequenceNumber,
+}
+
+impl Tombstones {
+    /// Cuts range deletes of any order and overlap into fragments. Empty ranges are left out.
+    pub(crate) fn new(mut all: Vec<RangeTombstone>) -> Self {
+        all.retain(|tombstone| tombstone.start < tombstone.end);
+        let mut edges = Vec::with_capacity(all.len() * 2);
+        for tombstone in &all {
+            edges.push((tombstone.start.as_slice(), true, tombstone.seq));
+            edges.push((tombstone.end.as_slice(), false, tombstone.seq));
+        }
+        edges.sort_unstable_by_key(|&(key, ..)| key);
+        Self {
+            fragments: sweep(&edges),
+        }
+    }
+
+    /// The set without a range delete, shared.
+    pub(crate) fn empty() -> Arc<Self> {
+        static EMPTY: LazyLock<Arc<Tombstones>> = LazyLock::new(Arc::default);
+        Arc::clone(&EMPTY)
+    }
+
+    /// True where it deletes nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.fragments.is_empty()
+    }
+
+    /// The largest number at or below `at` of a range delete over `user_key`; zero if there is none.
+    pub(crate) fn covering_seq(&self, user_key: &[u8], at: SequenceNumber) -> SequenceNumber {
+        let Some(fragment) = self.fragments.get(self.first_ending_after(user_key)) else {
+            return SequenceNumber::ZERO;
+        };
+        if user_key < &*fragment.start {
+            return SequenceNumber::ZERO;
+        }
+        fragment.newest(at).unwrap_or(SequenceNumber::ZERO)
+    }
+
+    /// Every fragment once for each of its numbers: starts ascend, and within one the newest comes first.
+    pub(crate) fn all(&self) -> impl Iterator<Item = RangeTombstone> {
+        self.fragments.iter().flat_map(|fragment| {
+            fragment.seqs.iter().map(|&seq| RangeTombstone {
+                start: fragment.start.to_vec(),
+                end: fragment.end.to_vec(),
+                seq,
+            })
+        })
+    }
+
+    /// One set that deletes what any of `sets` deletes.
+    pub(crate) fn merge<'a>(sets: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut sets = sets.into_iter().filter(|set| !set.is_empty());
+        let Some(first) = sets.next() else {
+            return Self::default();
+        };
+        let Some(second) = sets.next() else {
+            return first.clone();
+        };
+        let mut edges = Vec::new();
+        for fragment in [first, second]
+            .into_iter()
+            .chain(sets)
+            .flat_map(|set| &set.fragments)
+        {
+            for &seq in &fragment.seqs {
+                edges.push((&*fragment.start, true, seq));
+                edges.push((&*fragment.end, false, seq));
+            }
+        }
+        // The sets are each in order, which the stable sort finds and merges.
+        edges.sort_by_key(|&(key, ..)| key);
+        Self {
+            fragments: sweep(&edges),
+        }
+    }
+
+    /// Index of the first fragment that ends after `user_key`: the one over it, or the next.
+    fn first_ending_after(&self, user_key: &[u8]) -> usize {
+        self.fragments
+            .partition_point(|fragment| &*fragment.end <= user_key)
+    }
+}
+
+/// Walks over starts and ends in key order, and emits a fragment wherever something is open.
+fn sweep(edges: &[(&[u8], bool, SequenceNumber)]) -> Vec<Fragment> {
+    let mut fragments: Vec<Fragment> = Vec::new();
+    // How many range deletes of each number are open; newest first.
+    let mut open: BTreeMap<Reverse<SequenceNumber>, usize> = BTreeMap::new();
+    let mut rest = edges;
+    while let Some(&(key, ..)) = rest.first() {
+        let here = rest.iter().take_while(|&&(edge, ..)| edge == key).count();
+        let (now, later) = rest.split_at(here);
+        rest = later;
+        for &(_, opens, seq) in now {
+            let count = open.entry(Reverse(seq)).or_default();
+            // At one key an end may come before the start of a neighbour: the sum is what counts.
+            *count = if opens {
+                count.wrapping_add(1)
+            } else {
+                count.wrapping_sub(1)
+            };
+        }
+        open.retain(|_, count| *count != 0);
+        if open.is_empty() {
+            continue;
+        }
+        let &(end, ..) = rest.first().expect("what is open ends at a later edge");
+        let seqs: Box<[_]> = open.keys().map(|&Reverse(seq)| seq).collect();
+        match fragments.last_mut() {
+            Some(last) if &*last.end == key && last.seqs == seqs => last.end = end.into(),
+            _ => fragments.push(Fragment {
+                start: key.into(),
+                end: end.into(),
+                seqs,
+            }),
+        }
+    }
+    fragments
+}
+
+/// Answers which fragment is over a key, for a reader at one sequence number. Cheap where the keys
+/// asked for are near each other, as an iterator's are.
+pub(crate) struct TombstoneCursor {
+    set: Arc<Tombstones>,
+    at: SequenceNumber,
+    /// First fragment that ends after the last key asked for.
+    here: usize,
+}
+
+impl TombstoneCursor {
+    /// A cursor over what a reader at `at` sees of `set`.
+    pub(crate) fn new(set: Arc<Tombstones>, at: SequenceNumber) -> Self {
+        Self { set, at, here: 0 }
+    }
+
+    /// True where nothing is deleted at any number.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.set.is_empty()
+    }
+
+    /// The fragment over `user_key` with its newest visible number; `None` where no visible range
+    /// delete covers the key.
+    pub(crate) fn covering(&mut self, user_key: &[u8]) -> Option<Cover<'_>> {
+        let fragments = &self.set.fragments;
+        if fragments.is_empty() {
+            return None;
+        }
+        let ends_after = |index: usize| {
+            fragments
+                .get(index)
+                .is_none_or(|fragment| user_key < &*fragment.end)
+        };
+        let first = |index: usize| index == 0 || !ends_after(index - 1);
+        // The fragment of the last key, its neighbours, or else a search.
+        let near = [self.here, self.here + 1, self.here.saturating_sub(1)];
+        self.here = near
+            .into_iter()
+            .find(|&index| index <= fragments.len() && ends_after(index) && first(index))
+            .unwrap_or_else(|| self.set.first_ending_after(user_key));
+        let fragment = fragments.get(self.here)?;
+        if user_key < &*fragment.start {
+            return None;
+        }
+        let seq = fragment.newest(self.at)?;
+        Some(Cover {
+            start: &fragment.start,
+            end: &fragment.end,
+            seq,
+        })
+    }
+
+    /// Number of the newest visible range delete over `user_key`; zero where there is none.
+    pub(crate) fn covering_seq(&mut self, user_key: &[u8]) -> SequenceNumber {
+        self.covering(user_key)
+            .map_or(SequenceNumber::ZERO, |cover| cover.seq)
+    }
+}
+
+#[cfg(test)]
+mod tests;
