@@ -1,1 +1,316 @@
-//! (to be written)
+//! The memtable: what was written since the last flush, in memory and in order.
+//!
+//! A lock-free skip list of small handles over an arena that holds keys and values. Any number of
+//! threads may insert and read at a time; an entry is never changed nor taken out. The list is ordered
+//! as internal keys are: user keys ascend, and of one key the newest version comes first.
+//!
+//! What a reader at a sequence number sees stays still, because the number was published after all
+//! entries up to it were in. Entries above it may appear or not.
+//!
+//! Not here: when a memtable is full, frozen and flushed; the log.
+
+#![expect(
+    unsafe_code,
+    reason = "handles in the list point into the arena beside it"
+)]
+
+use std::{
+    cmp::Ordering,
+    ops::Bound,
+    ptr::NonNull,
+    slice,
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic},
+};
+
+use arc_swap::ArcSwap;
+use crossbeam_epoch as epoch;
+use crossbeam_skiplist::base::SkipList;
+
+use crate::{
+    key::{InternalKey, RangeTombstone, SequenceNumber},
+    tombstones::Tombstones,
+};
+
+mod arena;
+mod iter;
+
+use arena::Arena;
+pub(crate) use iter::MemtableIter;
+
+/// Bytes of a list node beside key and value: a handle, a reference count, two links on average, and
+/// what the allocator adds.
+const NODE_BYTES: usize = 72;
+/// Bytes of a range delete beside its two keys, in its fragments.
+const RANGE_BYTES: usize = 64;
+
+/// An ordered buffer of entries and range deletes.
+pub(crate) struct Memtable {
+    /// Declared before `arena`, and so dropped before it: see the `SAFETY` text at [`Handle`].
+    list: SkipList<Handle, ()>,
+    arena: Arena,
+    ranges: ArcSwap<Ranges>,
+    /// Number of range deletes: readers ask nothing else of a memtable without.
+    range_count: atomic::AtomicUsize,
+    range_bytes: atomic::AtomicUsize,
+    /// Held while `ranges` is replaced.
+    range_writer: Mutex<()>,
+}
+
+/// The range deletes at one moment: sets of falling size, so that one more delete mends the small ones
+/// and not the whole.
+#[derive(Default)]
+struct Ranges {
+    sets: Vec<Arc<Tombstones>>,
+    /// All sets as one, made when somebody first asks.
+    whole: OnceLock<Arc<Tombstones>>,
+}
+
+/// A key and its value by their place in the arena, or a key to look up by its place anywhere.
+///
+/// SAFETY of every read through a handle: `key_len + value_len` bytes from `data` on are initialised
+/// and do not change while the handle is used. Handles are made in two places.
+/// - `Memtable::insert` points into the arena, whose bytes stay as stored until it is dropped. These
+///   handles live in `list`, in copies inside a call that borrows the memtable, and in a
+///   [`MemtableIter`], which owns an `Arc` of it. `Memtable` drops `list` before `arena`; dropping a
+///   list frees its nodes one after the other and compares no keys, and a handle has no destructor.
+///   Nodes are never retired earlier, for later destruction by the epoch collector: nothing is removed.
+/// - `Handle::lookup` points at the caller's key. It is private to a call that borrows that key, and
+///   is only passed by reference as a search bound, which the list does not keep.
+#[derive(Clone, Copy)]
+struct Handle {
+    /// The first eight bytes of the key, big-endian, zeros behind a shorter key. Decides most comparisons
+    /// without touching the key.
+    prefix: u64,
+    data: NonNull<u8>,
+    key_len: u32,
+    value_len: u32,
+    trailer: u64,
+}
+
+// SAFETY: what `data` points at is never changed while the handle is used (see `Handle`).
+unsafe impl Send for Handle {}
+// SAFETY: as above.
+unsafe impl Sync for Handle {}
+
+impl Handle {
+    fn new(key: InternalKey<'_>, data: NonNull<u8>, value_len: usize) -> Self {
+        let len = |len| u32::try_from(len).expect("keys and values are below 4 GiB");
+        Self {
+            prefix: prefix(key.user_key),
+            data,
+            key_len: len(key.user_key.len()),
+            value_len: len(value_len),
+            trailer: key.trailer,
+        }
+    }
+
+    /// A handle of no entry, to search with. It must not outlive `key`.
+    fn lookup(key: InternalKey<'_>) -> Self {
+        Self::new(key, NonNull::from(key.user_key).cast(), 0)
+    }
+
+    /// The key.
+    ///
+    /// # Safety
+    ///
+    /// The bytes must stay for `'a`.
+    unsafe fn key<'a>(self) -> InternalKey<'a> {
+        // SAFETY: initialised and unchanged (see `Handle`); the caller vouches for the lifetime.
+        let user_key = unsafe { slice::from_raw_parts(self.data.as_ptr(), self.key_len as usize) };
+        InternalKey {
+            user_key,
+            trailer: self.trailer,
+        }
+    }
+
+    /// The value.
+    ///
+    /// # Safety
+    ///
+    /// The bytes must stay for `'a`.
+    unsafe fn value<'a>(self) -> &'a [u8] {
+        // SAFETY: the value lies behind the key; else as for the key.
+        unsafe {
+            let data = self.data.as_ptr().add(self.key_len as usize);
+            slice::from_raw_parts(data, self.value_len as usize)
+        }
+    }
+
+    /// The bytes of the key behind those in `prefix`; only for keys longer than the prefix.
+    fn tail(&self) -> &[u8] {
+        // SAFETY: the bytes stay while the handle is used (see `Handle`).
+        &unsafe { self.key() }.user_key[size_of::<u64>()..]
+    }
+
+    fn cmp_user_key(&self, other: &Self) -> Ordering {
+        self.prefix.cmp(&other.prefix).then_with(|| {
+            if self.key_len > 8 && other.key_len > 8 {
+                self.tail().cmp(other.tail())
+            } else {
+                // One key is at most the prefix. With equal prefixes the other is that key with zeros,
+                // and perhaps more, behind it: the shorter comes first.
+                self.key_len.cmp(&other.key_len)
+            }
+        })
+    }
+}
+
+/// The first eight bytes of a key as a number that orders as they do.
+fn prefix(key: &[u8]) -> u64 {
+    match key.first_chunk() {
+        Some(&first) => u64::from_be_bytes(first),
+        None => {
+            let mut first = [0; 8];
+            first[..key.len()].copy_from_slice(key);
+            u64::from_be_bytes(first)
+        }
+    }
+}
+
+impl Ord for Handle {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.cmp_user_key(other)
+            .then_with(|| other.trailer.cmp(&self.trailer))
+    }
+}
+
+impl PartialOrd for Handle {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Handle {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Handle {}
+
+impl Memtable {
+    /// An empty memtable; it takes memory with its first entry.
+    pub(crate) fn new() -> Self {
+        Self {
+            list: SkipList::new(epoch::default_collector().clone()),
+            arena: Arena::new(),
+            ranges: ArcSwap::default(),
+            range_count: atomic::AtomicUsize::new(0),
+            range_bytes: atomic::AtomicUsize::new(0),
+            range_writer: Mutex::new(()),
+        }
+    }
+
+    /// Adds an entry. No two entries of one key have the same sequence number.
+    pub(crate) fn insert(&self, key: InternalKey<'_>, value: &[u8]) {
+        let handle = Handle::new(key, self.arena.store(key.user_key, value), value.len());
+        let guard = epoch::pin();
+        // Unlike `insert`, this never takes an entry out.
+        let entry = self.list.get_or_insert(handle, (), &guard);
+        debug_assert_eq!(entry.key().data, handle.data, "{key:?} is already in");
+        entry.release(&guard);
+    }
+
+    /// Adds a range delete.
+    pub(crate) fn insert_range_tombstone(&self, start: &[u8], end: &[u8], seq: SequenceNumber) {
+        let tombstone = RangeTombstone {
+            start: start.to_vec(),
+            end: end.to_vec(),
+            seq,
+        };
+        let _alone = self
+            .range_writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut sets = self.ranges.load().sets.clone();
+        let mut newest = Tombstones::new(vec![tombstone]);
+        // Each merge at least doubles a set, so that a delete takes part in few of them.
+        while let Some(last) = sets.pop_if(|last| last.len() <= newest.len()) {
+            newest = Tombstones::merge([&*last, &newest]);
+        }
+        sets.push(Arc::new(newest));
+        self.ranges.store(Arc::new(Ranges {
+            sets,
+            whole: OnceLock::new(),
+        }));
+        let bytes = start.len() + end.len() + RANGE_BYTES;
+        self.range_bytes.fetch_add(bytes, atomic::Ordering::Relaxed);
+        // Release: who sees the count sees the set.
+        self.range_count.fetch_add(1, atomic::Ordering::Release);
+    }
+
+    /// The first entry at or after `seek` if it is of the same user key, as trailer and value: for
+    /// [`InternalKey::seek_to`], the newest version visible there. Range deletes are not looked at.
+    pub(crate) fn get(&self, seek: InternalKey<'_>) -> Option<(u64, &[u8])> {
+        let guard = epoch::pin();
+        let target = Handle::lookup(seek);
+        let found = *self
+            .list
+            .lower_bound(Bound::Included(&target), &guard)?
+            .key();
+        if found.cmp_user_key(&target).is_ne() {
+            return None;
+        }
+        // SAFETY: the handle was in the list, so that its bytes are in the arena, which `self` keeps.
+        Some((found.trailer, unsafe { found.value() }))
+    }
+
+    /// The largest number at or below `at` of a range delete over `user_key`; zero if there is none.
+    /// Writes no shared memory.
+    pub(crate) fn covering_seq(&self, user_key: &[u8], at: SequenceNumber) -> SequenceNumber {
+        if !self.has_tombstones() {
+            return SequenceNumber::ZERO;
+        }
+        let ranges = self.ranges.load();
+        let sets = ranges
+            .whole
+            .get()
+            .map_or(ranges.sets.as_slice(), slice::from_ref);
+        sets.iter()
+            .map(|set| set.covering_seq(user_key, at))
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// True once a range delete is in.
+    pub(crate) fn has_tombstones(&self) -> bool {
+        self.range_count.load(atomic::Ordering::Acquire) > 0
+    }
+
+    /// All range deletes so far.
+    pub(crate) fn tombstones(&self) -> Arc<Tombstones> {
+        if !self.has_tombstones() {
+            return Tombstones::empty();
+        }
+        let ranges = self.ranges.load();
+        let merge = || match ranges.sets.as_slice() {
+            [only] => Arc::clone(only),
+            sets => Arc::new(Tombstones::merge(sets.iter().map(|set| &**set))),
+        };
+        Arc::clone(ranges.whole.get_or_init(merge))
+    }
+
+    /// A cursor over the entries.
+    pub(crate) fn iter(self: &Arc<Self>) -> MemtableIter {
+        MemtableIter::new(Arc::clone(self))
+    }
+
+    /// Memory in use: keys, values, and an estimate of what keeps them in order.
+    pub(crate) fn bytes(&self) -> usize {
+        let ranges = self.range_bytes.load(atomic::Ordering::Relaxed);
+        self.arena.bytes() + self.list.len() * NODE_BYTES + ranges
+    }
+
+    /// Number of entries and range deletes.
+    pub(crate) fn len(&self) -> usize {
+        self.list.len() + self.range_count.load(atomic::Ordering::Relaxed)
+    }
+
+    /// True before the first entry or range delete.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,8 @@ use crate::key::{RangeTombstone, SequenceNumber};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tombstones {
     fragments: Vec<Fragment>,
+    /// Sequence numbers in all fragments.
+    len: usize,
 }
 
 /// The keys `start..end`, and the numbers of every range delete over all of them, newest first.
@@ -58,9 +60,12 @@ impl Tombstones {
             edges.push((tombstone.end.as_slice(), false, tombstone.seq));
         }
         edges.sort_unstable_by_key(|&(key, ..)| key);
-        Self {
-            fragments: sweep(&edges),
-        }
+        Self::of(sweep(&edges))
+    }
+
+    fn of(fragments: Vec<Fragment>) -> Self {
+        let len = fragments.iter().map(|fragment| fragment.seqs.len()).sum();
+        Self { fragments, len }
     }
 
     /// The set without a range delete, shared.
@@ -72,6 +77,11 @@ impl Tombstones {
     /// True where it deletes nothing.
     pub(crate) fn is_empty(&self) -> bool {
         self.fragments.is_empty()
+    }
+
+    /// Number of range deletes that [`all`](Self::all) gives.
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
     /// The largest number at or below `at` of a range delete over `user_key`; zero if there is none.
@@ -118,9 +128,7 @@ impl Tombstones {
         }
         // The sets are each in order, which the stable sort finds and merges.
         edges.sort_by_key(|&(key, ..)| key);
-        Self {
-            fragments: sweep(&edges),
-        }
+        Self::of(sweep(&edges))
     }
 
     /// Index of the first fragment that ends after `user_key`: the one over it, or the next.

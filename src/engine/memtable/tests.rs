@@ -1,0 +1,341 @@
+//! The memtable against a `BTreeMap`, and with several threads at once.
+
+use std::{cmp::Reverse, collections::BTreeMap, sync::atomic::AtomicU64, thread};
+
+use super::*;
+use crate::{
+    iter::InternalIterator,
+    key::{MAX_KEY_LEN, ValueKind, pack_trailer},
+};
+
+type Model = BTreeMap<(Vec<u8>, Reverse<u64>), Vec<u8>>;
+
+/// A small generator, so that a failure is replayed from its seed alone.
+struct Random(u64);
+
+impl Random {
+    fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+
+    fn index(&mut self, bound: usize) -> usize {
+        usize::try_from(self.below(bound as u64)).unwrap()
+    }
+
+    /// Lengths around the eight bytes of a prefix, few byte values with zero among them.
+    fn key(&mut self) -> Vec<u8> {
+        let len = match self.below(20) {
+            0 => 0,
+            1 => MAX_KEY_LEN - self.index(2),
+            2..8 => self.index(3),
+            _ => 6 + self.index(5),
+        };
+        let common = [0, b'a'][self.index(2)];
+        let mut key = vec![common; len];
+        for _ in 0..self.below(3).min(len as u64) {
+            let last = len.min(12);
+            let at = len - 1 - self.index(last);
+            key[at] = [0, 1, b'a', 0xff][self.index(4)];
+        }
+        key
+    }
+}
+
+fn filled(random: &mut Random, count: u64) -> (Arc<Memtable>, Model) {
+    let memtable = Arc::new(Memtable::new());
+    let mut model = Model::new();
+    for seq in 1..=count {
+        let key = random.key();
+        let kind = if random.below(4) == 0 {
+            ValueKind::Delete
+        } else {
+            ValueKind::Put
+        };
+        let internal = InternalKey::new(&key, SequenceNumber(seq), kind);
+        let value = vec![seq.to_le_bytes()[0]; random.index(40)];
+        memtable.insert(internal, &value);
+        model.insert((key.clone(), Reverse(internal.trailer)), value);
+    }
+    (memtable, model)
+}
+
+fn shown(iter: &MemtableIter) -> Option<(Vec<u8>, u64, Vec<u8>)> {
+    iter.valid().then(|| {
+        (
+            iter.key().user_key.to_vec(),
+            iter.key().trailer,
+            iter.value().to_vec(),
+        )
+    })
+}
+
+#[test]
+fn get_gives_what_an_ordered_map_gives() {
+    for seed in 1..60 {
+        let random = &mut Random::new(seed);
+        let count = random.below(150);
+        let (memtable, model) = filled(random, count);
+        assert_eq!(memtable.len(), model.len());
+        let present: Vec<_> = model.keys().map(|(key, _)| key.clone()).collect();
+        for _ in 0..200 {
+            let key = match present.len() {
+                0 => random.key(),
+                len if random.below(2) == 0 => present[random.index(len)].clone(),
+                _ => random.key(),
+            };
+            let seek = InternalKey::seek_to(&key, SequenceNumber(random.below(count + 2)));
+            let expected = model
+                .range((key.clone(), Reverse(seek.trailer))..)
+                .next()
+                .filter(|((found, _), _)| *found == key)
+                .map(|((_, Reverse(trailer)), value)| (*trailer, value.as_slice()));
+            assert_eq!(
+                memtable.get(seek),
+                expected,
+                "seed {seed}, {} bytes",
+                key.len()
+            );
+        }
+    }
+}
+
+#[test]
+fn the_cursor_walks_as_an_ordered_map_does_in_both_directions() {
+    for seed in 1..60 {
+        let random = &mut Random::new(seed);
+        let count = random.below(250);
+        let (memtable, model) = filled(random, count);
+        let entries: Vec<_> = model
+            .iter()
+            .map(|((key, Reverse(trailer)), value)| (key.clone(), *trailer, value.clone()))
+            .collect();
+        let mut iter = memtable.iter();
+        let mut at = usize::MAX;
+        for step in 0..300 {
+            let towards = random.below(if at < entries.len() { 40 } else { 4 });
+            match towards {
+                0 => {
+                    iter.seek_to_first().unwrap();
+                    at = 0;
+                }
+                1 => {
+                    iter.seek_to_last().unwrap();
+                    at = entries.len().wrapping_sub(1);
+                }
+                2 | 3 => {
+                    let key = random.key();
+                    let target = InternalKey::seek_to(&key, SequenceNumber(random.below(300)));
+                    let first = entries.partition_point(|(key, trailer, _)| {
+                        InternalKey {
+                            user_key: key,
+                            trailer: *trailer,
+                        } < target
+                    });
+                    if towards == 2 {
+                        iter.seek(target).unwrap();
+                        at = first;
+                    } else {
+                        iter.seek_for_prev(target).unwrap();
+                        at = first.wrapping_sub(1);
+                    }
+                }
+                // Long runs one way, so that chunks of every size are crossed.
+                _ if step % 100 < 60 => {
+                    iter.next().unwrap();
+                    at += 1;
+                }
+                _ => {
+                    iter.prev().unwrap();
+                    at = at.wrapping_sub(1);
+                }
+            }
+            let same = shown(&iter) == entries.get(at).cloned();
+            assert!(
+                same,
+                "seed {seed}, step {step} ({towards}), at {at} of {}",
+                entries.len()
+            );
+        }
+    }
+}
+
+#[test]
+fn keys_that_differ_only_in_length_and_zeros_keep_their_order() {
+    let keys: [&[u8]; 9] = [
+        b"",
+        b"\0",
+        b"\0\0",
+        b"a",
+        b"a\0",
+        b"a\0\0\0\0\0\0\0",
+        b"a\0\0\0\0\0\0\0\0",
+        b"a\0\0\0\0\0\0\0\x01",
+        b"b",
+    ];
+    let memtable = Arc::new(Memtable::new());
+    for (seq, key) in [3, 7, 0, 8, 4, 1, 6, 2, 5]
+        .map(|at| keys[at])
+        .into_iter()
+        .enumerate()
+    {
+        let key = InternalKey::new(key, SequenceNumber(seq as u64), ValueKind::Put);
+        memtable.insert(key, key.user_key);
+    }
+    let mut iter = memtable.iter();
+    iter.seek_to_first().unwrap();
+    for key in keys {
+        assert_eq!((iter.key().user_key, iter.value()), (key, key));
+        iter.next().unwrap();
+    }
+    assert!(!iter.valid());
+}
+
+#[test]
+fn the_longest_keys_are_told_apart_by_their_last_byte() {
+    let memtable = Memtable::new();
+    let mut key = vec![b'k'; MAX_KEY_LEN];
+    for last in 0..40 {
+        key[MAX_KEY_LEN - 1] = last;
+        memtable.insert(
+            InternalKey::new(&key, SequenceNumber(1), ValueKind::Put),
+            &[last],
+        );
+    }
+    for last in 0..40 {
+        key[MAX_KEY_LEN - 1] = last;
+        let found = memtable.get(InternalKey::seek_to(&key, SequenceNumber(1)));
+        assert_eq!(
+            found,
+            Some((pack_trailer(SequenceNumber(1), ValueKind::Put), &[last][..]))
+        );
+    }
+    assert_eq!(
+        memtable.get(InternalKey::seek_to(&key[1..], SequenceNumber(1))),
+        None
+    );
+}
+
+#[test]
+fn readers_see_every_published_entry_while_threads_insert() {
+    const THREADS: usize = 4;
+    const EACH: u64 = 4000;
+    let memtable = Arc::new(Memtable::new());
+    // How many entries each thread has in: entry `i` of thread `t` is published once `done[t] > i`.
+    let done: [AtomicU64; THREADS] = Default::default();
+    let number = |thread: usize, i: u64| i * THREADS as u64 + thread as u64;
+    let key_of = |thread: usize, i: u64| {
+        // Spread over the key space, so that threads insert between each other's entries.
+        let spread = number(thread, i).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        [
+            &spread.to_be_bytes()[..],
+            &(thread as u64).to_be_bytes(),
+            &i.to_be_bytes(),
+        ]
+        .concat()
+    };
+    let counts = || {
+        done.each_ref()
+            .map(|count| count.load(atomic::Ordering::Acquire))
+    };
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (memtable, done) = (&memtable, &done);
+            scope.spawn(move || {
+                for i in 0..EACH {
+                    let key = key_of(thread, i);
+                    let seq = SequenceNumber(1 + number(thread, i));
+                    memtable.insert(InternalKey::new(&key, seq, ValueKind::Put), &key[8..]);
+                    done[thread].store(i + 1, atomic::Ordering::Release);
+                }
+            });
+        }
+        loop {
+            let before = counts();
+            let mut seen = [0; THREADS];
+            let mut iter = memtable.iter();
+            iter.seek_to_first().unwrap();
+            let mut last = Vec::new();
+            while iter.valid() {
+                let key = iter.key().user_key;
+                assert!(last.is_empty() || *last < *key, "keys ascend");
+                assert_eq!(iter.value(), &key[8..], "value of its own key");
+                let [thread, i] =
+                    [8, 16].map(|at| u64::from_be_bytes(*key[at..].first_chunk().unwrap()));
+                let thread = usize::try_from(thread).unwrap();
+                seen[thread] += u64::from(i < before[thread]);
+                last = key.to_vec();
+                iter.next().unwrap();
+            }
+            assert_eq!(seen, before, "every entry published before the walk");
+            for (thread, count) in (0..).zip(before).filter(|&(_, count)| count > 0) {
+                let key = key_of(thread, count - 1);
+                let found = memtable.get(InternalKey::seek_to(&key, SequenceNumber::MAX));
+                assert_eq!(found.map(|(_, value)| value), Some(&key[8..]));
+            }
+            if before == [EACH; THREADS] {
+                break;
+            }
+        }
+    });
+    assert_eq!(memtable.len() as u64, THREADS as u64 * EACH);
+}
+
+#[test]
+fn range_deletes_are_seen_by_key_and_as_one_set() {
+    let memtable = Memtable::new();
+    assert!(memtable.is_empty() && memtable.tombstones().is_empty());
+    let mut list = Vec::new();
+    for seq in 1..200_u8 {
+        // Neighbours, nested ones and repeated ones.
+        let (start, end) = (vec![seq % 16, seq % 7], vec![16 + seq % 5]);
+        memtable.insert_range_tombstone(&start, &end, SequenceNumber(seq.into()));
+        list.push(RangeTombstone {
+            start,
+            end,
+            seq: SequenceNumber(seq.into()),
+        });
+        let expected = Tombstones::new(list.clone());
+        for key in [&[0][..], &[3], &[15, 9], &[18], &[20]] {
+            for at in [1, u64::from(seq) / 2, u64::MAX >> 8].map(SequenceNumber) {
+                assert_eq!(
+                    memtable.covering_seq(key, at),
+                    expected.covering_seq(key, at)
+                );
+            }
+        }
+        assert!(
+            seq % 10 > 0 || *memtable.tombstones() == expected,
+            "after {seq}"
+        );
+    }
+    assert!(
+        Arc::ptr_eq(&memtable.tombstones(), &memtable.tombstones()),
+        "the set is kept"
+    );
+    assert!(!memtable.is_empty() && memtable.len() == 199 && memtable.bytes() > 199 * 3);
+}
+
+#[test]
+fn a_memtable_counts_its_bytes_and_an_idle_cursor_keeps_it_alive() {
+    let memtable = Arc::new(Memtable::new());
+    assert_eq!(memtable.bytes(), 0);
+    memtable.insert(
+        InternalKey::new(b"key", SequenceNumber(1), ValueKind::Put),
+        b"value",
+    );
+    assert_eq!(memtable.bytes(), 8 + NODE_BYTES);
+    let mut iter = memtable.iter();
+    iter.seek_to_last().unwrap();
+    drop(memtable);
+    assert_eq!(
+        (iter.key().user_key, iter.value()),
+        (&b"key"[..], &b"value"[..])
+    );
+}
