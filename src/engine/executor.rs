@@ -7,6 +7,12 @@
 
 use std::{fmt, time::Duration};
 
+mod pool;
+mod sim;
+
+pub use pool::ThreadPool;
+pub use sim::SimExecutor;
+
 /// A piece of background work. It runs once and must not panic; the engine contains panics itself.
 pub type Job = Box<dyn FnOnce() + Send + 'static>;
 
@@ -40,20 +46,4 @@ pub trait Executor: Send + Sync + fmt::Debug {
 
     /// A number that no caller can guess: table ids, database ids. Simulated ones draw it from the seed.
     fn random(&self) -> u64;
-}
-
-/// Threads (to be written).
-#[derive(Debug)] pub struct ThreadPool;
-#[allow(unused_variables)]
-impl ThreadPool { 
-    /// `n` threads.
-    #[must_use] pub fn new(n: usize) -> Self { todo!() } }
-#[allow(unused_variables)]
-impl Executor for ThreadPool {
-    fn spawn(&self, priority: Priority, job: Job) { todo!() }
-    fn help(&self) -> bool { todo!() }
-    fn is_simulated(&self) -> bool { todo!() }
-    fn now(&self) -> Duration { todo!() }
-    fn sleep(&self, duration: Duration) { todo!() }
-    fn random(&self) -> u64 { todo!() }
 }

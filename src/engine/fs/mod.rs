@@ -35,6 +35,7 @@ pub enum ReadMode {
 /// # Errors
 ///
 /// Every call passes on the system's error unchanged; the engine adds operation and path.
+#[expect(clippy::missing_errors_doc, reason = "said once, for the trait")]
 pub trait Fs: Send + Sync + fmt::Debug {
     /// Creates a directory and its parents; an existing one is fine.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
