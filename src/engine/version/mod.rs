@@ -1,1 +1,231 @@
-//! (to be written)
+//! Which tables a column family consists of: `Version`, and the rooms of this folder.
+//!
+//! A version is immutable. Two rules hold for the tables of one family, and reads stand on them:
+//! 1. for one user key, what a level says is newer than what the levels below say; in L0 the tables
+//!    come newest first, and tables that overlap there have sequence numbers that do not;
+//! 2. `[smallest, largest]` of a table covers its entries and its range tombstones, and the tables of
+//!    a level below L0 are in key order and do not overlap (an exclusive end may touch the next start).
+//!
+//! `check` sees all of this but rule 1 across levels, which no list of tables can show.
+
+mod edit;
+mod meta;
+mod span;
+mod state;
+
+pub(crate) use edit::{
+    FamilyCreated, LogStart, TableAdded, TableRecord, TableRemoved, VersionEdit,
+};
+pub(crate) use meta::{ObsoleteTables, TableMeta, TableOpener};
+pub(crate) use span::{KeyRange, KeySpan};
+pub(crate) use state::{FamilyState, ManifestState};
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashSet},
+    fmt,
+    sync::Arc,
+};
+
+use crate::options::LEVELS;
+
+/// The tables of one column family at one moment.
+#[derive(Clone, Default)]
+pub(crate) struct Version {
+    levels: [Arc<[Arc<TableMeta>]>; LEVELS],
+    bytes: [u64; LEVELS],
+}
+
+impl Version {
+    /// Tables of a level: L0 newest first, the others in key order.
+    pub(crate) fn level(&self, level: usize) -> &[Arc<TableMeta>] {
+        &self.levels[level]
+    }
+
+    /// Bytes of the tables of a level.
+    pub(crate) fn level_bytes(&self, level: usize) -> u64 {
+        self.bytes[level]
+    }
+
+    /// Every table with its level, from the top.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = (usize, &Arc<TableMeta>)> {
+        self.levels
+            .iter()
+            .enumerate()
+            .flat_map(|(level, tables)| tables.iter().map(move |t| (level, t)))
+    }
+
+    /// The one table of a level below L0 whose range holds `user_key`.
+    pub(crate) fn find(&self, level: usize, user_key: &[u8]) -> Option<&Arc<TableMeta>> {
+        debug_assert!(level > 0, "tables of L0 overlap");
+        let tables = &self.levels[level];
+        let at = tables.partition_point(|table| table.span().ends_before(user_key));
+        tables
+            .get(at)
+            .filter(|table| table.info.smallest.as_slice() <= user_key)
+    }
+
+    /// The tables of a level below L0 that overlap `span`: neighbours, in key order.
+    pub(crate) fn run(&self, level: usize, span: KeySpan<'_>) -> &[Arc<TableMeta>] {
+        debug_assert!(level > 0, "tables of L0 overlap");
+        let tables = &self.levels[level];
+        let from = tables.partition_point(|table| table.span().ends_before(span.start));
+        let len = tables[from..].partition_point(|table| !span.ends_before(&table.info.smallest));
+        &tables[from..from + len]
+    }
+
+    /// The tables of any level that overlap `span`, in the order of the level.
+    pub(crate) fn tables_overlapping(
+        &self,
+        level: usize,
+        span: KeySpan<'_>,
+    ) -> Vec<Arc<TableMeta>> {
+        if level > 0 {
+            return self.run(level, span).to_vec();
+        }
+        self.level(0)
+            .iter()
+            .filter(|table| table.span().overlaps(span))
+            .cloned()
+            .collect()
+    }
+
+    /// True where a table of `level` overlaps `span`.
+    pub(crate) fn overlaps(&self, level: usize, span: KeySpan<'_>) -> bool {
+        if level > 0 {
+            return !self.run(level, span).is_empty();
+        }
+        self.level(0)
+            .iter()
+            .any(|table| table.span().overlaps(span))
+    }
+
+    /// This version without the tables `removed` (level, number) and with `added` (level, table).
+    ///
+    /// # Errors
+    ///
+    /// The rule that the result would break.
+    pub(crate) fn with_changes(
+        &self,
+        added: &[(usize, Arc<TableMeta>)],
+        removed: &[(usize, u64)],
+    ) -> Result<Self, String> {
+        let mut result = self.clone();
+        for level in 0..LEVELS {
+            let gone: HashSet<u64> = removed
+                .iter()
+                .filter(|&&(l, _)| l == level)
+                .map(|&(_, number)| number)
+                .collect();
+            let mut fresh: Vec<_> = added
+                .iter()
+                .filter(|(l, _)| *l == level)
+                .map(|(_, table)| Arc::clone(table))
+                .collect();
+            if gone.is_empty() && fresh.is_empty() {
+                continue;
+            }
+            let old = &self.levels[level];
+            let mut tables: Vec<_> = old
+                .iter()
+                .filter(|table| !gone.contains(&table.number))
+                .cloned()
+                .collect();
+            if old.len() - tables.len() != gone.len() {
+                let known: HashSet<u64> = old.iter().map(|table| table.number).collect();
+                let missing: Vec<_> = gone.difference(&known).collect();
+                return Err(format!(
+                    "removed tables {missing:?} are not in level {level}"
+                ));
+            }
+            tables.append(&mut fresh);
+            if level == 0 {
+                tables.sort_by_key(|table| Reverse((table.max_seq(), table.number)));
+            } else {
+                tables.sort_by(|a, b| a.info.smallest.cmp(&b.info.smallest));
+            }
+            // Sizes may come from a damaged manifest.
+            result.bytes[level] = tables
+                .iter()
+                .fold(0, |sum: u64, table| sum.saturating_add(table.info.size));
+            result.levels[level] = tables.into();
+            result.check_level(level)?;
+        }
+        Ok(result)
+    }
+
+    /// Tests the rules of this module.
+    ///
+    /// # Errors
+    ///
+    /// The rule that is broken, and by which tables.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let mut seen = BTreeMap::new();
+        for (level, table) in self.tables() {
+            if let Some(other) = seen.insert(table.number, level) {
+                return Err(format!(
+                    "table {} is in levels {other} and {level}",
+                    table.number
+                ));
+            }
+        }
+        (0..LEVELS).try_for_each(|level| self.check_level(level))
+    }
+
+    fn check_level(&self, level: usize) -> Result<(), String> {
+        let tables = self.level(level);
+        if level == 0 {
+            return check_l0(tables);
+        }
+        for pair in tables.windows(2) {
+            if !pair[0].span().ends_before(&pair[1].info.smallest) {
+                return Err(format!(
+                    "tables {} and {} of level {level} overlap",
+                    pair[0].number, pair[1].number
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_l0(tables: &[Arc<TableMeta>]) -> Result<(), String> {
+    for (at, newer) in tables.iter().enumerate() {
+        for older in &tables[at + 1..] {
+            if newer.max_seq() < older.max_seq() {
+                return Err(format!(
+                    "table {} of L0 stands before a newer one",
+                    newer.number
+                ));
+            }
+            if newer.min_seq() <= older.max_seq() && newer.span().overlaps(older.span()) {
+                return Err(format!(
+                    "tables {} and {} of L0 overlap in keys and in sequence numbers",
+                    newer.number, older.number
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+impl fmt::Debug for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (level, tables) in self
+            .levels
+            .iter()
+            .enumerate()
+            .filter(|(_, t)| !t.is_empty())
+        {
+            write!(f, "L{level}:")?;
+            for table in tables.iter() {
+                write!(f, " {table:?}")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
