@@ -74,6 +74,19 @@ pub fn trailer_kind(trailer: u64) -> Option<ValueKind> {
     ValueKind::from_byte((trailer & 0xff) as u8)
 }
 
+/// The first eight bytes of a user key as a number that orders as they do, with zeros behind a shorter
+/// key. Unequal numbers order their keys; equal ones say nothing.
+pub(crate) fn key_prefix(user_key: &[u8]) -> u64 {
+    match user_key.first_chunk() {
+        Some(&first) => u64::from_be_bytes(first),
+        None => {
+            let mut first = [0; 8];
+            first[..user_key.len()].copy_from_slice(user_key);
+            u64::from_be_bytes(first)
+        }
+    }
+}
+
 /// A key as the engine orders it, borrowed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct InternalKey<'a> {

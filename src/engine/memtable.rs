@@ -27,7 +27,7 @@ use crossbeam_epoch as epoch;
 use crossbeam_skiplist::base::SkipList;
 
 use crate::{
-    key::{InternalKey, RangeTombstone, SequenceNumber},
+    key::{InternalKey, RangeTombstone, SequenceNumber, key_prefix},
     tombstones::Tombstones,
 };
 
@@ -78,8 +78,7 @@ struct Ranges {
 ///   is only passed by reference as a search bound, which the list does not keep.
 #[derive(Clone, Copy)]
 struct Handle {
-    /// The first eight bytes of the key, big-endian, zeros behind a shorter key. Decides most comparisons
-    /// without touching the key.
+    /// [`key_prefix`] of the key: decides most comparisons without touching the key.
     prefix: u64,
     data: NonNull<u8>,
     key_len: u32,
@@ -96,7 +95,7 @@ impl Handle {
     fn new(key: InternalKey<'_>, data: NonNull<u8>, value_len: usize) -> Self {
         let len = |len| u32::try_from(len).expect("keys and values are below 4 GiB");
         Self {
-            prefix: prefix(key.user_key),
+            prefix: key_prefix(key.user_key),
             data,
             key_len: len(key.user_key.len()),
             value_len: len(value_len),
@@ -152,18 +151,6 @@ impl Handle {
                 self.key_len.cmp(&other.key_len)
             }
         })
-    }
-}
-
-/// The first eight bytes of a key as a number that orders as they do.
-fn prefix(key: &[u8]) -> u64 {
-    match key.first_chunk() {
-        Some(&first) => u64::from_be_bytes(first),
-        None => {
-            let mut first = [0; 8];
-            first[..key.len()].copy_from_slice(key);
-            u64::from_be_bytes(first)
-        }
     }
 }
 

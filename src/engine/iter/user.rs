@@ -1,0 +1,306 @@
+//! What a reader sees: the newest visible version of each key, as of one sequence number.
+//!
+//! Hides versions above the number, older versions, deleted keys, and what a range delete covers; keeps
+//! within bounds. Where hidden entries are many it seeks past them instead of stepping: versions of one
+//! key, and the ranges of range deletes in runs that hold only older entries.
+//!
+//! Not here: what keeps memtables and tables alive, and the choice of the sequence number.
+
+use std::{mem, path::PathBuf, sync::Arc};
+
+use super::{InternalIterator, MergingIter, merging::before_all_versions};
+use crate::{
+    error::{Error, Result},
+    key::{InternalKey, SequenceNumber, ValueKind, trailer_kind, trailer_seq},
+    tombstones::{TombstoneCursor, Tombstones},
+};
+
+/// Entries passed one by one before a seek past all of their kind is worth it.
+const MAX_STEPS: usize = 8;
+
+/// A cursor over user keys and their values.
+pub(crate) struct UserIter<I> {
+    inner: MergingIter<I>,
+    tombstones: TombstoneCursor,
+    at: SequenceNumber,
+    lower: Option<Vec<u8>>,
+    upper: Option<Vec<u8>>,
+    state: State,
+    /// Backward: the current key. Forward: the key whose versions are being passed.
+    key: Vec<u8>,
+    /// Backward: the current value.
+    value: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Invalid,
+    /// `inner` stands on the current entry.
+    Forward,
+    /// The current entry is in `key` and `value`; `inner` stands before all versions of the key.
+    Backward,
+}
+
+/// Which versions of `UserIter::key` do not count.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    None,
+    /// Those the reader is too old to see.
+    Newer,
+    /// All, because the newest visible one was dealt with.
+    All,
+}
+
+impl<I: InternalIterator> UserIter<I> {
+    /// A cursor over what a reader at `at` sees of `inner` under `tombstones`, within `lower..upper`;
+    /// not valid until positioned.
+    pub(crate) fn new(
+        inner: MergingIter<I>,
+        tombstones: Arc<Tombstones>,
+        at: SequenceNumber,
+        lower: Option<Vec<u8>>,
+        upper: Option<Vec<u8>>,
+    ) -> Self {
+        let tombstones = TombstoneCursor::new(tombstones, at);
+        let (key, value) = (Vec::new(), Vec::new());
+        Self {
+            inner,
+            tombstones,
+            at,
+            lower,
+            upper,
+            state: State::Invalid,
+            key,
+            value,
+        }
+    }
+
+    /// True while it stands on an entry.
+    pub(crate) fn valid(&self) -> bool {
+        self.state != State::Invalid
+    }
+
+    /// The current key; only while `valid`.
+    pub(crate) fn key(&self) -> &[u8] {
+        match self.state {
+            State::Forward => self.inner.key().user_key,
+            State::Backward => &self.key,
+            State::Invalid => panic!("key of a cursor that stands on no entry"),
+        }
+    }
+
+    /// The current value; only while `valid`.
+    pub(crate) fn value(&self) -> &[u8] {
+        match self.state {
+            State::Forward => self.inner.value(),
+            State::Backward => &self.value,
+            State::Invalid => panic!("value of a cursor that stands on no entry"),
+        }
+    }
+
+    /// To the first key within the bounds.
+    pub(crate) fn seek_to_first(&mut self) -> Result<()> {
+        self.seek(b"")
+    }
+
+    /// To the last key within the bounds.
+    pub(crate) fn seek_to_last(&mut self) -> Result<()> {
+        self.state = State::Invalid;
+        match &self.upper {
+            Some(upper) => self.inner.seek_for_prev(before_all_versions(upper))?,
+            None => self.inner.seek_to_last()?,
+        }
+        self.find_backward()
+    }
+
+    /// To the first key at or after `key` within the bounds.
+    pub(crate) fn seek(&mut self, key: &[u8]) -> Result<()> {
+        self.state = State::Invalid;
+        let from = self.lower.as_deref().map_or(key, |lower| lower.max(key));
+        if self.upper.as_deref().is_some_and(|upper| upper <= from) {
+            return Ok(());
+        }
+        self.inner.seek(InternalKey::seek_to(from, self.at))?;
+        self.find_forward(Pass::None)
+    }
+
+    /// To the last key at or before `key` within the bounds.
+    pub(crate) fn seek_for_prev(&mut self, key: &[u8]) -> Result<()> {
+        if self.upper.as_deref().is_some_and(|upper| upper <= key) {
+            return self.seek_to_last();
+        }
+        self.state = State::Invalid;
+        self.inner.seek_for_prev(last_version(key))?;
+        self.find_backward()
+    }
+
+    /// To the next key; nothing happens where it is not valid.
+    pub(crate) fn next(&mut self) -> Result<()> {
+        match mem::replace(&mut self.state, State::Invalid) {
+            State::Invalid => return Ok(()),
+            State::Forward => {
+                copy_to(&mut self.key, self.inner.key().user_key);
+                self.inner.next()?;
+            }
+            State::Backward => self.inner.seek(last_version(&self.key))?,
+        }
+        self.find_forward(Pass::All)
+    }
+
+    /// To the previous key; nothing happens where it is not valid.
+    pub(crate) fn prev(&mut self) -> Result<()> {
+        match mem::replace(&mut self.state, State::Invalid) {
+            State::Invalid => return Ok(()),
+            State::Forward => {
+                copy_to(&mut self.key, self.inner.key().user_key);
+                self.leave_key_backward()?;
+            }
+            State::Backward => {}
+        }
+        self.find_backward()
+    }
+
+    /// From where `inner` stands, forward to an entry to show. `pass` says what of `key` to pass over.
+    fn find_forward(&mut self, mut pass: Pass) -> Result<()> {
+        let (mut passed, mut dead) = (0, 0_usize);
+        while self.inner.valid() {
+            let InternalKey { user_key, trailer } = self.inner.key();
+            if self.upper.as_deref().is_some_and(|upper| upper <= user_key) {
+                return Ok(());
+            }
+            let newer = trailer_seq(trailer) > self.at;
+            if pass != Pass::None && (newer || pass == Pass::All) && *user_key == *self.key {
+                passed += 1;
+                self.pass_version(pass, passed)?;
+                continue;
+            }
+            if newer || kind(trailer)? == ValueKind::Delete {
+                copy_to(&mut self.key, user_key);
+                (pass, passed) = (if newer { Pass::Newer } else { Pass::All }, 0);
+                self.inner.next()?;
+                continue;
+            }
+            match self.tombstones.covering(user_key) {
+                Some(cover) if cover.seq > trailer_seq(trailer) => {
+                    dead += 1;
+                    if dead.is_multiple_of(MAX_STEPS) {
+                        self.inner.skip_dead(cover.end, cover.seq)?;
+                    } else {
+                        self.inner.next()?;
+                    }
+                }
+                _ => {
+                    self.state = State::Forward;
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves a version of `key` that does not count, the `passed`-th in a row.
+    fn pass_version(&mut self, pass: Pass, passed: usize) -> Result<()> {
+        if !passed.is_multiple_of(MAX_STEPS) {
+            return self.inner.next();
+        }
+        let past = match pass {
+            Pass::Newer => InternalKey::seek_to(&self.key, self.at),
+            Pass::All | Pass::None => last_version(&self.key),
+        };
+        // The target may itself be an entry that is to be passed: it is stepped over next.
+        self.inner.seek(past)
+    }
+
+    /// From where `inner` stands, at the oldest version of a key, backward to an entry to show.
+    fn find_backward(&mut self) -> Result<()> {
+        let mut dead = 0_usize;
+        while self.inner.valid() {
+            let user_key = self.inner.key().user_key;
+            if self.lower.as_deref().is_some_and(|lower| user_key < lower) {
+                return Ok(());
+            }
+            copy_to(&mut self.key, user_key);
+            let Some(trailer) = self.take_newest_visible()? else {
+                continue;
+            };
+            if kind(trailer)? == ValueKind::Delete {
+                continue;
+            }
+            match self.tombstones.covering(&self.key) {
+                Some(cover) if cover.seq > trailer_seq(trailer) => {
+                    dead += 1;
+                    if dead.is_multiple_of(MAX_STEPS) {
+                        self.inner.skip_dead(cover.start, cover.seq)?;
+                    }
+                }
+                _ => {
+                    self.state = State::Backward;
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Walks from the oldest version of `key` to before all of them. Gives the trailer of the newest
+    /// visible one and keeps its value.
+    fn take_newest_visible(&mut self) -> Result<Option<u64>> {
+        let mut newest = None;
+        for _ in 0..MAX_STEPS {
+            if !self.inner.valid() || *self.inner.key().user_key != *self.key {
+                return Ok(newest);
+            }
+            let trailer = self.inner.key().trailer;
+            if trailer_seq(trailer) <= self.at {
+                newest = Some(trailer);
+                copy_to(&mut self.value, self.inner.value());
+            }
+            self.inner.prev()?;
+        }
+        self.inner.seek(InternalKey::seek_to(&self.key, self.at))?;
+        if self.inner.valid() && *self.inner.key().user_key == *self.key {
+            newest = Some(self.inner.key().trailer);
+            copy_to(&mut self.value, self.inner.value());
+        }
+        self.inner.seek_for_prev(before_all_versions(&self.key))?;
+        Ok(newest)
+    }
+
+    /// Moves `inner` from a version of `key` to before all of them.
+    fn leave_key_backward(&mut self) -> Result<()> {
+        for _ in 0..MAX_STEPS {
+            self.inner.prev()?;
+            if !self.inner.valid() || *self.inner.key().user_key != *self.key {
+                return Ok(());
+            }
+        }
+        self.inner.seek_for_prev(before_all_versions(&self.key))
+    }
+}
+
+/// The internal key at or after all versions of a user key.
+fn last_version(user_key: &[u8]) -> InternalKey<'_> {
+    InternalKey {
+        user_key,
+        trailer: 0,
+    }
+}
+
+/// What an entry says; runs check it when they read, so that only damage in memory gets here.
+fn kind(trailer: u64) -> Result<ValueKind> {
+    trailer_kind(trailer).ok_or_else(|| {
+        Error::corruption(
+            PathBuf::new(),
+            0,
+            format!("entry of unknown kind {}", trailer & 0xff),
+        )
+    })
+}
+
+fn copy_to(buffer: &mut Vec<u8>, bytes: &[u8]) {
+    buffer.clear();
+    buffer.extend_from_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests;
