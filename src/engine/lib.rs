@@ -38,3 +38,9 @@ pub use slice::{PIN_MIN_LEN, PinnedSlice};
 pub use snapshot::Snapshot;
 #[doc(hidden)]
 pub use faults::{Fault, Faults};
+
+/// Seams for the tests of the format; no promise to anyone.
+#[doc(hidden)]
+pub mod testing {
+    pub use crate::wal::testing as wal;
+}

@@ -1,0 +1,201 @@
+//! Torn tails and their seals: every crash opens with a prefix that has all that was durable, and what
+//! was once shown stays, crash after crash.
+
+use super::{
+    mark::{Mark, MarkFound},
+    segment::HEADER_LEN,
+    test_log::{DB, Entry, Log, Random, read, seal},
+};
+
+const SECTOR: usize = 512;
+
+#[test]
+fn every_prefix_of_the_last_unsynced_record_opens_with_all_before_it() {
+    let mut log = Log::new(1000);
+    log.append(10);
+    log.sync();
+    log.append(20);
+    log.append(300);
+    let whole = log.bytes(5).clone();
+    for stale in [0x00, 0xa5] {
+        for kept in 0..332 {
+            let mut torn = log.clone();
+            let from = whole.len() - 332 + kept;
+            torn.bytes(5)[from..].fill(stale);
+            let (plan, entries) = torn.read().expect("a torn tail");
+            assert_eq!(entries, log.written[..2], "{kept} bytes kept");
+            assert_eq!((plan.proved, plan.needs_seal()), (log.synced, true));
+        }
+    }
+}
+
+#[test]
+fn the_sealed_tail_is_read_from_the_new_segment_alone() {
+    let mut log = Log::new(1000);
+    log.append(10);
+    log.sync();
+    for _ in 0..3 {
+        log.append(20);
+    }
+    log.rotate(6, 50);
+    log.append(30);
+    let (plan, _) = log.read().expect("whole");
+    seal(&mut log.files, &plan, 9);
+    let (plan, entries) = log.read().expect("sealed");
+    assert_eq!(entries, log.written);
+    let taken: Vec<u64> = plan.segments.iter().map(|s| s.number).collect();
+    assert_eq!((taken, plan.off_chain.as_slice()), (vec![5, 9], &[6][..]));
+    assert_eq!(
+        (plan.proved, plan.needs_seal()),
+        (plan.end, false),
+        "copied once, durable since"
+    );
+    // The old copies of the tail no longer count, damaged or not.
+    log.bytes(6).fill(0xee);
+    let cut = HEADER_LEN + 42;
+    log.bytes(5)[cut..].fill(0xee);
+    assert_eq!(log.read().expect("sealed").1, log.written);
+    // The sealed copy does: every bit of its records, even without a mark.
+    log.wanted.mark = MarkFound::Absent;
+    for bit in HEADER_LEN * 8..log.files.0[&9].len() * 8 {
+        let mut log = log.clone();
+        log.bytes(9)[bit / 8] ^= 1 << (bit % 8);
+        assert!(
+            log.read().expect_err("durable").is_corruption(),
+            "bit {bit}"
+        );
+    }
+}
+
+#[test]
+fn a_seal_without_records_still_closes_the_cut() {
+    let mut log = Log::new(1000);
+    log.append(10);
+    log.sync();
+    log.append(20);
+    log.append(30);
+    log.bytes(5)[64 + 42] ^= 1;
+    let (plan, entries) = log.read().expect("a torn tail");
+    assert_eq!(
+        (entries, plan.dropped_bytes),
+        (log.written[..1].to_vec(), 62)
+    );
+    seal(&mut log.files, &plan, 9);
+    // Even if the torn record became whole again, the cut stands.
+    log.bytes(5)[64 + 42] ^= 1;
+    let (plan, entries) = log.read().expect("sealed");
+    assert_eq!(entries, log.written[..1]);
+    assert_eq!(
+        (plan.dropped_bytes, plan.needs_seal(), plan.previous),
+        (0, false, 5)
+    );
+}
+
+#[test]
+fn a_damaged_header_of_the_seal_is_corruption_once_the_mark_names_it() {
+    let mut log = Log::new(1000);
+    log.append(10);
+    log.append(20);
+    let (plan, _) = log.read().expect("whole");
+    seal(&mut log.files, &plan, 9);
+    let mark = Mark {
+        db: DB,
+        segment: 9,
+        position: plan.end,
+        ..Mark::default()
+    };
+    log.wanted.mark = MarkFound::Good(mark);
+    assert!(log.read().is_ok());
+    // The old segment would still give every record, but then writes behind them would be lost.
+    for bit in 0..HEADER_LEN * 8 {
+        let mut log = log.clone();
+        log.bytes(9)[bit / 8] ^= 1 << (bit % 8);
+        assert!(log.read().is_err(), "bit {bit}");
+    }
+}
+
+/// Zeroes or replaces random sectors of what was not synced, as a power cut does.
+fn power_cut(log: &Log, before: &Log, random: &mut Random) -> Log {
+    let mut cut = log.clone();
+    for (number, bytes) in &mut cut.files.0 {
+        let durable = before.files.0.get(number);
+        let keep_all = random.below(4) == 0;
+        for sector in bytes.chunks_mut(SECTOR).enumerate() {
+            let (index, sector) = sector;
+            if keep_all || random.below(2) == 0 {
+                continue;
+            }
+            let old = durable.map_or(&[][..], |old| old.get(index * SECTOR..).unwrap_or(&[]));
+            for (at, byte) in sector.iter_mut().enumerate() {
+                *byte = old.get(at).copied().unwrap_or(0);
+            }
+        }
+    }
+    if random.below(2) == 0 {
+        cut.wanted.mark = before.wanted.mark;
+    }
+    cut
+}
+
+fn assert_prefix(entries: &[Entry], of: &[Entry], at_least: usize, context: &str) {
+    assert!(
+        entries.len() >= at_least,
+        "{context}: {} of {at_least} durable",
+        entries.len()
+    );
+    assert_eq!(entries, &of[..entries.len()], "{context}");
+}
+
+#[test]
+fn any_torn_tail_opens_with_all_that_was_durable_and_keeps_what_it_showed() {
+    for seed in 0..3_000 {
+        let mut random = Random(seed);
+        let mut log = Log::new(random.below(5000) as u64);
+        let mut spare = 10;
+        for life in 0..4 {
+            let context = format!("seed {seed}, life {life}");
+            for _ in 0..random.below(4) {
+                log.append(random.below(700));
+            }
+            log.sync();
+            let (durable, durable_count) = (log.clone(), log.written.len());
+            for _ in 0..random.below(8) {
+                if random.below(4) == 0 {
+                    spare += 1;
+                    log.rotate(spare, random.below(1500));
+                }
+                log.append(random.below(700));
+            }
+            let mut cut = power_cut(&log, &durable, &mut random);
+            let (plan, entries) = cut.read().unwrap_or_else(|e| panic!("{context}: {e}"));
+            assert_prefix(&entries, &log.written, durable_count, &context);
+            // A crash before the seal is there changes nothing; neither does one after it.
+            let sealed_first = random.below(2) == 0;
+            if sealed_first {
+                spare += 1;
+                seal(&mut cut.files, &plan, spare);
+                let again = read(&cut.files, &cut.wanted).expect("sealed").1;
+                assert_eq!(again, entries, "{context}");
+            }
+            let again = cut.read().expect("as before").0;
+            spare += 1;
+            if again.needs_seal() {
+                seal(&mut cut.files, &again, spare);
+            }
+            let (plan, shown) = cut.read().expect("sealed");
+            assert_eq!(shown, entries, "{context}");
+            assert_eq!(
+                (plan.proved, plan.needs_seal()),
+                (plan.end, false),
+                "{context}"
+            );
+            // Go on in a new segment, as the engine does.
+            cut.written = entries;
+            cut.synced = plan.proved;
+            cut.active = (plan.previous, plan.end, HEADER_LEN);
+            spare += 1;
+            log = cut;
+            log.rotate(spare, 0);
+        }
+    }
+}
