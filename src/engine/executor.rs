@@ -12,6 +12,7 @@ mod sim;
 
 pub use pool::ThreadPool;
 pub use sim::SimExecutor;
+pub(crate) use sim::SplitMix64;
 
 /// A piece of background work. It runs once and must not panic; the engine contains panics itself.
 pub type Job = Box<dyn FnOnce() + Send + 'static>;
