@@ -1,0 +1,76 @@
+//! Every limit of the server, with its unit. README repeats those that clients meet.
+
+use std::time::Duration;
+
+/// Longest key in bytes.
+pub const MAX_KEY_LEN: usize = basalt_engine::key::MAX_KEY_LEN;
+
+/// Longest value in bytes.
+pub const MAX_VALUE_LEN: usize = 8 * 1024 * 1024;
+
+/// Longest request message in bytes, as in TinyKV.
+pub const MAX_REQUEST_LEN: usize = 10 * 1024 * 1024;
+
+/// Bytes from which the answer of a scan is cut short. One pair always fits.
+pub const MAX_SCAN_ANSWER_LEN: usize = 8 * 1024 * 1024;
+
+/// Longest message this crate's own clients accept: a full scan answer and some.
+pub const MAX_ANSWER_LEN: usize = 16 * 1024 * 1024;
+
+/// Open gRPC connections; one more is closed at once.
+pub const MAX_CONNECTIONS: usize = 4096;
+
+/// Open connections to the status pages.
+pub const MAX_STATUS_CONNECTIONS: usize = 64;
+
+/// Requests at a time on one connection.
+pub const MAX_STREAMS_PER_CONNECTION: u32 = 256;
+
+/// Bytes of the headers of one request.
+pub const MAX_HEADER_LIST_LEN: u32 = 16 * 1024;
+
+/// Requests that were reset before they were accepted, on one connection.
+pub const MAX_PENDING_RESETS: usize = 20;
+
+/// Bytes of unread request bodies, of one request and of one connection.
+pub const STREAM_WINDOW_LEN: u32 = 1024 * 1024;
+/// See [`STREAM_WINDOW_LEN`].
+pub const CONNECTION_WINDOW_LEN: u32 = 4 * 1024 * 1024;
+
+/// Bytes of all requests in flight together; one that would pass them is refused.
+pub const MAX_REQUEST_BYTES_IN_FLIGHT: usize = 512 * 1024 * 1024;
+
+/// Bytes a request counts for beside its message.
+pub const REQUEST_BASE_LEN: usize = 16 * 1024;
+
+/// Bytes of all answers that clients have not taken yet; one that would pass them is refused.
+pub const MAX_ANSWER_BYTES_IN_FLIGHT: usize = 512 * 1024 * 1024;
+
+/// Scans that run at a time; others wait within their deadline.
+pub const MAX_RUNNING_SCANS: usize = 16;
+
+/// Threads for calls that may wait for a disk.
+pub const BLOCKING_THREADS: usize = 64;
+
+/// Deadline of a request that states none.
+pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Longest time a write waits for a store that is behind, whatever its deadline.
+pub const MAX_BUSY_WAIT: Duration = Duration::from_secs(1);
+
+/// Time a new connection has for its first byte.
+pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time a status connection may be silent.
+pub const STATUS_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Silence after which a gRPC connection is asked whether it is alive, and the time it has to answer.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
+/// See [`KEEPALIVE_INTERVAL`].
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Time that requests in flight have to finish once the server drains.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Requests that took longer are logged.
+pub const SLOW_REQUEST: Duration = Duration::from_secs(1);

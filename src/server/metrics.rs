@@ -1,0 +1,272 @@
+//! What the server counts, and the page that shows it in the text format of Prometheus.
+//!
+//! Every name begins with `basalt_`; units are in the names. Counters of requests are kept as they
+//! happen; figures of the engine are taken when the page is asked for.
+//!
+//! Not here: the HTTP server (`status`), what the engine counts (`basalt_engine`).
+
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use basalt_proto::basaltpb::{ColumnFamilyStatus, LevelStatus};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text::encode},
+    metrics::{
+        MetricType,
+        counter::Counter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+use tonic::Code;
+
+use crate::storage::Storage;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: &'static str,
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MethodLabels {
+    method: &'static str,
+}
+
+/// The counters of one server.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    latency: Family<MethodLabels, Histogram, fn() -> Histogram>,
+    /// Requests being worked on.
+    pub in_flight: Gauge,
+    /// Open gRPC connections.
+    pub connections: Gauge,
+    /// Connections closed at once because there were too many.
+    pub connections_refused: Counter,
+}
+
+/// From 50 us to 26 s, each twice the one before.
+fn latency_histogram() -> Histogram {
+    Histogram::new(exponential_buckets(50e-6, 2.0, 20))
+}
+
+impl Metrics {
+    /// The counters of a server over `storage`; the page shows the engine while it lives.
+    #[must_use]
+    pub fn new(storage: &Arc<dyn Storage>) -> Self {
+        let mut registry = Registry::with_prefix("basalt");
+        let requests = Family::default();
+        let latency: Family<_, _, fn() -> Histogram> =
+            Family::new_with_constructor(latency_histogram as fn() -> Histogram);
+        let in_flight = Gauge::default();
+        let connections = Gauge::default();
+        let connections_refused = Counter::default();
+        registry.register(
+            "requests",
+            "Requests by method and gRPC code",
+            requests.clone(),
+        );
+        registry.register_with_unit(
+            "request_duration",
+            "Time from the headers of a request to those of its answer",
+            Unit::Seconds,
+            latency.clone(),
+        );
+        registry.register(
+            "requests_in_flight",
+            "Requests being worked on",
+            in_flight.clone(),
+        );
+        registry.register("connections", "Open gRPC connections", connections.clone());
+        registry.register(
+            "connections_refused",
+            "Connections closed at once because there were too many",
+            connections_refused.clone(),
+        );
+        registry.register_collector(Box::new(EngineCollector(Arc::downgrade(storage))));
+        Self {
+            registry,
+            requests,
+            latency,
+            in_flight,
+            connections,
+            connections_refused,
+        }
+    }
+
+    /// Counts a request that was answered.
+    pub fn on_request(&self, method: &'static str, code: Code, took: Duration) {
+        self.requests
+            .get_or_create(&RequestLabels {
+                method,
+                code: code_name(code),
+            })
+            .inc();
+        self.latency
+            .get_or_create(&MethodLabels { method })
+            .observe(took.as_secs_f64());
+    }
+
+    /// The page.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("a String takes everything");
+        text
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// The name of a code as the gRPC documents spell it.
+#[must_use]
+pub fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// Shows a storage's status as gauges.
+struct EngineCollector(Weak<dyn Storage>);
+
+impl fmt::Debug for EngineCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EngineCollector")
+    }
+}
+
+/// A gauge's value; the text format knows signed integers.
+fn value(value: u64) -> ConstGauge<i64> {
+    ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+/// Shows one number.
+fn number(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, of: u64) -> fmt::Result {
+    value(of).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
+}
+
+/// Shows one number for each set of labels.
+fn numbers<L: EncodeLabelSet>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    of: impl IntoIterator<Item = (L, u64)>,
+) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (labels, one) in of {
+        value(one).encode(metric.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn per_family(
+    families: &[ColumnFamilyStatus],
+    of: fn(&ColumnFamilyStatus) -> u64,
+) -> impl Iterator<Item = ([(&'static str, String); 1], u64)> {
+    families
+        .iter()
+        .map(move |family| ([("cf", family.name.clone())], of(family)))
+}
+
+fn per_level(
+    families: &[ColumnFamilyStatus],
+    of: fn(&LevelStatus) -> u64,
+) -> impl Iterator<Item = ([(&'static str, String); 2], u64)> {
+    families.iter().flat_map(move |family| {
+        family.levels.iter().map(move |level| {
+            (
+                [
+                    ("cf", family.name.clone()),
+                    ("level", level.level.to_string()),
+                ],
+                of(level),
+            )
+        })
+    })
+}
+
+impl Collector for EngineCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(storage) = self.0.upgrade() else {
+            return Ok(());
+        };
+        let status = storage.status();
+        let encoder = &mut encoder;
+        let families = &status.kv.column_families;
+        number(
+            encoder,
+            "engine_read_only",
+            "1 while no write is taken",
+            u64::from(status.read_only.is_some()),
+        )?;
+        number(
+            encoder,
+            "engine_stalled",
+            "1 while writes are slowed or stopped",
+            u64::from(!status.kv.stall_reason.is_empty()),
+        )?;
+        number(
+            encoder,
+            "engine_last_sequence",
+            "Sequence number of the newest visible write",
+            status.kv.last_seq,
+        )?;
+        number(
+            encoder,
+            "engine_synced_sequence",
+            "Every logged write up to this sequence number survives power loss",
+            status.kv.synced_seq,
+        )?;
+        numbers(
+            encoder,
+            "engine_memtable_bytes",
+            "Bytes of memtables",
+            per_family(families, |family| family.memtable_bytes),
+        )?;
+        numbers(
+            encoder,
+            "engine_immutable_memtables",
+            "Memtables waiting for flush",
+            per_family(families, |family| family.immutable_memtable_count),
+        )?;
+        numbers(
+            encoder,
+            "engine_tables",
+            "Table files",
+            per_level(families, |level| level.table_count),
+        )?;
+        numbers(
+            encoder,
+            "engine_table_bytes",
+            "Bytes of table files",
+            per_level(families, |level| level.table_bytes),
+        )
+    }
+}

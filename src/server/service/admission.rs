@@ -1,0 +1,560 @@
+//! Admission: what every request passes before its handler, and every answer on its way out.
+//!
+//! ```text
+//! request --> draining? --> bytes in flight --> deadline --> handler --> count, log --> answer
+//!                 |               |                |
+//!            UNAVAILABLE  RESOURCE_EXHAUSTED  DEADLINE_EXCEEDED
+//! ```
+//! Promises: the bytes of requests being read and answers not yet taken stay within two budgets; a
+//! request with a deadline is answered by it; bytes that are no protobuf message of the method are
+//! the client's mistake (`INVALID_ARGUMENT`), as they can be nothing else.
+//!
+//! Not here: limits of keys and values (`tinykv`), connections (`listen`), HTTP/2 (`serve`).
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use axum::http;
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tonic::{Code, Status, body::Body};
+
+use crate::{
+    limits::{
+        DEFAULT_DEADLINE, MAX_ANSWER_BYTES_IN_FLIGHT, MAX_REQUEST_BYTES_IN_FLIGHT,
+        REQUEST_BASE_LEN, SLOW_REQUEST,
+    },
+    metrics::{Metrics, code_name},
+    storage::BoxFuture,
+};
+
+/// Answers leave in pieces of this size: the next one is taken when the client has room, so that what
+/// waits for a slow client stays countable.
+const PIECE_LEN: usize = 64 * 1024;
+
+/// The transport answers `CANCELLED` at a client's own deadline; ours comes this much earlier.
+const DEADLINE_MARGIN: Duration = Duration::from_millis(2);
+
+/// Bytes that may be in flight together.
+#[derive(Debug)]
+struct Budget {
+    used: AtomicUsize,
+    limit: usize,
+}
+
+impl Budget {
+    fn new(limit: usize) -> Self {
+        Self {
+            used: AtomicUsize::new(0),
+            limit,
+        }
+    }
+
+    fn take(&self, len: usize) -> bool {
+        let grown = |used: usize| used.checked_add(len).filter(|sum| *sum <= self.limit);
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown)
+            .is_ok()
+    }
+
+    fn give_back(&self, len: usize) {
+        let before = self.used.fetch_sub(len, Ordering::Relaxed);
+        assert!(before >= len, "gave back {len} bytes of {before}");
+    }
+}
+
+/// What all requests of a server share.
+#[derive(Debug)]
+pub struct Admission {
+    draining: AtomicBool,
+    requests: Budget,
+    answers: Budget,
+    metrics: Arc<Metrics>,
+}
+
+impl Admission {
+    /// The standard budgets; counts in `metrics`.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self::with_budgets(
+            metrics,
+            MAX_REQUEST_BYTES_IN_FLIGHT,
+            MAX_ANSWER_BYTES_IN_FLIGHT,
+        )
+    }
+
+    /// Own budgets in bytes.
+    #[must_use]
+    pub fn with_budgets(metrics: Arc<Metrics>, requests: usize, answers: usize) -> Self {
+        Self {
+            draining: AtomicBool::new(false),
+            requests: Budget::new(requests),
+            answers: Budget::new(answers),
+            metrics,
+        }
+    }
+
+    /// From now on requests of TinyKV's service are refused.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// True once [`Admission::drain`] was called.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// One request in flight; handlers find it in the request's extensions.
+#[derive(Debug)]
+pub struct InFlight {
+    admission: Arc<Admission>,
+    request_bytes: AtomicUsize,
+    answer_bytes: AtomicUsize,
+    /// When the client stops waiting.
+    pub deadline: Instant,
+}
+
+impl InFlight {
+    /// The request in flight that carries `extensions`.
+    ///
+    /// # Panics
+    ///
+    /// When the service stands without the admission layer.
+    #[must_use]
+    pub fn of(extensions: &http::Extensions) -> Arc<Self> {
+        Arc::clone(
+            extensions
+                .get::<Arc<Self>>()
+                .expect("services stand behind `AdmissionLayer`"),
+        )
+    }
+
+    /// Counts `len` bytes of an answer until the client has taken them.
+    ///
+    /// # Errors
+    ///
+    /// `RESOURCE_EXHAUSTED` when too many answers wait for their clients.
+    pub fn hold_answer(&self, len: usize) -> Result<(), Status> {
+        if !self.admission.answers.take(len) {
+            return Err(Status::resource_exhausted(
+                "too many bytes of answers wait for their clients; try again later",
+            ));
+        }
+        self.answer_bytes.fetch_add(len, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn hold_request(&self, len: usize) -> Result<(), Status> {
+        if !self.admission.requests.take(len) {
+            return Err(too_many_requests());
+        }
+        self.request_bytes.fetch_add(len, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.admission
+            .requests
+            .give_back(*self.request_bytes.get_mut());
+        self.admission
+            .answers
+            .give_back(*self.answer_bytes.get_mut());
+        self.admission.metrics.in_flight.dec();
+    }
+}
+
+fn too_many_requests() -> Status {
+    Status::resource_exhausted("too many bytes of requests in flight; try again later")
+}
+
+/// Puts [`Admission`] before the services of a server.
+#[derive(Clone, Debug)]
+pub struct AdmissionLayer(Arc<Admission>);
+
+impl AdmissionLayer {
+    /// A layer over shared state.
+    #[must_use]
+    pub fn new(admission: Arc<Admission>) -> Self {
+        Self(admission)
+    }
+}
+
+impl<S> tower::Layer<S> for AdmissionLayer {
+    type Service = AdmissionService<S>;
+
+    fn layer(&self, inner: S) -> AdmissionService<S> {
+        AdmissionService {
+            inner,
+            admission: Arc::clone(&self.0),
+        }
+    }
+}
+
+/// A service behind [`Admission`].
+#[derive(Clone, Debug)]
+pub struct AdmissionService<S> {
+    inner: S,
+    admission: Arc<Admission>,
+}
+
+impl<S> tower::Service<http::Request<Body>> for AdmissionService<S>
+where
+    S: tower::Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let method = Method::of(request.uri().path());
+        let mut outcome = Outcome::begin(method.name, Arc::clone(&self.admission.metrics));
+        let deadline = method.deadline(request.headers());
+        let in_flight = match self.admit(&method, deadline) {
+            Ok(in_flight) => in_flight,
+            Err(status) => {
+                outcome.end(status.code());
+                return Box::pin(std::future::ready(Ok(status.into_http())));
+            }
+        };
+        request.extensions_mut().insert(Arc::clone(&in_flight));
+        let body_of = Arc::clone(&in_flight);
+        let request = request.map(|inner| {
+            Body::new(RequestBody {
+                inner,
+                in_flight: body_of,
+            })
+        });
+        let handler = self.inner.call(request);
+        Box::pin(async move {
+            let response = match deadline {
+                None => handler.await?,
+                Some(deadline) => match tokio::time::timeout_at(deadline.into(), handler).await {
+                    Ok(response) => response?,
+                    Err(_) => Status::deadline_exceeded(
+                        "the deadline passed; whether a write was done is open",
+                    )
+                    .into_http(),
+                },
+            };
+            let response = name_malformed(response);
+            outcome.end(code_of(&response));
+            Ok(response.map(|inner| {
+                Body::new(AnswerBody {
+                    inner,
+                    rest: Bytes::new(),
+                    in_flight,
+                })
+            }))
+        })
+    }
+}
+
+impl<S> AdmissionService<S> {
+    fn admit(&self, method: &Method, deadline: Option<Instant>) -> Result<Arc<InFlight>, Status> {
+        if method.is_tinykv && self.admission.is_draining() {
+            return Err(Status::unavailable(
+                "the server is draining and takes no more requests",
+            ));
+        }
+        // A deadline has to be some moment; an hour is none to wait for.
+        let deadline = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+        let in_flight = InFlight {
+            admission: Arc::clone(&self.admission),
+            request_bytes: AtomicUsize::new(0),
+            answer_bytes: AtomicUsize::new(0),
+            deadline,
+        };
+        self.admission.metrics.in_flight.inc();
+        in_flight.hold_request(REQUEST_BASE_LEN)?;
+        Ok(Arc::new(in_flight))
+    }
+}
+
+/// The method of a request as far as admission cares.
+struct Method {
+    /// A name of our own, never the client's text.
+    name: &'static str,
+    is_tinykv: bool,
+}
+
+impl Method {
+    fn of(path: &str) -> Self {
+        let name = |known: &[&'static str], service: &str| {
+            let method = path.strip_prefix(service)?;
+            known.iter().copied().find(|name| *name == method)
+        };
+        if let Some(name) = name(&TINYKV_METHODS, "/tinykvpb.TinyKv/") {
+            return Self {
+                name,
+                is_tinykv: true,
+            };
+        }
+        let name = name(&ADMIN_METHODS, "/basaltpb.Admin/").unwrap_or_else(|| {
+            if path.starts_with("/grpc.health.") {
+                "Health"
+            } else if path.starts_with("/grpc.reflection.") {
+                "Reflection"
+            } else {
+                "unknown"
+            }
+        });
+        Self {
+            name,
+            is_tinykv: false,
+        }
+    }
+
+    /// When the client stops waiting: what it says, else ours. Maintenance and streams of the
+    /// standard services may take as long as they take.
+    fn deadline(&self, headers: &http::HeaderMap) -> Option<Instant> {
+        let timeout = match headers
+            .get("grpc-timeout")
+            .and_then(|text| parse_timeout(text.as_bytes()))
+        {
+            Some(timeout) => timeout.saturating_sub(DEADLINE_MARGIN.min(timeout / 2)),
+            None if self.is_tinykv => DEFAULT_DEADLINE,
+            None => return None,
+        };
+        Instant::now().checked_add(timeout)
+    }
+}
+
+const TINYKV_METHODS: [&str; 14] = [
+    "RawGet",
+    "RawPut",
+    "RawDelete",
+    "RawScan",
+    "KvGet",
+    "KvScan",
+    "KvPrewrite",
+    "KvCommit",
+    "KvCheckTxnStatus",
+    "KvBatchRollback",
+    "KvResolveLock",
+    "Raft",
+    "Snapshot",
+    "Coprocessor",
+];
+
+const ADMIN_METHODS: [&str; 3] = ["Status", "Flush", "Compact"];
+
+/// The time of a `grpc-timeout` header: up to eight digits and a unit. Anything else is no timeout.
+fn parse_timeout(text: &[u8]) -> Option<Duration> {
+    let (unit, digits) = text.split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let count = digits
+        .iter()
+        .fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+    match unit {
+        b'H' => Some(Duration::from_secs(count * 3600)),
+        b'M' => Some(Duration::from_secs(count * 60)),
+        b'S' => Some(Duration::from_secs(count)),
+        b'm' => Some(Duration::from_millis(count)),
+        b'u' => Some(Duration::from_micros(count)),
+        b'n' => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
+/// The codec answers `INTERNAL` for bytes that are not the method's message; no handler of ours ran.
+fn name_malformed(response: http::Response<Body>) -> http::Response<Body> {
+    match response.extensions().get::<Status>() {
+        Some(status)
+            if status.code() == Code::Internal
+                && status
+                    .message()
+                    .starts_with("failed to decode Protobuf message") =>
+        {
+            Status::invalid_argument(format!("malformed request: {}", status.message())).into_http()
+        }
+        _ => response,
+    }
+}
+
+fn code_of(response: &http::Response<Body>) -> Code {
+    match response.headers().get("grpc-status") {
+        None => Code::Ok,
+        Some(code) => Code::from_bytes(code.as_bytes()),
+    }
+}
+
+/// Counts and logs how a request ended, also when its client went away.
+struct Outcome {
+    method: &'static str,
+    began: Instant,
+    metrics: Arc<Metrics>,
+    ended: bool,
+}
+
+impl Outcome {
+    fn begin(method: &'static str, metrics: Arc<Metrics>) -> Self {
+        Self {
+            method,
+            began: Instant::now(),
+            metrics,
+            ended: false,
+        }
+    }
+
+    fn end(&mut self, code: Code) {
+        self.ended = true;
+        let took = self.began.elapsed();
+        self.metrics.on_request(self.method, code, took);
+        if took >= SLOW_REQUEST {
+            let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            tracing::warn!(
+                method = self.method,
+                code = code_name(code),
+                millis,
+                "slow request"
+            );
+        }
+    }
+}
+
+impl Drop for Outcome {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(Code::Cancelled);
+        }
+    }
+}
+
+/// The body of a request, counted while it is read.
+struct RequestBody {
+    inner: Body,
+    in_flight: Arc<InFlight>,
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+            && let Err(status) = self.in_flight.hold_request(data.len())
+        {
+            return Poll::Ready(Some(Err(status)));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// The body of an answer, cut in pieces; keeps the request in flight until the last one is taken.
+struct AnswerBody {
+    inner: Body,
+    rest: Bytes,
+    in_flight: Arc<InFlight>,
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.rest.is_empty() {
+            let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+            match frame.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => self.rest = data,
+                Some(Ok(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
+                Some(Err(status)) => return Poll::Ready(Some(Err(status))),
+                None => return Poll::Ready(None),
+            }
+        }
+        let piece_len = PIECE_LEN.min(self.rest.len());
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(piece_len)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.inner.is_end_stream()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_header_is_digits_and_a_unit_and_nothing_else() {
+        for (text, expected) in [
+            ("1H", Some(Duration::from_secs(3600))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("3S", Some(Duration::from_secs(3))),
+            ("250m", Some(Duration::from_millis(250))),
+            ("99999999u", Some(Duration::from_micros(99_999_999))),
+            ("7n", Some(Duration::from_nanos(7))),
+            ("0S", Some(Duration::ZERO)),
+            ("", None),
+            ("S", None),
+            ("123456789S", None),
+            ("-1S", None),
+            ("1.5S", None),
+            ("1s", None),
+        ] {
+            assert_eq!(parse_timeout(text.as_bytes()), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_budget_gives_no_more_than_its_limit_and_takes_back_what_it_gave() {
+        let budget = Budget::new(10);
+        assert!(budget.take(7));
+        assert!(!budget.take(4));
+        assert!(!budget.take(usize::MAX));
+        assert!(budget.take(3));
+        budget.give_back(7);
+        assert!(budget.take(7));
+        assert!(!budget.take(1));
+    }
+
+    #[test]
+    fn a_path_of_the_clients_own_is_counted_as_unknown() {
+        assert_eq!(Method::of("/tinykvpb.TinyKv/RawGet").name, "RawGet");
+        assert_eq!(Method::of("/basaltpb.Admin/Flush").name, "Flush");
+        assert_eq!(Method::of("/grpc.health.v1.Health/Check").name, "Health");
+        for path in [
+            "/tinykvpb.TinyKv/RawGetx",
+            "/tinykvpb.TinyKv/",
+            "/x",
+            "",
+            "/basaltpb.Admin/RawGet",
+        ] {
+            assert_eq!(Method::of(path).name, "unknown", "{path}");
+        }
+    }
+}

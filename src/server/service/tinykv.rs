@@ -1,0 +1,316 @@
+//! The service `tinykvpb.TinyKv` over a [`Storage`]: raw reads, writes and scans.
+//!
+//! Promises: an answer to a write without an error means that it survives power loss; a request over
+//! a limit, or for an unknown column family, is refused by name and changes nothing. An empty `cf`
+//! means `default`, an empty value is a value, an empty key a key; a scan with limit 0 returns
+//! nothing, and one whose answer would pass [`MAX_SCAN_ANSWER_LEN`] is cut short after its first
+//! pair at the earliest: the client goes on behind the last key it got.
+//!
+//! Not here: deadlines, overload, malformed bytes (`admission`). RPCs that are not built yet answer
+//! `UNIMPLEMENTED` by their name.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use basalt_proto::{
+    coprocessor,
+    kvrpcpb::{
+        self, BatchRollbackRequest, BatchRollbackResponse, CheckTxnStatusRequest,
+        CheckTxnStatusResponse, CommitRequest, CommitResponse, GetRequest, GetResponse, KvPair,
+        PrewriteRequest, PrewriteResponse, RawDeleteRequest, RawDeleteResponse, RawGetRequest,
+        RawGetResponse, RawPutRequest, RawPutResponse, RawScanRequest, RawScanResponse,
+        ResolveLockRequest, ResolveLockResponse, ScanRequest, ScanResponse,
+    },
+    raft_serverpb,
+};
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{admission::InFlight, blocking, told};
+use crate::{
+    limits::{MAX_KEY_LEN, MAX_RUNNING_SCANS, MAX_SCAN_ANSWER_LEN, MAX_VALUE_LEN},
+    storage::{Context, Modify, Result as StorageResult, Storage, StorageReader, family},
+    stubs::tinykvpb::tiny_kv_server::TinyKv,
+};
+
+/// Steps of a scan between two looks at whether anybody still waits for it.
+const STEPS_PER_CHECK: usize = 256;
+
+/// The service.
+pub struct TinyKvService {
+    storage: Arc<dyn Storage>,
+    /// Scans take long; they must not take every thread that gets need.
+    scans: Arc<Semaphore>,
+}
+
+impl TinyKvService {
+    /// The service over `storage`.
+    #[must_use]
+    pub fn new(storage: Arc<dyn Storage>) -> Self {
+        Self {
+            storage,
+            scans: Arc::new(Semaphore::new(MAX_RUNNING_SCANS)),
+        }
+    }
+
+    /// Writes one change; the text of an error that goes into the answer, empty when it is done.
+    async fn write(&self, ctx: Context, modify: Modify) -> Result<String, Status> {
+        match self.storage.write(ctx, vec![modify]).await {
+            Ok(()) => Ok(String::new()),
+            Err(error) => told(&error),
+        }
+    }
+}
+
+fn context(in_flight: &InFlight, region: Option<kvrpcpb::Context>) -> Context {
+    Context {
+        region,
+        deadline: in_flight.deadline,
+    }
+}
+
+fn check_family(name: &str) -> Result<&'static str, Status> {
+    family(name).map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
+fn check_key(key: &[u8]) -> Result<(), Status> {
+    check_len("key", key.len(), MAX_KEY_LEN)
+}
+
+fn check_len(what: &str, len: usize, limit: usize) -> Result<(), Status> {
+    if len > limit {
+        let text = format!("the {what} has {len} bytes, the limit is {limit}");
+        return Err(Status::invalid_argument(text));
+    }
+    Ok(())
+}
+
+/// The error of an RPC that this version does not have.
+fn not_built<T>(name: &str) -> Result<T, Status> {
+    Err(Status::unimplemented(format!(
+        "{name} is not implemented by this version of Basalt"
+    )))
+}
+
+/// Set when its owner goes away: a client that gave up, or whose deadline passed.
+struct Watch(Arc<AtomicBool>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Pairs of `cf` from `start` on: at most `limit`, and not more than an answer holds.
+fn scan(
+    reader: &dyn StorageReader,
+    cf: &'static str,
+    start: &[u8],
+    limit: usize,
+    abandoned: &AtomicBool,
+) -> StorageResult<Vec<KvPair>> {
+    let mut pairs = Vec::new();
+    let mut answer_len = 0;
+    let mut iter = reader.iter_cf(cf)?;
+    iter.seek(start)?;
+    while pairs.len() < limit && iter.valid() {
+        if pairs.len() % STEPS_PER_CHECK == 0 && abandoned.load(Ordering::Relaxed) {
+            break;
+        }
+        answer_len += iter.key().len() + iter.value().len() + PAIR_OVERHEAD;
+        if answer_len > MAX_SCAN_ANSWER_LEN && !pairs.is_empty() {
+            break;
+        }
+        pairs.push(KvPair {
+            error: None,
+            key: Bytes::copy_from_slice(iter.key()),
+            value: Bytes::copy_from_slice(iter.value()),
+        });
+        iter.next()?;
+    }
+    Ok(pairs)
+}
+
+/// Bytes of a pair on the wire beside key and value: three tags and three lengths of at most four bytes.
+const PAIR_OVERHEAD: usize = 3 + 3 * 4;
+
+#[tonic::async_trait]
+impl TinyKv for TinyKvService {
+    async fn raw_get(
+        &self,
+        request: Request<RawGetRequest>,
+    ) -> Result<Response<RawGetResponse>, Status> {
+        let in_flight = InFlight::of(request.extensions());
+        let RawGetRequest {
+            context: region,
+            key,
+            cf,
+        } = request.into_inner();
+        let cf = check_family(&cf)?;
+        check_key(&key)?;
+        let found = match self.storage.reader(context(&in_flight, region)).await {
+            Ok(reader) => blocking(move || reader.get_cf(cf, &key)).await?,
+            Err(error) => Err(error),
+        };
+        let mut response = RawGetResponse::default();
+        match found {
+            Ok(Some(value)) => {
+                in_flight.hold_answer(value.len())?;
+                response.value = value;
+            }
+            Ok(None) => response.not_found = true,
+            Err(error) => response.error = told(&error)?,
+        }
+        Ok(Response::new(response))
+    }
+
+    async fn raw_put(
+        &self,
+        request: Request<RawPutRequest>,
+    ) -> Result<Response<RawPutResponse>, Status> {
+        let in_flight = InFlight::of(request.extensions());
+        let RawPutRequest {
+            context: region,
+            key,
+            value,
+            cf,
+        } = request.into_inner();
+        let cf = check_family(&cf)?;
+        check_key(&key)?;
+        check_len("value", value.len(), MAX_VALUE_LEN)?;
+        let modify = Modify::Put { cf, key, value };
+        let error = self.write(context(&in_flight, region), modify).await?;
+        Ok(Response::new(RawPutResponse {
+            region_error: None,
+            error,
+        }))
+    }
+
+    async fn raw_delete(
+        &self,
+        request: Request<RawDeleteRequest>,
+    ) -> Result<Response<RawDeleteResponse>, Status> {
+        let in_flight = InFlight::of(request.extensions());
+        let RawDeleteRequest {
+            context: region,
+            key,
+            cf,
+        } = request.into_inner();
+        let cf = check_family(&cf)?;
+        check_key(&key)?;
+        let error = self
+            .write(context(&in_flight, region), Modify::Delete { cf, key })
+            .await?;
+        Ok(Response::new(RawDeleteResponse {
+            region_error: None,
+            error,
+        }))
+    }
+
+    async fn raw_scan(
+        &self,
+        request: Request<RawScanRequest>,
+    ) -> Result<Response<RawScanResponse>, Status> {
+        let in_flight = InFlight::of(request.extensions());
+        let RawScanRequest {
+            context: region,
+            start_key,
+            limit,
+            cf,
+        } = request.into_inner();
+        let cf = check_family(&cf)?;
+        check_key(&start_key)?;
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let turn = Arc::clone(&self.scans).acquire_owned().await;
+        let turn = turn.expect("the semaphore is never closed");
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let _watch = Watch(Arc::clone(&abandoned));
+        let found = match self.storage.reader(context(&in_flight, region)).await {
+            Ok(reader) => {
+                let work = move || {
+                    let _turn = turn;
+                    scan(&*reader, cf, &start_key, limit, &abandoned)
+                };
+                blocking(work).await?
+            }
+            Err(error) => Err(error),
+        };
+        let mut response = RawScanResponse::default();
+        match found {
+            Ok(pairs) => {
+                let len = |pair: &KvPair| pair.key.len() + pair.value.len() + PAIR_OVERHEAD;
+                in_flight.hold_answer(pairs.iter().map(len).sum())?;
+                response.kvs = pairs;
+            }
+            Err(error) => response.error = told(&error)?,
+        }
+        Ok(Response::new(response))
+    }
+
+    async fn kv_get(&self, _: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        not_built("KvGet")
+    }
+
+    async fn kv_scan(&self, _: Request<ScanRequest>) -> Result<Response<ScanResponse>, Status> {
+        not_built("KvScan")
+    }
+
+    async fn kv_prewrite(
+        &self,
+        _: Request<PrewriteRequest>,
+    ) -> Result<Response<PrewriteResponse>, Status> {
+        not_built("KvPrewrite")
+    }
+
+    async fn kv_commit(
+        &self,
+        _: Request<CommitRequest>,
+    ) -> Result<Response<CommitResponse>, Status> {
+        not_built("KvCommit")
+    }
+
+    async fn kv_check_txn_status(
+        &self,
+        _: Request<CheckTxnStatusRequest>,
+    ) -> Result<Response<CheckTxnStatusResponse>, Status> {
+        not_built("KvCheckTxnStatus")
+    }
+
+    async fn kv_batch_rollback(
+        &self,
+        _: Request<BatchRollbackRequest>,
+    ) -> Result<Response<BatchRollbackResponse>, Status> {
+        not_built("KvBatchRollback")
+    }
+
+    async fn kv_resolve_lock(
+        &self,
+        _: Request<ResolveLockRequest>,
+    ) -> Result<Response<ResolveLockResponse>, Status> {
+        not_built("KvResolveLock")
+    }
+
+    async fn raft(
+        &self,
+        _: Request<Streaming<raft_serverpb::RaftMessage>>,
+    ) -> Result<Response<raft_serverpb::Done>, Status> {
+        not_built("Raft")
+    }
+
+    async fn snapshot(
+        &self,
+        _: Request<Streaming<raft_serverpb::SnapshotChunk>>,
+    ) -> Result<Response<raft_serverpb::Done>, Status> {
+        not_built("Snapshot")
+    }
+
+    async fn coprocessor(
+        &self,
+        _: Request<coprocessor::Request>,
+    ) -> Result<Response<coprocessor::Response>, Status> {
+        not_built("Coprocessor")
+    }
+}
