@@ -68,6 +68,25 @@ impl Tombstones {
         Self { fragments, len }
     }
 
+    /// The set of fragments that ascend, do not overlap, and have falling numbers, as a table stores
+    /// them.
+    pub(crate) fn from_fragments(
+        given: impl IntoIterator<Item = (Box<[u8]>, Box<[u8]>, Box<[SequenceNumber]>)>,
+    ) -> Self {
+        let mut fragments: Vec<Fragment> = Vec::new();
+        for (start, end, seqs) in given {
+            debug_assert!(start < end && seqs.is_sorted_by(|a, b| a > b), "a fragment");
+            match fragments.last_mut() {
+                Some(last) if last.end == start && last.seqs == seqs => last.end = end,
+                last => {
+                    debug_assert!(last.is_none_or(|last| last.end <= start), "fragments ascend");
+                    fragments.push(Fragment { start, end, seqs });
+                }
+            }
+        }
+        Self::of(fragments)
+    }
+
     /// The set without a range delete, shared.
     pub(crate) fn empty() -> Arc<Self> {
         static EMPTY: LazyLock<Arc<Tombstones>> = LazyLock::new(Arc::default);

@@ -1,0 +1,338 @@
+//! Writing a table, front to back.
+//!
+//! Bytes are collected and handed to the file in large pieces; the whole-file checksum runs along.
+//!
+//! Not here: the layout of a block (`block_builder`, `index`, `filter`, `format`), and making the directory
+//! entry durable, which is the caller's.
+
+use std::path::PathBuf;
+
+use super::{
+    TableInfo,
+    block_builder::{BlockBuilder, ENTRY_OVERHEAD},
+    filter::FilterBuilder,
+    format::{
+        BLOCK_TRAILER_LEN, BlockHandle, FOOTER_LEN, Footer, LZ4, MAX_BLOCK_LEN, Properties, RAW,
+        compress, encode_tombstones, seal_block,
+    },
+    index::{IndexBuilder, shortest_separator},
+    key_hash,
+};
+use crate::{
+    error::{Error, Result},
+    fs::WritableFile,
+    key::{InternalKey, MAX_KEY_LEN, MAX_VALUE_LEN, RangeTombstone, SequenceNumber, ValueKind},
+    options::{CfOptions, Compression, LEVELS},
+    tombstones::Tombstones,
+};
+
+/// Bytes collected before they are handed to the file.
+const WRITE_BYTES: usize = 256 << 10;
+/// Largest data block that is filled up with several entries, whatever the options say.
+const MAX_FILL: usize = 64 << 20;
+
+// The largest entry in a block of its own stays below the limit.
+const _: () =
+    assert!(MAX_FILL + MAX_KEY_LEN + MAX_VALUE_LEN + ENTRY_OVERHEAD < MAX_BLOCK_LEN / 4 * 3);
+
+/// Writes one table.
+pub(crate) struct TableBuilder {
+    out: Output,
+    compression: Compression,
+    block_bytes: usize,
+    filter_bits: usize,
+    block: BlockBuilder,
+    index: IndexBuilder,
+    filter: FilterBuilder,
+    /// The block that was written last, while its separator waits for the next key.
+    pending: Option<BlockHandle>,
+    tombstones: Vec<RangeTombstone>,
+    /// Last key added.
+    last: Vec<u8>,
+    last_trailer: u64,
+    separator: Vec<u8>,
+    properties: Properties,
+}
+
+impl TableBuilder {
+    /// Begins a table in an empty file. `table_id` is random; `level` chooses the compression.
+    pub(crate) fn new(
+        file: Box<dyn WritableFile>,
+        path: PathBuf,
+        table_id: u64,
+        options: &CfOptions,
+        level: usize,
+    ) -> Self {
+        Self {
+            out: Output {
+                file,
+                path,
+                table_id,
+                buffer: Vec::new(),
+                written: 0,
+                crc: crc32fast::Hasher::new(),
+            },
+            compression: options.compression[level.min(LEVELS - 1)],
+            block_bytes: options.block_bytes.clamp(1, MAX_FILL),
+            filter_bits: options.filter_bits_per_key,
+            block: BlockBuilder::new(options.restart_interval),
+            index: IndexBuilder::default(),
+            filter: FilterBuilder::default(),
+            pending: None,
+            tombstones: Vec::new(),
+            last: Vec::new(),
+            last_trailer: 0,
+            separator: Vec::new(),
+            properties: Properties {
+                data_blocks: 0,
+                entries: 0,
+                deletes: 0,
+                tombstones: 0,
+                min_seq: SequenceNumber::MAX,
+                max_seq: SequenceNumber::ZERO,
+                smallest: Vec::new(),
+                largest: Vec::new(),
+                largest_exclusive: false,
+            },
+        }
+    }
+
+    /// Adds an entry. Internal keys ascend.
+    ///
+    /// # Errors
+    /// The disk's; the table is then useless.
+    ///
+    /// # Panics
+    /// When the key is not above the one before.
+    pub(crate) fn add(&mut self, key: InternalKey<'_>, value: &[u8]) -> Result<()> {
+        assert!(
+            key.user_key.len() <= MAX_KEY_LEN && value.len() <= MAX_VALUE_LEN,
+            "checked on entry"
+        );
+        if self.properties.entries == 0 {
+            self.properties.smallest = key.user_key.to_vec();
+        } else {
+            let last = InternalKey {
+                user_key: &self.last,
+                trailer: self.last_trailer,
+            };
+            assert!(last < key, "{last:?} before {key:?}");
+        }
+        let more = key.user_key.len() + value.len() + ENTRY_OVERHEAD;
+        if !self.block.is_empty() && self.block.size() + more > self.block_bytes {
+            self.finish_block()?;
+        }
+        self.index_pending(Some(key))?;
+        let hash = key_hash(key.user_key);
+        if self.filter_bits > 0 {
+            self.filter.add(hash);
+        }
+        self.block.add(key, hash, value);
+        self.last.clear();
+        self.last.extend_from_slice(key.user_key);
+        self.last_trailer = key.trailer;
+        self.properties.entries += 1;
+        self.properties.deletes += u64::from(key.kind() == Some(ValueKind::Delete));
+        self.note_seq(key.seq());
+        Ok(())
+    }
+
+    /// Adds a range tombstone, in any order, at any time.
+    pub(crate) fn add_tombstone(&mut self, tombstone: &RangeTombstone) {
+        self.tombstones.push(tombstone.clone());
+    }
+
+    /// Bytes the file would have now, about.
+    pub(crate) fn size_so_far(&self) -> u64 {
+        let rest = self.block.size() + self.index.size() + self.filter.size(self.filter_bits);
+        self.out.offset() + rest as u64
+    }
+
+    /// Number of entries added.
+    pub(crate) fn entries(&self) -> u64 {
+        self.properties.entries
+    }
+
+    /// Writes what is left and makes the file durable; its directory entry is not.
+    ///
+    /// # Errors
+    /// The disk's. `InvalidArgument` for a table without an entry or range tombstone.
+    pub(crate) fn finish(mut self) -> Result<TableInfo> {
+        self.finish_block()?;
+        self.index_pending(None)?;
+        let tombstones = Tombstones::new(std::mem::take(&mut self.tombstones));
+        self.properties.data_blocks = self.index.count() as u64;
+        self.properties.largest = std::mem::take(&mut self.last);
+        self.note_tombstones(&tombstones);
+        if self.properties.entries == 0 && self.properties.tombstones == 0 {
+            return Err(Error::invalid("a table without an entry"));
+        }
+        let block = encode_tombstones(&tombstones);
+        let tombstones = if block.is_empty() {
+            None
+        } else {
+            Some(self.out.block(&block)?)
+        };
+        let filter = if self.filter_bits > 0 && self.properties.entries > 0 {
+            Some(
+                self.out
+                    .block(&self.filter.finish(self.filter_bits, self.out.offset()))?,
+            )
+        } else {
+            None
+        };
+        let index = self.out.block(&std::mem::take(&mut self.index).finish())?;
+        let properties = self.out.block(&self.properties.encode())?;
+        let table_id = self.out.table_id;
+        let footer = Footer {
+            table_id,
+            index,
+            filter,
+            tombstones,
+            properties,
+        };
+        let (size, crc) = self.out.finish(&footer)?;
+        Ok(self.properties.info(table_id, size, crc))
+    }
+
+    /// Writes the current block; its index entry follows when the next key is known.
+    fn finish_block(&mut self) -> Result<()> {
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        let block = self.block.finish();
+        self.pending = Some(match self.compression {
+            Compression::None => self.out.block(block)?,
+            Compression::Lz4 => self.out.compressed_block(block)?,
+        });
+        self.block.clear();
+        Ok(())
+    }
+
+    /// Puts the block that waits into the index, `next` being the first key behind it.
+    fn index_pending(&mut self, next: Option<InternalKey<'_>>) -> Result<()> {
+        let Some(handle) = self.pending.take() else {
+            return Ok(());
+        };
+        let separator = match next {
+            Some(next) if next.user_key == self.last => InternalKey {
+                user_key: &self.last,
+                trailer: self.last_trailer,
+            },
+            Some(next) => {
+                shortest_separator(&self.last, next.user_key, &mut self.separator);
+                InternalKey {
+                    user_key: &self.separator,
+                    trailer: 0,
+                }
+            }
+            None => InternalKey {
+                user_key: &self.last,
+                trailer: 0,
+            },
+        };
+        if self.index.add(separator, handle) {
+            Ok(())
+        } else {
+            Err(Error::invalid("a table with an index of more than 4 GiB"))
+        }
+    }
+
+    fn note_seq(&mut self, seq: SequenceNumber) {
+        self.properties.min_seq = self.properties.min_seq.min(seq);
+        self.properties.max_seq = self.properties.max_seq.max(seq);
+    }
+
+    /// Widens the properties to the range tombstones.
+    fn note_tombstones(&mut self, tombstones: &Tombstones) {
+        for tombstone in tombstones.all() {
+            self.note_seq(tombstone.seq);
+            let first = self.properties.entries == 0 && self.properties.tombstones == 0;
+            self.properties.tombstones += 1;
+            if first || tombstone.start < self.properties.smallest {
+                self.properties.smallest = tombstone.start;
+            }
+            if first || tombstone.end > self.properties.largest {
+                self.properties.largest = tombstone.end;
+                self.properties.largest_exclusive = true;
+            }
+        }
+    }
+}
+
+/// The file, and what was put into it so far.
+struct Output {
+    file: Box<dyn WritableFile>,
+    path: PathBuf,
+    table_id: u64,
+    /// Bytes not yet handed to the file.
+    buffer: Vec<u8>,
+    /// Bytes handed to the file.
+    written: u64,
+    crc: crc32fast::Hasher,
+}
+
+impl Output {
+    /// Bytes of the table so far.
+    fn offset(&self) -> u64 {
+        self.written + self.buffer.len() as u64
+    }
+
+    /// Writes a block as it is.
+    fn block(&mut self, raw: &[u8]) -> Result<BlockHandle> {
+        let start = self.buffer.len();
+        self.buffer.extend_from_slice(raw);
+        self.seal(start, RAW)
+    }
+
+    /// Writes a block with LZ4 where that is worth it.
+    fn compressed_block(&mut self, raw: &[u8]) -> Result<BlockHandle> {
+        let start = self.buffer.len();
+        if compress(raw, &mut self.buffer) {
+            self.seal(start, LZ4)
+        } else {
+            self.block(raw)
+        }
+    }
+
+    /// Puts the trailer behind the block that begins at `start` of the buffer.
+    fn seal(&mut self, start: usize, kind: u8) -> Result<BlockHandle> {
+        let len = self.buffer.len() - start;
+        if len > MAX_BLOCK_LEN {
+            return Err(Error::invalid("a table with a block of more than 1 GiB"));
+        }
+        let len = u32::try_from(len).expect("at most MAX_BLOCK_LEN");
+        let offset = self.written + start as u64;
+        seal_block(&mut self.buffer, start, self.table_id, offset, kind);
+        debug_assert_eq!(
+            self.offset(),
+            offset + u64::from(len) + BLOCK_TRAILER_LEN as u64
+        );
+        if self.buffer.len() >= WRITE_BYTES {
+            self.write()?;
+        }
+        Ok(BlockHandle { offset, len })
+    }
+
+    fn write(&mut self) -> Result<()> {
+        self.crc.update(&self.buffer);
+        self.file
+            .append(&self.buffer)
+            .map_err(|error| Error::io("write", &self.path, error))?;
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Writes the footer and syncs; answers size and checksum of the file.
+    fn finish(mut self, footer: &Footer) -> Result<(u64, u32)> {
+        let footer = footer.encode(self.offset());
+        debug_assert_eq!(footer.len(), FOOTER_LEN);
+        self.buffer.extend_from_slice(&footer);
+        self.write()?;
+        self.file
+            .sync()
+            .map_err(|error| Error::io("sync", &self.path, error))?;
+        Ok((self.written, self.crc.finalize()))
+    }
+}

@@ -1,0 +1,564 @@
+//! An open table: point lookups, and the blocks that iterators walk over.
+//!
+//! Index, filter, range tombstones and properties are verified when the table is opened, and kept or used in
+//! place. A data block of a mapped table is verified at its first touch since then; one that is read through read
+//! calls, each time it comes from the device. A lookup in an uncompressed mapped table allocates nothing and
+//! writes to nothing that is shared.
+//!
+//! Not here: the walk over the entries (`iter`), and reading everything again (`verify`).
+
+use std::{
+    fmt,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::{
+    KeyHash, SeqRule, TableIdentity, TableInfo, TableIter,
+    block::{BlockView, Bucket},
+    filter::FilterShape,
+    format::{
+        BlockHandle, Damage, FOOTER_LEN, Footer, MAX_BLOCK_LEN, Properties, RAW, check_block,
+        decode_tombstones, decompress,
+    },
+    index::{Index, IndexEntry},
+};
+use crate::{
+    cache::BlockCache,
+    error::{Error, Result},
+    fs::ReadableFile,
+    key::{InternalKey, SequenceNumber},
+    slice::{PIN_MIN_LEN, PinnedSlice},
+    tombstones::Tombstones,
+};
+
+/// Verified bytes of a block, where they lie.
+#[derive(Clone, Debug)]
+pub(super) enum Block {
+    /// In the map of the file.
+    Mapped { start: usize, len: usize },
+    /// In memory of its own.
+    Shared(Arc<[u8]>),
+}
+
+impl Block {
+    /// The bytes of a block of `file`.
+    #[inline]
+    pub(super) fn bytes<'a>(&'a self, file: &'a dyn ReadableFile) -> &'a [u8] {
+        match self {
+            Self::Mapped { start, len } => {
+                let map = file.map().expect("a file that was mapped stays so");
+                &map[*start..*start + *len]
+            }
+            Self::Shared(bytes) => bytes,
+        }
+    }
+
+    /// A value of the block: in place where it is long.
+    fn pin(&self, file: &Arc<dyn ReadableFile>, value: Range<usize>) -> PinnedSlice {
+        match self {
+            _ if value.len() < PIN_MIN_LEN => PinnedSlice::copied(&self.bytes(&**file)[value]),
+            Self::Mapped { start, .. } => {
+                PinnedSlice::of_map(Arc::clone(file), start + value.start..start + value.end)
+            }
+            Self::Shared(bytes) => PinnedSlice::of_block(Arc::clone(bytes), value),
+        }
+    }
+}
+
+/// How an iterator or a lookup wants a block.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Access {
+    /// The range is in memory already.
+    pub(super) populated: bool,
+    /// Keep a copy in the cache.
+    pub(super) keep: bool,
+}
+
+/// Everything of a table but its data blocks.
+pub(super) struct Meta {
+    pub(super) index: Index,
+    pub(super) index_block: Block,
+    pub(super) filter: Option<(FilterShape, Block)>,
+    pub(super) tombstones: Tombstones,
+    pub(super) properties: Properties,
+}
+
+/// A file, for reading the parts of a table that are verified at once.
+struct Source<'a> {
+    file: &'a dyn ReadableFile,
+    path: &'a Path,
+    identity: TableIdentity,
+    /// Use the map, rather than read.
+    mapped: bool,
+}
+
+impl Source<'_> {
+    fn damage(&self, offset: u64, what: impl Into<String>) -> Error {
+        Error::corruption(self.path, offset, what)
+    }
+
+    /// `len` bytes at `offset`, which lie within the file.
+    fn read(&self, offset: u64, len: usize) -> Result<Block> {
+        let io = |error| Error::io("read", self.path, error);
+        if self.mapped {
+            let start =
+                usize::try_from(offset).map_err(|_| self.damage(offset, "beyond memory"))?;
+            self.file.populate(offset, len).map_err(io)?;
+            return Ok(Block::Mapped { start, len });
+        }
+        let mut bytes = vec![0; len];
+        self.file.read_at(offset, &mut bytes).map_err(io)?;
+        Ok(Block::Shared(bytes.into()))
+    }
+
+    fn footer(&self) -> Result<Footer> {
+        let TableIdentity { table_id, size } = self.identity;
+        if self.file.len() != size {
+            let what = format!("table has {} bytes instead of {size}", self.file.len());
+            return Err(self.damage(self.file.len().min(size), what));
+        }
+        let Some(offset) = size.checked_sub(FOOTER_LEN as u64) else {
+            return Err(self.damage(0, "table is shorter than its footer"));
+        };
+        let block = self.read(offset, FOOTER_LEN)?;
+        let bytes = block
+            .bytes(self.file)
+            .first_chunk()
+            .expect("as long as asked for");
+        let footer = Footer::decode(bytes, offset).map_err(|what| self.damage(offset, what))?;
+        if footer.table_id != table_id {
+            return Err(self.damage(offset, "footer of another table"));
+        }
+        Ok(footer)
+    }
+
+    /// A block behind the data, verified.
+    fn block(&self, handle: BlockHandle) -> Result<Block> {
+        let end = self.identity.size - FOOTER_LEN as u64;
+        if handle.len() > MAX_BLOCK_LEN || handle.end().is_none_or(|after| after > end) {
+            return Err(self.damage(end, "footer names a block outside of the table"));
+        }
+        let stored = self.read(handle.offset, handle.stored_len())?;
+        let damage = |what| self.damage(handle.offset, what);
+        let bytes = stored.bytes(self.file);
+        if check_block(self.identity.table_id, handle.offset, bytes).map_err(damage)? != RAW {
+            return Err(damage("compressed block where none may be"));
+        }
+        Ok(match stored {
+            Block::Mapped { start, .. } => Block::Mapped {
+                start,
+                len: handle.len(),
+            },
+            Block::Shared(bytes) => Block::Shared(bytes[..handle.len()].into()),
+        })
+    }
+
+    fn meta(&self, global_seq: Option<SequenceNumber>) -> Result<Meta> {
+        let footer = self.footer()?;
+        let footer_at = self.identity.size - FOOTER_LEN as u64;
+        let index_block = self.block(footer.index)?;
+        let index = Index::parse(index_block.bytes(self.file))
+            .map_err(|what| self.damage(footer.index.offset, what))?;
+        footer
+            .check_tiling(index.data_end(), footer_at)
+            .map_err(|what| self.damage(footer_at, what))?;
+        let at = footer.properties.offset;
+        let properties = Properties::decode(self.block(footer.properties)?.bytes(self.file))
+            .map_err(|what| self.damage(at, what))?;
+        if properties.data_blocks != index.count() as u64 {
+            return Err(self.damage(
+                at,
+                "properties and index differ in the number of data blocks",
+            ));
+        }
+        let filter = match footer.filter {
+            None => None,
+            Some(handle) => {
+                let block = self.block(handle)?;
+                let shape = FilterShape::parse(block.bytes(self.file), handle.offset)
+                    .map_err(|what| self.damage(handle.offset, what))?;
+                Some((shape, block))
+            }
+        };
+        let (tombstones, stored) = match footer.tombstones {
+            None => (Tombstones::default(), 0),
+            Some(handle) => decode_tombstones(self.block(handle)?.bytes(self.file), global_seq)
+                .map_err(|what| self.damage(handle.offset, what))?,
+        };
+        if properties.tombstones != stored {
+            return Err(self.damage(at, "properties miscount the range tombstones"));
+        }
+        Ok(Meta {
+            index,
+            index_block,
+            filter,
+            tombstones,
+            properties,
+        })
+    }
+}
+
+impl TableIdentity {
+    /// What a file from outside says of itself. It is a table only if it then opens.
+    pub(crate) fn read(file: &dyn ReadableFile, path: &Path) -> Result<Self> {
+        let size = file.len();
+        let damage = |at, what| Error::corruption(path, at, what);
+        let at = size.checked_sub(FOOTER_LEN as u64);
+        let at = at.ok_or_else(|| damage(0, "table is shorter than its footer"))?;
+        let mut footer = [0; FOOTER_LEN];
+        file.read_at(at, &mut footer)
+            .map_err(|error| Error::io("read", path, error))?;
+        let footer = Footer::decode(&footer, at).map_err(|what| damage(at, what))?;
+        Ok(Self {
+            table_id: footer.table_id,
+            size,
+        })
+    }
+}
+
+/// An open table. Shared by its readers.
+pub(crate) struct Table {
+    pub(super) file: Arc<dyn ReadableFile>,
+    pub(super) path: PathBuf,
+    pub(super) identity: TableIdentity,
+    pub(super) rule: SeqRule,
+    number: u64,
+    index: Index,
+    index_block: Block,
+    filter: Option<(FilterShape, Block)>,
+    tombstones: Arc<Tombstones>,
+    properties: Properties,
+    /// A bit for each data block of a mapped table: it has been verified.
+    verified: Box<[AtomicU64]>,
+    cache: Arc<BlockCache>,
+    owner: u64,
+}
+
+impl Table {
+    /// Opens the table in `file`, which must be what `expect` says. With `global_seq`, that is the sequence
+    /// number of every entry and range tombstone.
+    ///
+    /// # Errors
+    /// The disk's; `Corruption` where anything but a data block is not what was written.
+    pub(crate) fn open(
+        file: Arc<dyn ReadableFile>,
+        path: &Path,
+        number: u64,
+        expect: &TableIdentity,
+        global_seq: Option<SequenceNumber>,
+        cache: Arc<BlockCache>,
+    ) -> Result<Self> {
+        let mapped = file.map().is_some();
+        let source = Source {
+            file: &*file,
+            path,
+            identity: *expect,
+            mapped,
+        };
+        let Meta {
+            index,
+            index_block,
+            filter,
+            tombstones,
+            properties,
+        } = source.meta(global_seq)?;
+        let bits = if mapped {
+            index.count().div_ceil(64)
+        } else {
+            0
+        };
+        let tombstones = if tombstones.is_empty() {
+            Tombstones::empty()
+        } else {
+            Arc::new(tombstones)
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            identity: *expect,
+            rule: SeqRule::new(global_seq),
+            number,
+            index,
+            index_block,
+            filter,
+            tombstones,
+            properties,
+            verified: (0..bits).map(|_| AtomicU64::new(0)).collect(),
+            owner: cache.new_owner(),
+            cache,
+            file,
+        })
+    }
+
+    /// The newest entry of the user key that is at or after `seek`: its trailer and its value, empty for a
+    /// delete.
+    ///
+    /// # Errors
+    /// The disk's; `Corruption`.
+    pub(crate) fn get(
+        &self,
+        seek: InternalKey<'_>,
+        hash: KeyHash,
+    ) -> Result<Option<(u64, PinnedSlice)>> {
+        self.lookup(seek, hash, |block, trailer, value| {
+            (trailer, block.pin(&self.file, value))
+        })
+    }
+
+    /// As [`Table::get`], but hands trailer and value to `found`, and copies nothing.
+    ///
+    /// # Errors
+    /// The disk's; `Corruption`.
+    pub(crate) fn get_with<R>(
+        &self,
+        seek: InternalKey<'_>,
+        hash: KeyHash,
+        found: impl FnOnce(u64, &[u8]) -> R,
+    ) -> Result<Option<R>> {
+        self.lookup(seek, hash, |block, trailer, value| {
+            found(trailer, &block.bytes(&*self.file)[value])
+        })
+    }
+
+    /// A cursor over the entries.
+    pub(crate) fn iter(self: &Arc<Self>) -> TableIter {
+        TableIter::new(Arc::clone(self), true)
+    }
+
+    /// A cursor whose blocks are not kept in the cache: for reading a whole table once.
+    pub(crate) fn iter_once(self: &Arc<Self>) -> TableIter {
+        TableIter::new(Arc::clone(self), false)
+    }
+
+    /// The range tombstones.
+    pub(crate) fn tombstones(&self) -> &Arc<Tombstones> {
+        &self.tombstones
+    }
+
+    /// The number it was opened under.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// What the table says of itself; `crc` is that of the whole file.
+    pub(crate) fn info(&self, crc: u32) -> TableInfo {
+        self.properties
+            .info(self.identity.table_id, self.identity.size, crc)
+    }
+
+    /// Everything but the data blocks, read once more, with sequence numbers as stored.
+    pub(super) fn read_meta(&self) -> Result<Meta> {
+        let (file, path) = (&*self.file, &*self.path);
+        Source {
+            file,
+            path,
+            identity: self.identity,
+            mapped: false,
+        }
+        .meta(None)
+    }
+
+    pub(super) fn damage(&self, offset: u64, what: impl Into<String>) -> Error {
+        Error::corruption(&self.path, offset, what)
+    }
+
+    /// Number of data blocks.
+    pub(super) fn data_blocks(&self) -> usize {
+        self.index.count()
+    }
+
+    /// The first data block that can hold an entry at or after `target`.
+    #[inline]
+    pub(super) fn find_block(&self, target: InternalKey<'_>) -> Result<Option<usize>> {
+        let index = self.index_block.bytes(&*self.file);
+        self.index
+            .find(index, target, self.rule)
+            .map_err(|what| self.index_damage(what))
+    }
+
+    /// Where a data block stands.
+    #[inline]
+    pub(super) fn handle(&self, ordinal: usize) -> Result<BlockHandle> {
+        let index = self.index_block.bytes(&*self.file);
+        match self.index.entry(index, ordinal) {
+            Ok(IndexEntry { handle, .. })
+                if handle.end().is_some_and(|end| end <= self.data_end()) =>
+            {
+                Ok(handle)
+            }
+            Ok(_) => Err(self.index_damage("index names a block outside of the data")),
+            Err(what) => Err(self.index_damage(what)),
+        }
+    }
+
+    /// End of the data blocks in the file.
+    pub(super) fn data_end(&self) -> u64 {
+        self.index.data_end()
+    }
+
+    fn index_damage(&self, what: Damage) -> Error {
+        // The index was good when the table was opened: it has changed under the map.
+        let at = match self.index_block {
+            Block::Mapped { start, .. } => start as u64,
+            Block::Shared(_) => self.index.data_end(),
+        };
+        self.damage(at, what)
+    }
+
+    /// Finds the entry, and hands its block, trailer and place of the value to `found`.
+    fn lookup<R>(
+        &self,
+        seek: InternalKey<'_>,
+        hash: KeyHash,
+        found: impl FnOnce(&Block, u64, Range<usize>) -> R,
+    ) -> Result<Option<R>> {
+        if let Some((shape, block)) = &self.filter
+            && !shape.may_contain(block.bytes(&*self.file), hash)
+        {
+            return Ok(None);
+        }
+        let Some(ordinal) = self.find_block(seek)? else {
+            return Ok(None);
+        };
+        let handle = self.handle(ordinal)?;
+        let block = self.data_block(
+            ordinal,
+            handle,
+            Access {
+                populated: false,
+                keep: true,
+            },
+        )?;
+        let entry = find_in(block.bytes(&*self.file), seek, hash, self.rule)
+            .map_err(|what| self.damage(handle.offset, what))?;
+        // The entry is in this block or nowhere: where versions of a key go on in the next block, the
+        // separator between the two is the last entry of this one.
+        Ok(entry.map(|(trailer, value)| found(&block, trailer, value)))
+    }
+
+    /// A data block, verified and decompressed.
+    #[inline]
+    pub(super) fn data_block(
+        &self,
+        ordinal: usize,
+        handle: BlockHandle,
+        access: Access,
+    ) -> Result<Block> {
+        let Some(map) = self.file.map() else {
+            return self.cached(handle, access.keep, || self.read_block(handle));
+        };
+        let damage = |what| self.damage(handle.offset, what);
+        let range = usize::try_from(handle.offset)
+            .ok()
+            .and_then(|start| Some(start..start.checked_add(handle.stored_len())?));
+        let range = range.ok_or_else(|| damage("data block beyond memory"))?;
+        let stored = map
+            .get(range.clone())
+            .ok_or_else(|| damage("data block outside of the table"))?;
+        if !self.is_verified(ordinal) {
+            self.verify_mapped(ordinal, handle, stored, access)?;
+        }
+        let (raw, trailer) = stored.split_at(handle.len());
+        if trailer[0] == RAW {
+            return Ok(Block::Mapped {
+                start: range.start,
+                len: raw.len(),
+            });
+        }
+        self.cached(handle, access.keep, || decompress(raw).map_err(damage))
+    }
+
+    /// A block out of the cache, or made and put there.
+    fn cached(
+        &self,
+        handle: BlockHandle,
+        keep: bool,
+        make: impl FnOnce() -> Result<Arc<[u8]>>,
+    ) -> Result<Block> {
+        if let Some(block) = self.cache.get(self.owner, handle.offset) {
+            return Ok(Block::Shared(block));
+        }
+        let block = make()?;
+        if keep {
+            self.cache
+                .insert(self.owner, handle.offset, Arc::clone(&block));
+        }
+        Ok(Block::Shared(block))
+    }
+
+    /// Reads a data block from the device and verifies it.
+    fn read_block(&self, handle: BlockHandle) -> Result<Arc<[u8]>> {
+        let damage = |what| self.damage(handle.offset, what);
+        let mut stored = vec![0; handle.stored_len()];
+        self.file
+            .read_at(handle.offset, &mut stored)
+            .map_err(|error| Error::io("read", &self.path, error))?;
+        let kind = check_block(self.identity.table_id, handle.offset, &stored).map_err(damage)?;
+        let raw = &stored[..handle.len()];
+        if kind == RAW {
+            Ok(raw.into())
+        } else {
+            decompress(raw).map_err(damage)
+        }
+    }
+
+    #[inline]
+    fn is_verified(&self, ordinal: usize) -> bool {
+        // The bytes do not change, so no order with their reading is needed.
+        self.verified[ordinal / 64].load(Ordering::Relaxed) & (1 << (ordinal % 64)) != 0
+    }
+
+    #[cold]
+    fn verify_mapped(
+        &self,
+        ordinal: usize,
+        handle: BlockHandle,
+        stored: &[u8],
+        access: Access,
+    ) -> Result<()> {
+        if !access.populated {
+            self.file
+                .populate(handle.offset, stored.len())
+                .map_err(|error| Error::io("read", &self.path, error))?;
+        }
+        check_block(self.identity.table_id, handle.offset, stored)
+            .map_err(|what| self.damage(handle.offset, what))?;
+        self.verified[ordinal / 64].fetch_or(1 << (ordinal % 64), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// True where reading a block ahead of its use makes sense: it lies in a map, and was not touched.
+    pub(super) fn wants_populate(&self, ordinal: usize) -> bool {
+        !self.verified.is_empty() && !self.is_verified(ordinal)
+    }
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Table({}, {:?})", self.number, self.path)
+    }
+}
+
+/// Trailer and place of the value of the newest entry of a user key at or after `seek`.
+#[inline]
+fn find_in(
+    block: &[u8],
+    seek: InternalKey<'_>,
+    hash: KeyHash,
+    rule: SeqRule,
+) -> Result<Option<(u64, Range<usize>)>, Damage> {
+    let view = BlockView::parse(block)?;
+    let start = match view.bucket(hash) {
+        Bucket::Absent => return Ok(None),
+        Bucket::At(start) => start,
+        Bucket::Unknown => view.restart_before(seek, rule)?,
+    };
+    let found = view
+        .find_from(start, seek, rule)?
+        .filter(|found| found.same_user_key);
+    Ok(found.map(|found| (rule.apply(found.entry.trailer), found.entry.value)))
+}
