@@ -9,6 +9,7 @@
 //! `check` sees all of this but rule 1 across levels, which no list of tables can show.
 
 mod edit;
+mod files;
 mod meta;
 mod span;
 mod state;
@@ -16,6 +17,7 @@ mod state;
 pub(crate) use edit::{
     FamilyCreated, LogStart, TableAdded, TableRecord, TableRemoved, VersionEdit,
 };
+pub(crate) use files::TableFiles;
 pub(crate) use meta::{ObsoleteTables, TableMeta, TableOpener};
 pub(crate) use span::{KeyRange, KeySpan};
 pub(crate) use state::{FamilyState, ManifestState};

@@ -1,0 +1,407 @@
+//! Running a compaction or a flush: inputs in one order, what is needed of them, outputs cut to size.
+//!
+//! Outputs are whole and synced, and so is their directory, when a job returns; on an error its files are
+//! removed again. Versions of one user key never part, so outputs of a level never overlap. A range
+//! tombstone is cut where the outputs are: the piece in each output ends at the first key of the next.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use super::{
+    Compaction, Kind, Stripes,
+    filter::{EntryFilter, needed_tombstones},
+    is_bottom, overlap_limit,
+};
+use crate::{
+    error::{Error, Result},
+    executor::Executor,
+    faults::{Fault, Faults},
+    filename,
+    fs::Fs,
+    iter::{BoxedIter, InternalIterator, LevelIter, MergingIter, RunSource},
+    key::{InternalKey, RangeTombstone, SequenceNumber},
+    options::{CfOptions, LEVELS},
+    table::{TableBuilder, TableIter},
+    tombstones::Tombstones,
+    version::{TableMeta, TableOpener, TableRecord, Version},
+};
+
+/// Entries between two looks at the stop flag.
+const ENTRIES_PER_PAUSE: u64 = 512;
+
+/// What a job needs of the database.
+pub(crate) struct JobContext<'a> {
+    pub(crate) fs: &'a dyn Fs,
+    pub(crate) dir: &'a Path,
+    pub(crate) options: &'a CfOptions,
+    pub(crate) executor: &'a dyn Executor,
+    pub(crate) opener: &'a Arc<dyn TableOpener>,
+    /// A file number never given out before.
+    pub(crate) new_file_number: &'a dyn Fn() -> u64,
+    /// Sequence numbers in use by snapshots, ascending, and at the end the one visible now.
+    pub(crate) boundaries: &'a [SequenceNumber],
+    pub(crate) faults: Faults,
+    /// Once true, the job ends with [`Error::Closed`].
+    pub(crate) stop: &'a AtomicBool,
+    /// Called every now and then, so that more urgent work can go first on this thread.
+    pub(crate) pause: &'a dyn Fn(),
+}
+
+/// What a job did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct JobStats {
+    pub(crate) entries_read: u64,
+    pub(crate) entries_written: u64,
+    pub(crate) bytes_read: u64,
+    pub(crate) bytes_written: u64,
+}
+
+/// The tables made, in key order, and what it took.
+#[derive(Debug, Default)]
+pub(crate) struct JobOutput {
+    pub(crate) tables: Vec<TableRecord>,
+    pub(crate) stats: JobStats,
+}
+
+/// Merges the inputs of `compaction` into new tables; a move or a drop makes none.
+///
+/// # Errors
+///
+/// What reading, writing or syncing failed with; [`Error::Closed`] when it was told to stop.
+pub(crate) fn run(compaction: &Compaction, context: &JobContext<'_>) -> Result<JobOutput> {
+    if compaction.kind != Kind::Merge {
+        return Ok(JobOutput::default());
+    }
+    let (version, level) = (compaction.version.as_ref(), compaction.output_level);
+    let mut sets = Vec::new();
+    for (_, table) in compaction
+        .inputs
+        .iter()
+        .filter(|(_, table)| table.info.tombstones > 0)
+    {
+        sets.push(Arc::clone(table.table(&**context.opener)?.tombstones()));
+    }
+    let tombstones = Tombstones::merge(sets.iter().map(Arc::as_ref));
+    let stripes = Stripes::new(context.boundaries);
+    let kept = needed_tombstones(&tombstones, &stripes, |span| {
+        is_bottom(version, level, span)
+    });
+    let mut below = Below::new(version, level);
+    let mut input = MergingIter::new(input_runs(compaction, context)?);
+    let grandparents = compaction.grandparents();
+    let outputs = Outputs::new(
+        context,
+        level,
+        context.options.table_bytes,
+        grandparents,
+        kept,
+    );
+    let filter = EntryFilter::new(&stripes, &tombstones);
+    let mut output = merge(&mut input, filter, |key| below.is_bottom(key), outputs)?;
+    output.stats.bytes_read = compaction.input_bytes();
+    Ok(output)
+}
+
+/// Writes memtables into one table of L0. Deletes and range tombstones are kept, since tables may
+/// hold what they hide. `None` where nothing is left to write.
+///
+/// # Errors
+///
+/// As [`run`].
+pub(crate) fn flush_to_table<I: InternalIterator>(
+    sources: Vec<I>,
+    tombstones: &Tombstones,
+    context: &JobContext<'_>,
+) -> Result<Option<TableRecord>> {
+    let stripes = Stripes::new(context.boundaries);
+    let kept = needed_tombstones(tombstones, &stripes, |_| false);
+    let outputs = Outputs::new(context, 0, u64::MAX, &[], kept);
+    let filter = EntryFilter::new(&stripes, tombstones);
+    let mut output = merge(&mut MergingIter::new(sources), filter, |_| false, outputs)?;
+    assert!(output.tables.len() <= 1, "a flush is never cut");
+    Ok(output.tables.pop())
+}
+
+/// The loop of both: takes what is needed of `input` into `outputs`.
+fn merge(
+    input: &mut impl InternalIterator,
+    filter: EntryFilter<'_>,
+    is_bottom: impl FnMut(&[u8]) -> bool,
+    mut outputs: Outputs<'_>,
+) -> Result<JobOutput> {
+    let mut stats = JobStats::default();
+    match fill(input, filter, is_bottom, &mut outputs, &mut stats).and_then(|()| outputs.finish()) {
+        Ok(()) => {
+            let tables = outputs.finished;
+            stats.bytes_written = tables.iter().map(|table| table.info.size).sum();
+            Ok(JobOutput { tables, stats })
+        }
+        Err(error) => {
+            outputs.remove_files();
+            Err(error)
+        }
+    }
+}
+
+fn fill(
+    input: &mut impl InternalIterator,
+    mut filter: EntryFilter<'_>,
+    mut is_bottom: impl FnMut(&[u8]) -> bool,
+    outputs: &mut Outputs<'_>,
+    stats: &mut JobStats,
+) -> Result<()> {
+    input.seek_to_first()?;
+    // An output may end only before the first entry kept of a user key.
+    let mut may_cut = true;
+    while input.valid() {
+        if stats.entries_read.is_multiple_of(ENTRIES_PER_PAUSE) {
+            (outputs.context.pause)();
+            if outputs.context.stop.load(Ordering::Acquire) {
+                return Err(Error::Closed);
+            }
+        }
+        stats.entries_read += 1;
+        let key = input.key();
+        may_cut |= filter.is_new_key(key);
+        if filter.is_needed(key, || is_bottom(key.user_key)) {
+            if std::mem::take(&mut may_cut) {
+                outputs.cut_before(key.user_key)?;
+            }
+            outputs.add(key, input.value())?;
+            stats.entries_written += 1;
+        }
+        input.next()?;
+    }
+    Ok(())
+}
+
+/// The tables being written.
+struct Outputs<'a> {
+    context: &'a JobContext<'a>,
+    level: usize,
+    table_bytes: u64,
+    /// Tables of the next level, those that end before the current key taken off.
+    grandparents: &'a [Arc<TableMeta>],
+    /// Bytes of those taken off since the current output began.
+    overlapped: u64,
+    /// Range tombstones not yet wholly written; fragments ascend.
+    tombstones: Vec<RangeTombstone>,
+    next_tombstone: usize,
+    /// First key that may be in the current output.
+    start: Vec<u8>,
+    current: Option<(u64, TableBuilder)>,
+    finished: Vec<TableRecord>,
+    created: Vec<PathBuf>,
+}
+
+impl<'a> Outputs<'a> {
+    fn new(
+        context: &'a JobContext<'a>,
+        level: usize,
+        table_bytes: u64,
+        grandparents: &'a [Arc<TableMeta>],
+        tombstones: Vec<RangeTombstone>,
+    ) -> Self {
+        Self {
+            context,
+            level,
+            table_bytes,
+            grandparents,
+            overlapped: 0,
+            tombstones,
+            next_tombstone: 0,
+            start: Vec::new(),
+            current: None,
+            finished: Vec::new(),
+            created: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, key: InternalKey<'_>, value: &[u8]) -> Result<()> {
+        self.builder()?.add(key, value)
+    }
+
+    /// Ends the current output before `user_key`, the next to be written, where that is due: it is
+    /// large enough, or half so and at an end of a table below, or below it lies too much.
+    fn cut_before(&mut self, user_key: &[u8]) -> Result<()> {
+        let mut at_end_of_one = false;
+        while let Some((first, rest)) = self.grandparents.split_first()
+            && first.span().ends_before(user_key)
+        {
+            self.overlapped = self.overlapped.saturating_add(first.info.size);
+            self.grandparents = rest;
+            at_end_of_one = true;
+        }
+        let size = self
+            .current
+            .as_ref()
+            .map_or(0, |(_, builder)| builder.size_so_far());
+        let is_due = size >= self.table_bytes
+            || (at_end_of_one && size >= self.table_bytes / 2)
+            || self.overlapped > overlap_limit(self.context.options);
+        if is_due {
+            self.end_output(Some(user_key))?;
+            self.start = user_key.to_vec();
+            self.overlapped = 0;
+        }
+        Ok(())
+    }
+
+    /// Finishes the current output with its pieces of the range tombstones before `end`.
+    fn end_output(&mut self, end: Option<&[u8]>) -> Result<()> {
+        let mut at = self.next_tombstone;
+        while let Some(tombstone) = self.tombstones.get(at)
+            && end.is_none_or(|end| tombstone.start.as_slice() < end)
+        {
+            let start = tombstone.start.as_slice().max(&self.start).to_vec();
+            let whole = tombstone.end.as_slice();
+            let piece_end = end.map_or(whole, |end| whole.min(end)).to_vec();
+            let ends_here = end.is_none_or(|end| whole <= end);
+            let piece = RangeTombstone {
+                start,
+                end: piece_end,
+                seq: tombstone.seq,
+            };
+            self.builder()?.add_tombstone(&piece);
+            at += 1;
+            // Fragments do not overlap: those before one that goes on are done.
+            if ends_here {
+                self.next_tombstone = at;
+            }
+        }
+        if let Some((number, builder)) = self.current.take() {
+            let info = builder.finish()?;
+            self.finished.push(TableRecord {
+                number,
+                info,
+                global_seq: None,
+            });
+        }
+        Ok(())
+    }
+
+    /// Finishes the last output, and makes the names of all durable.
+    fn finish(&mut self) -> Result<()> {
+        self.end_output(None)?;
+        if self.finished.is_empty() || self.context.faults.is(Fault::NoDirSyncForTable) {
+            return Ok(());
+        }
+        let dir = self.context.dir;
+        self.context
+            .fs
+            .sync_dir(dir)
+            .map_err(|error| Error::io("sync directory", dir, error))
+    }
+
+    /// The current output, begun if there is none.
+    fn builder(&mut self) -> Result<&mut TableBuilder> {
+        if self.current.is_none() {
+            let number = (self.context.new_file_number)();
+            let path = filename::table(self.context.dir, number);
+            let file = self
+                .context
+                .fs
+                .create(&path)
+                .map_err(|e| Error::io("create", &path, e))?;
+            self.created.push(path.clone());
+            let id = self.context.executor.random();
+            let builder = TableBuilder::new(file, path, id, self.context.options, self.level);
+            self.current = Some((number, builder));
+        }
+        let (_, builder) = self.current.as_mut().expect("made above");
+        Ok(builder)
+    }
+
+    /// Removes what was written. A file that cannot be removed is an orphan, and goes at the next open.
+    fn remove_files(mut self) {
+        self.current = None;
+        for path in &self.created {
+            let _ = self.context.fs.remove_file(path);
+        }
+    }
+}
+
+/// Answers for ascending keys whether a level below the outputs may hold them.
+struct Below<'a> {
+    /// For each level below, the tables that do not end before the last key asked for.
+    levels: Vec<&'a [Arc<TableMeta>]>,
+}
+
+impl<'a> Below<'a> {
+    fn new(version: &'a Version, output_level: usize) -> Self {
+        Self {
+            levels: (output_level + 1..LEVELS)
+                .map(|level| version.level(level))
+                .collect(),
+        }
+    }
+
+    fn is_bottom(&mut self, user_key: &[u8]) -> bool {
+        self.levels.iter_mut().all(|tables| {
+            while tables
+                .first()
+                .is_some_and(|table| table.span().ends_before(user_key))
+            {
+                *tables = &tables[1..];
+            }
+            tables
+                .first()
+                .is_none_or(|table| !table.span().contains(user_key))
+        })
+    }
+}
+
+/// One cursor for each table of L0, one for the tables of each other level.
+fn input_runs(compaction: &Compaction, context: &JobContext<'_>) -> Result<Vec<BoxedIter>> {
+    let mut runs: Vec<BoxedIter> = Vec::new();
+    let inputs = compaction.inputs.as_slice();
+    // Inputs of one level stand together.
+    for of_level in inputs.chunk_by(|(a, _), (b, _)| a == b) {
+        let tables: Vec<_> = of_level
+            .iter()
+            .map(|(_, table)| Arc::clone(table))
+            .collect();
+        if of_level[0].0 > 0 {
+            runs.push(Box::new(LevelIter::new(Run {
+                tables,
+                opener: Arc::clone(context.opener),
+            })));
+            continue;
+        }
+        for table in tables {
+            runs.push(Box::new(table.table(&**context.opener)?.iter_once()));
+        }
+    }
+    Ok(runs)
+}
+
+/// Inputs of one level below L0.
+struct Run {
+    tables: Vec<Arc<TableMeta>>,
+    opener: Arc<dyn TableOpener>,
+}
+
+impl RunSource for Run {
+    type Iter = TableIter;
+
+    fn len(&self) -> usize {
+        self.tables.len()
+    }
+
+    fn smallest(&self, index: usize) -> &[u8] {
+        &self.tables[index].info.smallest
+    }
+
+    fn largest(&self, index: usize) -> &[u8] {
+        &self.tables[index].info.largest
+    }
+
+    fn open(&self, index: usize) -> Result<TableIter> {
+        Ok(self.tables[index].table(&*self.opener)?.iter_once())
+    }
+}

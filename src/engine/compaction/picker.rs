@@ -1,0 +1,475 @@
+//! Which tables to compact next: a pure function of a version and of what is running.
+//!
+//! In this order: tables that lie under a range delete are dropped; the level that exceeds its target
+//! most sheds tables, those first that rewrite the least for what they free; tables whose deletes have
+//! nothing left to do are cleaned. Two compactions never share a table, nor put tables into the same
+//! keys of a level. L0 has one compaction at a time, because its tables overlap.
+
+use std::sync::Arc;
+
+use super::{
+    Compaction, Kind, Reason, Target, has_garbage, is_bottom, is_settled,
+    levels::{LevelTargets, score},
+    overlap_limit,
+};
+use crate::{
+    key::SequenceNumber,
+    options::{CfOptions, LEVELS},
+    tombstones::{TombstoneCursor, Tombstones},
+    version::{KeySpan, TableMeta, Version},
+};
+
+type Tables = Vec<Arc<TableMeta>>;
+
+/// What the picker has to know besides the tables.
+pub(crate) struct PickContext<'a> {
+    /// Sequence numbers in use by snapshots, ascending, and at the end the one visible now.
+    pub(crate) boundaries: &'a [SequenceNumber],
+    /// Where running compactions of this family put their outputs.
+    pub(crate) running: &'a [Target],
+    /// Where the last compactions of this family took place.
+    pub(crate) cursors: &'a Cursors,
+    /// The range tombstones of a table that has some; `None` where they cannot be had now.
+    pub(crate) tombstones: &'a dyn Fn(&TableMeta) -> Option<Arc<Tombstones>>,
+}
+
+/// The key behind the last compaction of each level, so that equally good tables take turns.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cursors([Vec<u8>; LEVELS]);
+
+impl Cursors {
+    /// Notes that `compaction` was chosen.
+    pub(crate) fn advance(&mut self, compaction: &Compaction) {
+        if let Some((level, table)) = compaction
+            .inputs
+            .iter()
+            .rev()
+            .find(|(level, _)| *level == compaction.level)
+        {
+            self.0[*level].clone_from(&table.info.largest);
+        }
+    }
+}
+
+/// The most useful compaction that can start now.
+pub(crate) fn pick(
+    version: &Arc<Version>,
+    options: &CfOptions,
+    context: &PickContext<'_>,
+) -> Option<Compaction> {
+    let picker = Picker {
+        version,
+        options,
+        context,
+        targets: LevelTargets::of(version, options),
+    };
+    picker
+        .pick_drop()
+        .or_else(|| picker.pick_by_score())
+        .or_else(|| picker.pick_garbage())
+}
+
+/// The next step of compacting a range by hand.
+#[derive(Debug)]
+pub(crate) enum ManualPick {
+    /// Do this, and ask again.
+    Work(Compaction),
+    /// A running compaction is in the way: ask again when one has ended.
+    Busy,
+    /// Nothing is left to do on this level: go on with the next.
+    Done,
+}
+
+/// The next step of compacting the tables of `level` that overlap `span` one level down, or of cleaning
+/// those of the last level. A caller that asks for each level from 0 until it is done has merged everything
+/// written before into the last level, without deletes that no snapshot needs.
+pub(crate) fn pick_range(
+    version: &Arc<Version>,
+    options: &CfOptions,
+    context: &PickContext<'_>,
+    span: KeySpan<'_>,
+    level: usize,
+) -> ManualPick {
+    let picker = Picker {
+        version,
+        options,
+        context,
+        targets: LevelTargets::of(version, options),
+    };
+    let tables = version.tables_overlapping(level, span);
+    if level == LEVELS - 1 {
+        return picker.pick_range_in_last(&tables);
+    }
+    if tables.is_empty() {
+        return ManualPick::Done;
+    }
+    let picked = if level == 0 {
+        picker.l0_compaction(tables, Reason::Manual)
+    } else {
+        picker.level_compaction(level, tables, Reason::Manual)
+    };
+    picked.map_or(ManualPick::Busy, ManualPick::Work)
+}
+
+/// The lowest level that takes a table of `span`, newer than everything in `version`, without a merge.
+pub(crate) fn ingest_level(version: &Version, running: &[Target], span: KeySpan<'_>) -> usize {
+    let free = (0..LEVELS)
+        .take_while(|&level| !version.overlaps(level, span))
+        .count();
+    let taken = |level: usize| {
+        running
+            .iter()
+            .any(|target| target.level == level && target.range.span().overlaps(span))
+    };
+    (1..free).rev().find(|&level| !taken(level)).unwrap_or(0)
+}
+
+struct Picker<'a> {
+    version: &'a Arc<Version>,
+    options: &'a CfOptions,
+    context: &'a PickContext<'a>,
+    targets: LevelTargets,
+}
+
+impl Picker<'_> {
+    /// Tables under a range delete that is newer than all of them, where no snapshot stands between.
+    fn pick_drop(&self) -> Option<Compaction> {
+        let mut dead: Vec<(usize, Arc<TableMeta>)> = Vec::new();
+        for (level, over) in self
+            .version
+            .tables()
+            .filter(|(_, table)| table.info.tombstones > 0)
+        {
+            // Who lies below: in L0 the tables after it, which are older.
+            let below = (level.max(1)..LEVELS)
+                .filter(|&lower| lower > level)
+                .flat_map(|lower| {
+                    self.version
+                        .run(lower, over.span())
+                        .iter()
+                        .map(move |t| (lower, t))
+                });
+            let older = self
+                .version
+                .level(0)
+                .iter()
+                .skip_while(|t| t.number != over.number)
+                .skip(1);
+            let candidates: Vec<_> = older
+                .map(|table| (0, table))
+                .chain(below)
+                .filter(|(_, table)| {
+                    !table.is_being_compacted()
+                        && over.span().covers(table.span())
+                        && !dead.iter().any(|(_, known)| known.number == table.number)
+                })
+                .collect();
+            if candidates.is_empty() {
+                continue;
+            }
+            let Some(tombstones) = (self.context.tombstones)(over) else {
+                continue;
+            };
+            let is_dead = |table: &TableMeta| self.is_under(table, &tombstones);
+            let found = candidates.into_iter().filter(|(_, table)| is_dead(table));
+            dead.extend(found.map(|(level, table)| (level, Arc::clone(table))));
+        }
+        let level = dead.first()?.0;
+        Some(Compaction {
+            kind: Kind::Drop,
+            reason: Reason::RangeDelete,
+            level,
+            output_level: level,
+            inputs: dead,
+            version: Arc::clone(self.version),
+            claimed: false,
+        })
+    }
+
+    /// True where no reader sees anything of `table` because of `tombstones`.
+    fn is_under(&self, table: &TableMeta, tombstones: &Arc<Tombstones>) -> bool {
+        // The first reader that sees anything of the table must see the range deletes too.
+        let boundaries = self.context.boundaries;
+        let first = boundaries.partition_point(|&seq| seq < table.min_seq());
+        let Some(&reader) = boundaries.get(first) else {
+            return false;
+        };
+        let mut cursor = TombstoneCursor::new(Arc::clone(tombstones), reader);
+        let mut key = table.info.smallest.clone();
+        while let Some(cover) = cursor.covering(&key) {
+            if cover.seq <= table.max_seq() {
+                return false;
+            }
+            if table.span().ends_before(cover.end) {
+                return true;
+            }
+            key = cover.end.to_vec();
+        }
+        false
+    }
+
+    fn pick_by_score(&self) -> Option<Compaction> {
+        let mut due: Vec<(u64, usize)> = (0..LEVELS - 1)
+            .map(|level| {
+                (
+                    score(self.version, self.options, &self.targets, level),
+                    level,
+                )
+            })
+            .filter(|&(score, level)| score > 1000 && !self.version.level(level).is_empty())
+            .collect();
+        due.sort_by_key(|&(score, level)| (std::cmp::Reverse(score), level));
+        let mut l0_waits = false;
+        for (_, level) in due {
+            // What L0 waits for is that the base level comes to rest.
+            if l0_waits && level == self.targets.base {
+                continue;
+            }
+            let picked = if level == 0 {
+                self.pick_l0()
+            } else {
+                self.pick_from_level(level)
+            };
+            if picked.is_some() {
+                return picked;
+            }
+            l0_waits |= level == 0;
+        }
+        None
+    }
+
+    /// The oldest table of L0 with all that overlap it.
+    fn pick_l0(&self) -> Option<Compaction> {
+        let oldest = Arc::clone(self.version.level(0).last()?);
+        self.l0_compaction(vec![oldest], Reason::L0Full)
+    }
+
+    /// `tables` of L0, all tables of L0 that overlap them, one through the other, and what they overlap in
+    /// the base level. `None` while L0 or one of these is busy.
+    fn l0_compaction(&self, mut tables: Tables, reason: Reason) -> Option<Compaction> {
+        if self
+            .version
+            .level(0)
+            .iter()
+            .any(|table| table.is_being_compacted())
+        {
+            return None;
+        }
+        loop {
+            let hull = KeySpan::hull(tables.iter().map(|table| table.span()))?;
+            let all = self.version.tables_overlapping(0, hull);
+            let grown = all.len() > tables.len();
+            tables = all;
+            if !grown {
+                return self.compaction(0, self.targets.base, tables, reason);
+            }
+        }
+    }
+
+    /// The table of `level` that frees the most for what has to be rewritten, with neighbours that
+    /// rewrite no more.
+    fn pick_from_level(&self, level: usize) -> Option<Compaction> {
+        let tables = self.version.level(level);
+        let cursor = &self.context.cursors.0[level];
+        let turn = tables.partition_point(|table| table.info.smallest < *cursor);
+        let mut best: Option<(u64, usize)> = None;
+        for at in (turn..tables.len()).chain(0..turn) {
+            let Some(cost) = self.cost(level, &tables[at]) else {
+                continue;
+            };
+            if best.is_none_or(|(least, _)| cost < least) {
+                best = Some((cost, at));
+            }
+        }
+        let (_, at) = best?;
+        self.level_compaction(level, self.with_neighbours(level, at), Reason::LevelFull)
+    }
+
+    /// Bytes to rewrite in thousandths of what the table frees; deletes count, since they free what they
+    /// hide. `None` where the table cannot be taken now.
+    fn cost(&self, level: usize, table: &TableMeta) -> Option<u64> {
+        let below = self.version.run(level + 1, table.span());
+        if table.is_being_compacted()
+            || below.iter().any(|table| table.is_being_compacted())
+            || self.is_taken(level + 1, table.span())
+        {
+            return None;
+        }
+        let rewritten = below
+            .iter()
+            .fold(0_u128, |sum, table| sum + u128::from(table.info.size));
+        let info = &table.info;
+        let dead = u128::from(info.deletes) + u128::from(info.tombstones);
+        let all = u128::from(info.entries) + u128::from(info.tombstones);
+        let size = u128::from(info.size);
+        let freed = size + 4 * size * dead / all.max(1);
+        Some(u64::try_from(rewritten * 1000 / freed.max(1)).unwrap_or(u64::MAX))
+    }
+
+    /// The table at `at`, and tables beside it as long as the same tables below are rewritten.
+    fn with_neighbours(&self, level: usize, at: usize) -> Tables {
+        let tables = self.version.level(level);
+        let below = self.version.run(level + 1, tables[at].span()).len();
+        let limit = self.options.table_bytes.saturating_mul(4);
+        let (mut from, mut to) = (at, at + 1);
+        let fits = |from: usize, to: usize| {
+            let chosen = &tables[from..to];
+            let bytes = chosen
+                .iter()
+                .fold(0, |sum: u64, t| sum.saturating_add(t.info.size));
+            let hull = KeySpan::hull(chosen.iter().map(|table| table.span()));
+            bytes <= limit
+                && chosen.iter().all(|table| !table.is_being_compacted())
+                && hull.is_some_and(|hull| {
+                    self.version.run(level + 1, hull).len() == below
+                        && !self.is_taken(level + 1, hull)
+                })
+        };
+        while to < tables.len() && fits(from, to + 1) {
+            to += 1;
+        }
+        while from > 0 && fits(from - 1, to) {
+            from -= 1;
+        }
+        tables[from..to].to_vec()
+    }
+
+    /// The first of `tables`, neighbours of `level`, up to a bound on their bytes, one level down; `None` when
+    /// something is in the way of the first.
+    fn level_compaction(&self, level: usize, tables: Tables, reason: Reason) -> Option<Compaction> {
+        let limit = self.options.table_bytes.saturating_mul(16);
+        let mut bytes = 0_u64;
+        let mut fit = 0;
+        while fit < tables.len() && (fit == 0 || bytes < limit) && !tables[fit].is_being_compacted()
+        {
+            bytes = bytes.saturating_add(tables[fit].info.size);
+            fit += 1;
+        }
+        // Where a table below is busy, fewer tables may do.
+        (1..=fit)
+            .rev()
+            .find_map(|count| self.compaction(level, level + 1, tables[..count].to_vec(), reason))
+    }
+
+    /// `upper` of `level` into `output_level`, with what they overlap there, if nothing is in the way.
+    fn compaction(
+        &self,
+        level: usize,
+        output_level: usize,
+        upper: Tables,
+        reason: Reason,
+    ) -> Option<Compaction> {
+        let hull = KeySpan::hull(upper.iter().map(|table| table.span()))?;
+        let lower = if output_level == level {
+            &[]
+        } else {
+            self.version.run(output_level, hull)
+        };
+        // What they overlap may reach further, into keys where another compaction puts its tables.
+        let reach = KeySpan::hull(lower.iter().map(|table| table.span()).chain([hull]))?;
+        let busy = |table: &Arc<TableMeta>| table.is_being_compacted();
+        if upper.iter().any(busy) || lower.iter().any(busy) || self.is_taken(output_level, reach) {
+            return None;
+        }
+        let kind = if lower.is_empty() && self.may_move(level, output_level, &upper, hull) {
+            Kind::Move
+        } else {
+            Kind::Merge
+        };
+        let inputs = upper
+            .iter()
+            .map(|table| (level, Arc::clone(table)))
+            .chain(lower.iter().map(|table| (output_level, Arc::clone(table))))
+            .collect();
+        Some(Compaction {
+            kind,
+            reason,
+            level,
+            output_level,
+            inputs,
+            version: Arc::clone(self.version),
+            claimed: false,
+        })
+    }
+
+    /// True where rewriting `upper`, which overlap nothing in `output_level`, would gain nothing.
+    fn may_move(
+        &self,
+        level: usize,
+        output_level: usize,
+        upper: &Tables,
+        hull: KeySpan<'_>,
+    ) -> bool {
+        let cleans = is_bottom(self.version, output_level, hull)
+            && upper.iter().any(|table| self.is_cleanable(table));
+        let overlapped = if output_level + 1 < LEVELS {
+            upper
+                .iter()
+                .map(|table| bytes_of(self.version.run(output_level + 1, table.span())))
+                .max()
+                .unwrap_or(0)
+        } else {
+            0
+        };
+        level != output_level
+            && (level > 0 || upper.len() == 1)
+            && self.options.compression[level] == self.options.compression[output_level]
+            && overlapped <= overlap_limit(self.options)
+            && !cleans
+    }
+
+    /// True where a rewrite at the bottom would remove every delete and range tombstone of the table.
+    fn is_cleanable(&self, table: &TableMeta) -> bool {
+        has_garbage(table) && is_settled(table, self.context.boundaries)
+    }
+
+    /// Deletes that hide nothing any more are rewritten away; tables of little else than deletes go down to
+    /// what they hide.
+    fn pick_garbage(&self) -> Option<Compaction> {
+        let cleanable =
+            |table: &Arc<TableMeta>| !table.is_being_compacted() && self.is_cleanable(table);
+        (1..LEVELS).rev().find_map(|level| {
+            self.version
+                .level(level)
+                .iter()
+                .filter(|table| cleanable(table))
+                .find_map(|table| {
+                    let one = vec![Arc::clone(table)];
+                    if is_bottom(self.version, level, table.span()) {
+                        self.compaction(level, level, one, Reason::Garbage)
+                    } else if table.info.deletes.saturating_mul(2) >= table.info.entries {
+                        self.compaction(level, level + 1, one, Reason::Garbage)
+                    } else {
+                        None
+                    }
+                })
+        })
+    }
+
+    fn pick_range_in_last(&self, tables: &Tables) -> ManualPick {
+        let Some(table) = tables.iter().find(|table| self.is_cleanable(table)) else {
+            return ManualPick::Done;
+        };
+        let last = LEVELS - 1;
+        self.compaction(last, last, vec![Arc::clone(table)], Reason::Manual)
+            .map_or(ManualPick::Busy, ManualPick::Work)
+    }
+
+    /// True where a running compaction puts tables into keys of `span` in `level`.
+    fn is_taken(&self, level: usize, span: KeySpan<'_>) -> bool {
+        self.context
+            .running
+            .iter()
+            .any(|target| target.level == level && target.range.span().overlaps(span))
+    }
+}
+
+fn bytes_of(tables: &[Arc<TableMeta>]) -> u64 {
+    tables
+        .iter()
+        .fold(0, |sum: u64, table| sum.saturating_add(table.info.size))
+}
+
+#[cfg(test)]
+#[path = "picker_tests.rs"]
+mod tests;
