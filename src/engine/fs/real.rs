@@ -183,7 +183,7 @@ impl ReadableFile for RealReader {
             _ => return Err(io::ErrorKind::UnexpectedEof.into()),
         }
         let start = usize::try_from(offset).expect("within the map, which fits the address space");
-        populate(&self.file, start, len, |start, len| {
+        populate(&self.file, start, len, &POPULATE_UNKNOWN, |start, len| {
             populate_advice(map, start, len)
         })
     }
@@ -205,25 +205,26 @@ fn populate_advice(_: &Mmap, _: usize, _: usize) -> io::Result<()> {
 static POPULATE_UNKNOWN: AtomicBool = AtomicBool::new(false);
 
 /// Makes sure that `len` bytes from `start` can be touched in a map of `file`, by `advise` or, where
-/// the kernel does not know that, by reading them, which brings them into the page cache that backs
+/// the kernel does not know that (`unknown` remembers), by reading them, which brings them into the page cache that backs
 /// the map.
 fn populate(
     file: &File,
     start: usize,
     len: usize,
+    unknown: &AtomicBool,
     advise: impl Fn(usize, usize) -> io::Result<()>,
 ) -> io::Result<()> {
     if len == 0 {
         return Ok(());
     }
-    if POPULATE_UNKNOWN.load(Ordering::Relaxed) {
+    if unknown.load(Ordering::Relaxed) {
         return read_through(file, start as u64, len);
     }
     match advise(start, len) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
             // The range is sound (checked above), so it is the advice that is not known.
-            POPULATE_UNKNOWN.store(true, Ordering::Relaxed);
+            unknown.store(true, Ordering::Relaxed);
             read_through(file, start as u64, len)
         }
         Err(_) => {

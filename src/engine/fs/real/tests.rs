@@ -1,5 +1,7 @@
 //! The real disk, in temporary directories.
 
+use std::cell::Cell;
+
 use tempfile::TempDir;
 
 use super::{log::RealLog, *};
@@ -91,9 +93,45 @@ fn populating_falls_back_to_reading_where_the_kernel_does_not_know_it() {
     let path = dir.path().join("t");
     write_file(&path, &bytes(40_000));
     let file = File::open(&path).unwrap();
-    read_through(&file, 1, 39_999).unwrap();
-    let error = read_through(&file, 1, 40_000).unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    let unknown = AtomicBool::new(false);
+    let asked = Cell::new(0);
+    let advise = |_, _| {
+        asked.set(asked.get() + 1);
+        Err(io::ErrorKind::InvalidInput.into())
+    };
+    populate(&file, 1, 39_999, &unknown, advise).unwrap();
+    populate(&file, 0, 40_000, &unknown, advise).unwrap();
+    assert_eq!(asked.get(), 1, "a kernel is asked once");
+    let error = populate(&file, 1, 40_000, &unknown, advise).unwrap_err();
+    assert_eq!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof,
+        "the range was read"
+    );
+}
+
+#[test]
+fn a_page_that_cannot_come_in_is_an_error_unless_reading_it_helps() {
+    const EFAULT: i32 = 14;
+    let dir = dir();
+    let path = dir.path().join("t");
+    write_file(&path, &bytes(4096));
+    let file = File::open(&path).unwrap();
+    let unknown = AtomicBool::new(false);
+    for failures in [1, 2] {
+        let asked = Cell::new(0);
+        let result = populate(&file, 0, 4096, &unknown, |_, _| {
+            asked.set(asked.get() + 1);
+            if asked.get() <= failures {
+                Err(io::Error::from_raw_os_error(EFAULT))
+            } else {
+                Ok(())
+            }
+        });
+        assert_eq!(result.is_ok(), failures == 1);
+        assert_eq!(asked.get(), 2);
+    }
+    assert!(!unknown.into_inner());
 }
 
 #[test]
