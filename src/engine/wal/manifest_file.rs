@@ -54,9 +54,20 @@ impl ManifestWriter {
         faults: Faults,
     ) -> Result<Self> {
         let path = filename::manifest(dir, number);
-        let mut file = fs
+        let file = fs
             .create(&path)
             .map_err(|e| Error::io("create", &path, e))?;
+        Self::over(file, &path, number, db, faults)
+    }
+
+    /// The same over an empty file.
+    pub(super) fn over(
+        mut file: Box<dyn WritableFile>,
+        path: &Path,
+        number: u64,
+        db: u64,
+        faults: Faults,
+    ) -> Result<Self> {
         let header = SegmentHeader {
             db,
             number,
@@ -65,10 +76,10 @@ impl ManifestWriter {
             synced: 0,
         };
         file.append(&header.encode(SegmentKind::Manifest))
-            .map_err(|e| Error::io("write", &path, e))?;
+            .map_err(|e| Error::io("write", path, e))?;
         Ok(Self {
             file,
-            path,
+            path: path.into(),
             seed: FileSeed::new(db, number, faults),
             number,
             offset: HEADER_LEN as u64,

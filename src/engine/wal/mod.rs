@@ -24,6 +24,10 @@ pub mod testing;
 #[cfg(test)]
 mod chain_tests;
 #[cfg(test)]
+mod format_tests;
+#[cfg(test)]
+mod manifest_tests;
+#[cfg(test)]
 mod tail_tests;
 #[cfg(test)]
 mod test_log;

@@ -149,8 +149,6 @@ pub(crate) fn search_behind(bytes: &[u8], from: usize, file: FileSeed) -> Behind
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use super::*;
     use crate::{faults::Faults, wal::record::encode_record};
 
@@ -255,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_former_life_of_the_file_is_not_recognised_and_64_mib_of_it_take_under_a_second() {
+    fn a_needle_is_found_behind_64_mib_of_a_former_life_and_zeros() {
         const SIZE: usize = 64 << 20;
         let mut stale = Vec::with_capacity(SIZE);
         while stale.len() + 100 < SIZE / 2 {
@@ -270,7 +268,6 @@ mod tests {
         }
         stale.resize(SIZE - 100, 0);
         put(&mut stale, 1, 7, 1, b"the needle");
-        let began = Instant::now();
         let found = search_behind(&stale, 3, seed(1));
         assert_eq!(
             found,
@@ -279,11 +276,6 @@ mod tests {
                 bytes: 42,
                 records: 1
             }
-        );
-        assert!(
-            began.elapsed() < Duration::from_secs(1),
-            "{:?}",
-            began.elapsed()
         );
     }
 }

@@ -4,7 +4,7 @@
 use super::{
     mark::{Mark, MarkFound},
     segment::HEADER_LEN,
-    test_log::{DB, Entry, Log, Random, read, seal},
+    test_log::{DB, Entry, Log, Random, seal},
 };
 
 const SECTOR: usize = 512;
@@ -114,73 +114,128 @@ fn a_damaged_header_of_the_seal_is_corruption_once_the_mark_names_it() {
     }
 }
 
-/// Zeroes or replaces random sectors of what was not synced, as a power cut does.
-fn power_cut(log: &Log, before: &Log, random: &mut Random) -> Log {
+/// What a power cut leaves of `log`, of which `before` is the last synced state: every sector written
+/// since then is new or old, and the mark is any that was written.
+fn power_cut(log: &Log, before: &Log, marks: &[MarkFound], random: &mut Random) -> Log {
     let mut cut = log.clone();
     for (number, bytes) in &mut cut.files.0 {
-        let durable = before.files.0.get(number);
+        let old = before.files.0.get(number).or(log.former.0.get(number));
+        let old = old.map_or(&[][..], Vec::as_slice);
         let keep_all = random.below(4) == 0;
-        for sector in bytes.chunks_mut(SECTOR).enumerate() {
-            let (index, sector) = sector;
+        for (index, sector) in bytes.chunks_mut(SECTOR).enumerate() {
             if keep_all || random.below(2) == 0 {
                 continue;
             }
-            let old = durable.map_or(&[][..], |old| old.get(index * SECTOR..).unwrap_or(&[]));
+            let old = old.get(index * SECTOR..).unwrap_or(&[]);
             for (at, byte) in sector.iter_mut().enumerate() {
                 *byte = old.get(at).copied().unwrap_or(0);
             }
         }
     }
     if random.below(2) == 0 {
-        cut.wanted.mark = before.wanted.mark;
+        cut.wanted.mark = marks[random.below(marks.len())];
     }
     cut
 }
 
+/// Goes on in a new segment made of zeros, of noise, or of good records of a segment long obsolete.
+fn rotate(log: &mut Log, number: u64, random: &mut Random) {
+    let spare = HEADER_LEN + random.below(1500);
+    let bytes = match random.below(3) {
+        0 => vec![0; spare],
+        1 => (0..spare).map(|_| random.byte()).collect(),
+        _ => {
+            let mut old = Log::new(100);
+            old.rotate(3, 0);
+            while old.bytes(3).len() < spare {
+                old.append(random.below(60));
+                old.sync();
+            }
+            old.bytes(3).clone()
+        }
+    };
+    log.former.0.insert(number, bytes.clone());
+    log.rotate_onto(number, bytes);
+}
+
 fn assert_prefix(entries: &[Entry], of: &[Entry], at_least: usize, context: &str) {
+    let count = entries.len();
     assert!(
-        entries.len() >= at_least,
-        "{context}: {} of {at_least} durable",
-        entries.len()
+        count >= at_least,
+        "{context}: {count} of {at_least} durable"
     );
-    assert_eq!(entries, &of[..entries.len()], "{context}");
+    assert_eq!(entries, &of[..count], "{context}");
+}
+
+/// Flips one bit anywhere: what is still read has all that the mark proves, and nothing else.
+fn assert_flip_is_noticed(cut: &Log, whole: &[Entry], random: &mut Random, context: &str) {
+    let mut flipped = cut.clone();
+    let index = random.below(flipped.files.0.len());
+    let (number, bytes) = flipped
+        .files
+        .0
+        .iter_mut()
+        .nth(index)
+        .expect("below the length");
+    let bit = random.below(bytes.len() * 8);
+    bytes[bit / 8] ^= 1 << (bit % 8);
+    let context = format!("{context}, bit {bit} of {number}");
+    match flipped.read() {
+        Err(error) => assert!(error.is_corruption(), "{context}: {error}"),
+        Ok((plan, entries)) => {
+            assert_prefix(&entries, whole, 0, &context);
+            if let MarkFound::Good(mark) = flipped.wanted.mark {
+                assert!(plan.end >= mark.position, "{context}");
+            }
+        }
+    }
 }
 
 #[test]
 fn any_torn_tail_opens_with_all_that_was_durable_and_keeps_what_it_showed() {
+    let (mut torn, mut sealed, mut dropped) = (0, 0, 0);
     for seed in 0..3_000 {
         let mut random = Random(seed);
         let mut log = Log::new(random.below(5000) as u64);
-        let mut spare = 10;
+        let mut marks = vec![MarkFound::Absent, MarkFound::Unreadable, log.wanted.mark];
+        let mut number = 10;
         for life in 0..4 {
             let context = format!("seed {seed}, life {life}");
             for _ in 0..random.below(4) {
                 log.append(random.below(700));
+                if random.below(2) == 0 {
+                    log.sync();
+                    marks.push(log.wanted.mark);
+                }
             }
             log.sync();
+            marks.push(log.wanted.mark);
             let (durable, durable_count) = (log.clone(), log.written.len());
             for _ in 0..random.below(8) {
-                if random.below(4) == 0 {
-                    spare += 1;
-                    log.rotate(spare, random.below(1500));
+                if random.below(3) == 0 {
+                    number += 1;
+                    rotate(&mut log, number, &mut random);
                 }
                 log.append(random.below(700));
             }
-            let mut cut = power_cut(&log, &durable, &mut random);
+            let mut cut = power_cut(&log, &durable, &marks, &mut random);
             let (plan, entries) = cut.read().unwrap_or_else(|e| panic!("{context}: {e}"));
             assert_prefix(&entries, &log.written, durable_count, &context);
-            // A crash before the seal is there changes nothing; neither does one after it.
-            let sealed_first = random.below(2) == 0;
-            if sealed_first {
-                spare += 1;
-                seal(&mut cut.files, &plan, spare);
-                let again = read(&cut.files, &cut.wanted).expect("sealed").1;
-                assert_eq!(again, entries, "{context}");
+            assert_flip_is_noticed(&cut, &log.written, &mut random, &context);
+            torn += usize::from(entries.len() < log.written.len());
+            sealed += usize::from(plan.needs_seal());
+            dropped += usize::from(plan.dropped_bytes > 0);
+            // Another crash may come right after the seal; then the next open finds it sealed.
+            for _ in 0..random.below(3) {
+                let again = cut.read().expect("as before").0;
+                number += 1;
+                seal(&mut cut.files, &again, number);
+                assert_eq!(cut.read().expect("sealed").1, entries, "{context}");
             }
             let again = cut.read().expect("as before").0;
-            spare += 1;
             if again.needs_seal() {
-                seal(&mut cut.files, &again, spare);
+                number += 1;
+                seal(&mut cut.files, &again, number);
             }
             let (plan, shown) = cut.read().expect("sealed");
             assert_eq!(shown, entries, "{context}");
@@ -189,13 +244,18 @@ fn any_torn_tail_opens_with_all_that_was_durable_and_keeps_what_it_showed() {
                 (plan.end, false),
                 "{context}"
             );
+            assert_flip_is_noticed(&cut, &entries, &mut random, &context);
             // Go on in a new segment, as the engine does.
             cut.written = entries;
             cut.synced = plan.proved;
             cut.active = (plan.previous, plan.end, HEADER_LEN);
-            spare += 1;
             log = cut;
-            log.rotate(spare, 0);
+            number += 1;
+            rotate(&mut log, number, &mut random);
         }
     }
+    assert!(
+        torn > 1000 && sealed > 1000 && dropped > 1000,
+        "{torn}, {sealed}, {dropped}"
+    );
 }

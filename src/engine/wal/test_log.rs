@@ -49,6 +49,8 @@ pub(super) struct Entry {
 #[derive(Clone, Debug)]
 pub(super) struct Log {
     pub(super) files: Memory,
+    /// What stood in a file before it became a segment.
+    pub(super) former: Memory,
     pub(super) wanted: Wanted,
     /// All records written, in order.
     pub(super) written: Vec<Entry>,
@@ -77,6 +79,7 @@ impl Log {
         };
         let mut log = Self {
             files: Memory::default(),
+            former: Memory::default(),
             wanted,
             written: Vec::new(),
             active: (0, base, HEADER_LEN),
