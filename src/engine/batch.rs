@@ -36,6 +36,7 @@ pub type FamilyId = u32;
 pub struct WriteBatch {
     bytes: Vec<u8>,
     count: u32,
+    has_puts: bool,
     /// Families named, each once, in order of first use; the write checks that they are of this database.
     families: Vec<ColumnFamily>,
     /// First broken rule, reported by the write.
@@ -52,17 +53,27 @@ impl WriteBatch {
     /// An empty batch.
     #[must_use]
     pub fn new() -> Self {
-        Self { bytes: vec![0; HEADER_LEN], count: 0, families: Vec::new(), broken: None }
+        Self {
+            bytes: vec![0; HEADER_LEN],
+            count: 0,
+            has_puts: false,
+            families: Vec::new(),
+            broken: None,
+        }
     }
 
     /// Sets `key` to `value`; keys up to [`MAX_KEY_LEN`], values up to [`MAX_VALUE_LEN`] bytes.
     pub fn put(&mut self, cf: &ColumnFamily, key: &[u8], value: &[u8]) {
         if value.len() > MAX_VALUE_LEN {
-            self.break_rule(format!("value of {} bytes, limit {MAX_VALUE_LEN}", value.len()));
+            self.break_rule(format!(
+                "value of {} bytes, limit {MAX_VALUE_LEN}",
+                value.len()
+            ));
             return;
         }
         if self.begin(PUT, cf, key, value.len()) {
             put_slice(&mut self.bytes, value);
+            self.has_puts = true;
         }
     }
 
@@ -107,14 +118,24 @@ impl WriteBatch {
     pub fn clear(&mut self) {
         self.bytes.truncate(HEADER_LEN);
         self.count = 0;
+        self.has_puts = false;
         self.families.clear();
         self.broken = None;
     }
 
-    /// Encoded form.
-    pub(crate) fn finish(&mut self) -> &[u8] {
+    /// Completes the encoded form.
+    pub(crate) fn finish(&mut self) {
         LittleEndian::write_u32(&mut self.bytes[..HEADER_LEN], self.count);
+    }
+
+    /// The encoded form, once finished.
+    pub(crate) fn encoded(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// True where no operation takes up room for long: such batches may pass on a full disk.
+    pub(crate) fn deletes_only(&self) -> bool {
+        !self.has_puts
     }
 
     /// Families named in the batch.
@@ -124,7 +145,9 @@ impl WriteBatch {
 
     /// The first rule an operation broke.
     pub(crate) fn validate(&self) -> Result<()> {
-        self.broken.as_ref().map_or(Ok(()), |what| Err(Error::invalid(what.clone())))
+        self.broken
+            .as_ref()
+            .map_or(Ok(()), |what| Err(Error::invalid(what.clone())))
     }
 
     /// Appends kind, family and first key; false when a rule is broken (and then nothing is appended).
@@ -204,8 +227,14 @@ impl<'a> Operations<'a> {
         let key = self.reader.slice()?;
         let operation = match kind {
             DELETE => Operation::Delete { key },
-            PUT => Operation::Put { key, value: self.reader.slice()? },
-            DELETE_RANGE => Operation::DeleteRange { start: key, end: self.reader.slice()? },
+            PUT => Operation::Put {
+                key,
+                value: self.reader.slice()?,
+            },
+            DELETE_RANGE => Operation::DeleteRange {
+                start: key,
+                end: self.reader.slice()?,
+            },
             _ => return None,
         };
         Some((family, operation))

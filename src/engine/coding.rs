@@ -46,7 +46,10 @@ impl<'a> Reader<'a> {
     /// A reader at the start of `bytes`.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes, len: bytes.len() }
+        Self {
+            rest: bytes,
+            len: bytes.len(),
+        }
     }
 
     /// Bytes consumed so far.
@@ -125,7 +128,11 @@ mod tests {
     #[test]
     fn varints_of_every_length_come_back() {
         for shift in 0..64 {
-            for value in [1_u64 << shift, (1_u64 << shift) - 1, u64::MAX >> (63 - shift)] {
+            for value in [
+                1_u64 << shift,
+                (1_u64 << shift) - 1,
+                u64::MAX >> (63 - shift),
+            ] {
                 let mut bytes = Vec::new();
                 put_varint(&mut bytes, value);
                 let mut reader = Reader::new(&bytes);

@@ -1,14 +1,21 @@
 //! `ColumnFamily`: the handle of a named key space, with its options and what readers need to read it.
+//!
+//! Readers take the whole [`ReadState`] by one atomic load; it is replaced, never changed. Who replaces it
+//! holds the family's `replacing` lock.
 
 use std::{
     fmt,
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
-use crate::{batch::FamilyId, options::CfOptions};
+use arc_swap::ArcSwap;
+
+use crate::{
+    batch::FamilyId, key::SequenceNumber, memtable::Memtable, options::CfOptions, version::Version,
+};
 
 /// A handle of a column family. Cheap to clone, without a lifetime; a handle of a dropped family
 /// answers every call with `NoSuchColumnFamily`.
@@ -20,11 +27,202 @@ pub struct ColumnFamily {
 pub(crate) struct Family {
     pub(crate) id: FamilyId,
     pub(crate) name: String,
-    pub(crate) options: CfOptions,
+    options: ArcSwap<CfOptions>,
+    /// True for a logged family; fixed at creation.
+    pub(crate) logged: bool,
+    /// Distinguishes open databases, so that a handle of another one is noticed.
+    pub(crate) instance: u64,
     pub(crate) dropped: AtomicBool,
+    /// Every write of the family up to here is in tables whose edit is durable.
+    pub(crate) flushed_seq: AtomicU64,
+    read: ArcSwap<ReadState>,
+    replacing: Mutex<()>,
+}
+
+/// Everything a reader looks at, newest first.
+pub(crate) struct ReadState {
+    pub(crate) active: Arc<Slot>,
+    /// Frozen memtables, newest first.
+    pub(crate) frozen: Vec<Arc<Slot>>,
+    pub(crate) version: Arc<Version>,
+}
+
+/// A memtable and its place in the order of writes.
+pub(crate) struct Slot {
+    pub(crate) memtable: Arc<Memtable>,
+    /// Log position of its first record; `u64::MAX` while it has none. Set under the commit lock.
+    first_pos: AtomicU64,
+    /// A batch was directed here. Set under the commit lock, before its inserts begin.
+    touched: AtomicBool,
+    frozen: OnceLock<Frozen>,
+}
+
+/// Where in the order of writes a memtable ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Frozen {
+    /// Last sequence number that can be in it.
+    pub(crate) seq: SequenceNumber,
+    /// Log position behind its last record.
+    pub(crate) pos: u64,
+}
+
+impl Slot {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            memtable: Arc::new(Memtable::new()),
+            first_pos: AtomicU64::new(u64::MAX),
+            touched: AtomicBool::new(false),
+            frozen: OnceLock::new(),
+        })
+    }
+
+    /// Takes note that a batch goes here, logged at `position` if it is; under the commit lock.
+    pub(crate) fn touch(&self, position: Option<u64>) {
+        self.touched.store(true, Ordering::Relaxed);
+        let Some(position) = position else { return };
+        if self.first_pos.load(Ordering::Relaxed) == u64::MAX {
+            self.first_pos.store(position, Ordering::Relaxed);
+        }
+    }
+
+    /// True once a batch was directed here; under the commit lock.
+    pub(crate) fn is_touched(&self) -> bool {
+        self.touched.load(Ordering::Relaxed)
+    }
+
+    /// Log position of its first record; `None` while it has none.
+    pub(crate) fn first_pos(&self) -> Option<u64> {
+        Some(self.first_pos.load(Ordering::Relaxed)).filter(|&pos| pos != u64::MAX)
+    }
+
+    /// Where it ends; `None` while it takes writes.
+    pub(crate) fn frozen(&self) -> Option<Frozen> {
+        self.frozen.get().copied()
+    }
+}
+
+impl Family {
+    pub(crate) fn new(
+        id: FamilyId,
+        name: String,
+        options: CfOptions,
+        instance: u64,
+        version: Arc<Version>,
+        flushed: SequenceNumber,
+    ) -> Self {
+        let state = ReadState {
+            active: Slot::new(),
+            frozen: Vec::new(),
+            version,
+        };
+        Self {
+            id,
+            name,
+            logged: options.logged,
+            options: ArcSwap::from_pointee(options),
+            instance,
+            dropped: AtomicBool::new(false),
+            flushed_seq: AtomicU64::new(flushed.0),
+            read: ArcSwap::from_pointee(state),
+            replacing: Mutex::new(()),
+        }
+    }
+
+    /// Its options, for a short look.
+    pub(crate) fn options(&self) -> arc_swap::Guard<Arc<CfOptions>> {
+        self.options.load()
+    }
+
+    /// Replaces the options; `logged` is the same.
+    pub(crate) fn set_options(&self, options: CfOptions) {
+        assert_eq!(
+            self.logged, options.logged,
+            "the class of a family is fixed at creation"
+        );
+        self.options.store(Arc::new(options));
+    }
+
+    /// Every write up to here is in tables.
+    pub(crate) fn flushed(&self) -> u64 {
+        self.flushed_seq.load(Ordering::Acquire)
+    }
+
+    /// What there is to read, for a short look.
+    pub(crate) fn peek(&self) -> arc_swap::Guard<Arc<ReadState>> {
+        self.read.load()
+    }
+
+    /// What there is to read, to keep.
+    pub(crate) fn read_state(&self) -> Arc<ReadState> {
+        self.read.load_full()
+    }
+
+    fn replace(&self, with: impl FnOnce(&ReadState) -> ReadState) {
+        let _replacing = self
+            .replacing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let next = with(&self.read.load());
+        self.read.store(Arc::new(next));
+    }
+
+    /// Freezes the active memtable at a point of the write order; under the commit lock.
+    pub(crate) fn freeze(&self, at: Frozen) {
+        self.replace(|state| {
+            state
+                .active
+                .frozen
+                .set(at)
+                .expect("a memtable is frozen once, when it stops being active");
+            let mut frozen = Vec::with_capacity(state.frozen.len() + 1);
+            frozen.push(Arc::clone(&state.active));
+            frozen.extend(state.frozen.iter().cloned());
+            ReadState {
+                active: Slot::new(),
+                frozen,
+                version: Arc::clone(&state.version),
+            }
+        });
+    }
+
+    /// Puts a new version in place, and takes away the memtables that it holds now.
+    pub(crate) fn install(&self, version: Arc<Version>, flushed: &[Arc<Slot>]) {
+        self.replace(|state| {
+            let keep = |slot: &&Arc<Slot>| !flushed.iter().any(|gone| Arc::ptr_eq(gone, slot));
+            let frozen = state.frozen.iter().filter(keep).cloned().collect();
+            ReadState {
+                active: Arc::clone(&state.active),
+                frozen,
+                version,
+            }
+        });
+    }
+}
+
+impl ReadState {
+    /// The memtables, newest first.
+    pub(crate) fn memtables(&self) -> impl Iterator<Item = &Arc<Slot>> {
+        std::iter::once(&self.active).chain(&self.frozen)
+    }
+
+    /// Log position of the oldest record that is only in memory.
+    pub(crate) fn oldest_pos(&self) -> Option<u64> {
+        self.memtables().filter_map(|slot| slot.first_pos()).min()
+    }
+
+    /// Bytes of all memtables.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.memtables().map(|slot| slot.memtable.bytes()).sum()
+    }
 }
 
 impl ColumnFamily {
+    pub(crate) fn new(family: Family) -> Self {
+        Self {
+            inner: Arc::new(family),
+        }
+    }
+
     /// Number of the family within its database; never reused.
     #[must_use]
     pub fn id(&self) -> FamilyId {
@@ -39,8 +237,14 @@ impl ColumnFamily {
 
     /// Its options.
     #[must_use]
-    pub fn options(&self) -> &CfOptions {
-        &self.inner.options
+    pub fn options(&self) -> Arc<CfOptions> {
+        self.inner.options.load_full()
+    }
+
+    /// True for a logged family.
+    #[must_use]
+    pub fn is_logged(&self) -> bool {
+        self.inner.logged
     }
 
     /// True once the family was dropped.

@@ -61,12 +61,20 @@ pub enum Error {
 impl Error {
     /// Wraps a failure of the operating system with what was tried and where.
     pub fn io(op: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
-        Self::Io { op, path: path.into(), source: Arc::new(source) }
+        Self::Io {
+            op,
+            path: path.into(),
+            source: Arc::new(source),
+        }
     }
 
     /// Damage at `offset` of `path`.
     pub fn corruption(path: impl Into<PathBuf>, offset: u64, what: impl Into<String>) -> Self {
-        Self::Corruption { path: path.into(), offset, what: what.into() }
+        Self::Corruption {
+            path: path.into(),
+            offset,
+            what: what.into(),
+        }
     }
 
     /// A call that breaks a stated rule or limit.
@@ -89,7 +97,10 @@ impl Error {
     pub fn is_disk_full(&self) -> bool {
         match self {
             Self::Io { source, .. } => {
-                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+                matches!(
+                    source.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+                )
             }
             Self::ReadOnly { cause } => cause.is_disk_full(),
             _ => false,
@@ -102,16 +113,28 @@ impl fmt::Display for Error {
         match self {
             Self::Io { op, path, source } => write!(f, "{op} {}: {source}", path.display()),
             Self::Corruption { path, offset, what } => {
-                write!(f, "corruption in {} at byte {offset}: {what}", path.display())
+                write!(
+                    f,
+                    "corruption in {} at byte {offset}: {what}",
+                    path.display()
+                )
             }
             Self::InvalidArgument(what) => write!(f, "invalid argument: {what}"),
             Self::ReadOnly { cause } => write!(f, "read-only since: {cause}"),
             Self::Busy(what) => write!(f, "busy: {what}"),
             Self::Locked { path } => {
-                write!(f, "{} is in use by another process or handle", path.display())
+                write!(
+                    f,
+                    "{} is in use by another process or handle",
+                    path.display()
+                )
             }
             Self::NotADatabase { path, what } => {
-                write!(f, "{} is not a database this version can open: {what}", path.display())
+                write!(
+                    f,
+                    "{} is not a database this version can open: {what}",
+                    path.display()
+                )
             }
             Self::NoSuchColumnFamily(name) => write!(f, "no column family {name:?}"),
             Self::Closed => write!(f, "the database is closed"),

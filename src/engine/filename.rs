@@ -60,7 +60,10 @@ pub(crate) fn parse(name: &str) -> Option<FileKind> {
         RESERVE => return Some(FileKind::Reserve),
         _ => {}
     }
-    if name.strip_suffix(".tmp").is_some_and(|rest| parse(rest).is_some()) {
+    if name
+        .strip_suffix(".tmp")
+        .is_some_and(|rest| parse(rest).is_some())
+    {
         return Some(FileKind::Temporary);
     }
     if let Some(digits) = name.strip_prefix("MANIFEST-") {
@@ -69,12 +72,17 @@ pub(crate) fn parse(name: &str) -> Option<FileKind> {
     if let Some(digits) = name.strip_suffix(".log") {
         return number(digits).map(FileKind::Log);
     }
-    name.strip_suffix(".sst").and_then(number).map(FileKind::Table)
+    name.strip_suffix(".sst")
+        .and_then(number)
+        .map(FileKind::Table)
 }
 
 /// A file number as it is spelled: at least six digits, and no more zeros in front than that takes.
 pub(crate) fn number(digits: &str) -> Option<u64> {
-    let value: u64 = digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())??;
+    let value: u64 = digits
+        .bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| digits.parse().ok())??;
     (format!("{value:06}") == digits).then_some(value)
 }
 
@@ -93,14 +101,26 @@ mod tests {
             (dir.join("CURRENT.tmp"), FileKind::Temporary),
             (dir.join("MARK"), FileKind::Mark),
         ] {
-            let name = path.file_name().and_then(|n| n.to_str()).expect("plain name");
+            let name = path
+                .file_name()
+                .and_then(|n| n.to_str())
+                .expect("plain name");
             assert_eq!(parse(name), Some(kind), "{name}");
         }
     }
 
     #[test]
     fn foreign_names_are_not_ours() {
-        for name in ["7.sst", "0000007.sst", "x.log", "MANIFEST-", "MANIFEST-+00007", "a.tmp", ".tmp", "000001.sst2"] {
+        for name in [
+            "7.sst",
+            "0000007.sst",
+            "x.log",
+            "MANIFEST-",
+            "MANIFEST-+00007",
+            "a.tmp",
+            ".tmp",
+            "000001.sst2",
+        ] {
             assert_eq!(parse(name), None, "{name}");
         }
     }

@@ -1,1 +1,230 @@
-//! (to be written)
+//! Flush: frozen memtables become L0 tables, in one edit for what must be durable together.
+//!
+//! A logged family is flushed alone. Unlogged families are frozen and flushed together, so that what is
+//! recovered of them is one point of the write order. The edit is written only after the log is durable
+//! up to the last sequence number in it.
+
+use std::sync::{Arc, PoisonError, atomic::Ordering};
+
+use crate::{
+    column_family::{ColumnFamily, Frozen, Slot},
+    db::DbInner,
+    error::{Error, Result},
+    faults::Fault,
+    key::SequenceNumber,
+    manifest::Current,
+    version::{LogStart, TableAdded, VersionEdit},
+};
+
+/// Memtables of one family to be flushed together, newest first.
+pub(crate) struct FlushWork {
+    pub(crate) family: ColumnFamily,
+    pub(crate) slots: Vec<Arc<Slot>>,
+    /// Every write of the family up to here is in tables once this is flushed.
+    pub(crate) upto: SequenceNumber,
+}
+
+impl DbInner {
+    /// Flushes all memtables that are frozen by now.
+    pub(crate) fn flush_frozen(self: &Arc<Self>) -> Result<()> {
+        let _flushing = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        for family in self.families().into_iter().filter(ColumnFamily::is_logged) {
+            let slots = family.inner.peek().frozen.clone();
+            if let Some(newest) = slots.first() {
+                let upto = newest.frozen().expect("it is among the frozen");
+                self.flush_work(
+                    vec![FlushWork {
+                        family,
+                        slots,
+                        upto: upto.seq,
+                    }],
+                    upto,
+                )?;
+            }
+        }
+        if let Some((work, upto)) = self.unlogged_work() {
+            self.flush_work(work, upto)?;
+        }
+        Ok(())
+    }
+
+    /// The frozen memtables of all unlogged families, and the point of the write order they reach.
+    fn unlogged_work(&self) -> Option<(Vec<FlushWork>, Frozen)> {
+        // Under the commit lock no family can be frozen while its siblings are not.
+        let queue = self.commit.lock();
+        let families: Vec<_> = self
+            .families()
+            .into_iter()
+            .filter(|f| !f.is_logged())
+            .collect();
+        let slots = |family: &ColumnFamily| family.inner.peek().frozen.clone();
+        let upto = families
+            .iter()
+            .filter_map(|family| slots(family).first().and_then(|slot| slot.frozen()))
+            .max_by_key(|frozen| frozen.seq)?;
+        let work = families
+            .into_iter()
+            .map(|family| FlushWork {
+                slots: slots(&family),
+                family,
+                upto: upto.seq,
+            })
+            .collect();
+        drop(queue);
+        Some((work, upto))
+    }
+
+    /// Writes the tables and the edit.
+    fn flush_work(self: &Arc<Self>, work: Vec<FlushWork>, upto: Frozen) -> Result<()> {
+        if !self.options.faults.is(Fault::FlushBeforeLogSync) {
+            self.commit.sync_up_to(upto.pos, upto.seq)?;
+        }
+        let tables = self.write_tables(&work)?;
+        let mut manifest = self.manifest.lock();
+        let edit = VersionEdit {
+            added: tables,
+            ..VersionEdit::default()
+        };
+        self.install_flush(&mut manifest, &work, edit)
+    }
+
+    /// Makes one L0 table of each family's memtables; their directory entries are durable.
+    pub(crate) fn write_tables(&self, work: &[FlushWork]) -> Result<Vec<TableAdded>> {
+        let mut added = Vec::new();
+        for FlushWork { family, slots, .. } in work {
+            if slots.is_empty() || family.is_dropped() {
+                continue;
+            }
+            if let Some(table) = self.write_flush_table(family, slots)? {
+                self.counters
+                    .flushed_bytes
+                    .fetch_add(table.info.size, Ordering::Relaxed);
+                added.push(TableAdded {
+                    family: family.id(),
+                    level: 0,
+                    table,
+                });
+            }
+        }
+        Ok(added)
+    }
+
+    /// Makes `edit` durable, which adds the tables of `work` (and perhaps more), and puts it in place.
+    pub(crate) fn install_flush(
+        self: &Arc<Self>,
+        manifest: &mut Current,
+        work: &[FlushWork],
+        mut edit: VersionEdit,
+    ) -> Result<()> {
+        let alive = |family: &ColumnFamily| !family.is_dropped();
+        edit.added
+            .retain(|added| self.family_by_id(added.family).is_some());
+        edit.flushed.extend(
+            work.iter()
+                .filter(|w| alive(&w.family))
+                .map(|w| (w.family.id(), w.upto)),
+        );
+        let slots: Vec<Arc<Slot>> = work.iter().flat_map(|w| w.slots.iter().cloned()).collect();
+        let start = self.log_start(&slots);
+        edit.log = Some(start);
+        if self.options.faults.is(Fault::DeleteLogBeforeEdit) {
+            self.logs.release_before(start.segment)?;
+        }
+        self.apply_locked(manifest, edit)?;
+        for FlushWork {
+            family,
+            slots,
+            upto,
+        } in work
+        {
+            if let Some(state) = manifest.state.family(family.id()) {
+                family.inner.flushed_seq.fetch_max(upto.0, Ordering::AcqRel);
+                family.inner.install(Arc::clone(&state.version), slots);
+            }
+        }
+        self.counters.flushes.fetch_add(1, Ordering::Relaxed);
+        self.logs.release_before(start.segment)?;
+        self.background.notify();
+        let listeners = self
+            .listeners
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        for FlushWork { family, upto, .. } in work.iter().filter(|w| alive(&w.family)) {
+            for listener in &listeners {
+                listener(family, *upto);
+            }
+        }
+        Ok(())
+    }
+
+    /// Where recovery has to start once `flushing` are in tables.
+    fn log_start(&self, flushing: &[Arc<Slot>]) -> LogStart {
+        let queue = self.commit.lock();
+        let flushed = |slot: &Arc<Slot>| flushing.iter().any(|gone| Arc::ptr_eq(gone, slot));
+        let oldest = self
+            .families()
+            .iter()
+            .filter(|family| family.is_logged())
+            .flat_map(|family| {
+                let state = family.inner.peek();
+                state
+                    .memtables()
+                    .filter(|slot| !flushed(slot))
+                    .filter_map(|slot| slot.first_pos())
+                    .collect::<Vec<_>>()
+            })
+            .min()
+            .unwrap_or_else(|| queue.end_pos());
+        let (segment, base) = self.logs.segment_of(oldest, queue.synced_segment());
+        LogStart { segment, base }
+    }
+
+    /// Writes an edit with the numbers every edit carries.
+    pub(crate) fn apply_locked(&self, manifest: &mut Current, mut edit: VersionEdit) -> Result<()> {
+        edit.next_file_number = Some(self.numbers.peek().max(manifest.state.next_file_number));
+        let last = SequenceNumber(self.commit.lock().next_seq().0 - 1);
+        edit.last_seq = Some(last.max(manifest.state.last_seq));
+        let result = manifest
+            .apply(&edit, self.manifest.obsolete())
+            .and_then(|()| {
+                self.mark
+                    .manifest_synced(manifest.writer.number(), manifest.writer.synced())
+            });
+        result.map_err(|error| self.note_failure(error))
+    }
+
+    /// Freezes the memtables of `families` and waits until they are in tables.
+    pub(crate) fn flush_families(self: &Arc<Self>, families: &[ColumnFamily]) -> Result<()> {
+        self.check_writable(false)?;
+        {
+            let queue = self.commit.lock();
+            for family in families.iter().filter(|family| family.is_logged()) {
+                self.freeze(&queue, family);
+            }
+            if families.iter().any(|family| !family.is_logged()) {
+                self.freeze_unlogged(&queue);
+            }
+        }
+        let waiting: Vec<(ColumnFamily, Vec<Arc<Slot>>)> = families
+            .iter()
+            .map(|f| (f.clone(), f.inner.peek().frozen.clone()))
+            .collect();
+        self.schedule_flush();
+        self.wait_for_background(|| {
+            waiting.iter().all(|(family, slots)| {
+                let state = family.inner.peek();
+                family.is_dropped()
+                    || !state
+                        .frozen
+                        .iter()
+                        .any(|f| slots.iter().any(|slot| Arc::ptr_eq(slot, f)))
+            })
+        });
+        match self.read_only_cause() {
+            Some(cause) => Err(Error::ReadOnly { cause }),
+            None if self.is_closing() => Err(Error::Closed),
+            None => Ok(()),
+        }
+    }
+}

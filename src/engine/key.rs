@@ -58,7 +58,10 @@ impl ValueKind {
 /// Sequence number and kind packed as they stand in a trailer: `seq << 8 | kind`.
 #[must_use]
 pub fn pack_trailer(seq: SequenceNumber, kind: ValueKind) -> u64 {
-    debug_assert!(seq <= SequenceNumber::MAX, "sequence {seq:?} does not fit in 56 bits");
+    debug_assert!(
+        seq <= SequenceNumber::MAX,
+        "sequence {seq:?} does not fit in 56 bits"
+    );
     seq.0 << 8 | kind as u64
 }
 
@@ -100,13 +103,19 @@ impl<'a> InternalKey<'a> {
     /// The key of one entry.
     #[must_use]
     pub fn new(user_key: &'a [u8], seq: SequenceNumber, kind: ValueKind) -> Self {
-        Self { user_key, trailer: pack_trailer(seq, kind) }
+        Self {
+            user_key,
+            trailer: pack_trailer(seq, kind),
+        }
     }
 
     /// The smallest internal key a reader at `seq` may see for `user_key`: seek here.
     #[must_use]
     pub fn seek_to(user_key: &'a [u8], seq: SequenceNumber) -> Self {
-        Self { user_key, trailer: seq.0 << 8 | 0xff }
+        Self {
+            user_key,
+            trailer: seq.0 << 8 | 0xff,
+        }
     }
 
     /// Splits an encoded internal key; `None` when it is shorter than its trailer.
@@ -114,7 +123,10 @@ impl<'a> InternalKey<'a> {
     pub fn decode(encoded: &'a [u8]) -> Option<Self> {
         let at = encoded.len().checked_sub(TRAILER_LEN)?;
         let (user_key, trailer) = encoded.split_at(at);
-        Some(Self { user_key, trailer: LittleEndian::read_u64(trailer) })
+        Some(Self {
+            user_key,
+            trailer: LittleEndian::read_u64(trailer),
+        })
     }
 
     /// Appends the encoded form to `out`.
@@ -140,7 +152,9 @@ impl<'a> InternalKey<'a> {
 
 impl Ord for InternalKey<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.user_key.cmp(other.user_key).then_with(|| other.trailer.cmp(&self.trailer))
+        self.user_key
+            .cmp(other.user_key)
+            .then_with(|| other.trailer.cmp(&self.trailer))
     }
 }
 

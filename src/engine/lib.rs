@@ -7,8 +7,10 @@ mod checkpoint;
 pub mod coding;
 mod column_family;
 mod commit;
+mod compact;
 mod compaction;
 mod db;
+mod db_iter;
 mod error;
 pub mod executor;
 mod faults;
@@ -18,26 +20,40 @@ pub mod fs;
 mod ingest;
 mod iter;
 pub mod key;
+mod log_files;
+mod manifest;
 mod memtable;
+mod numbers;
 mod options;
 mod read;
 mod recovery;
+mod resume;
 mod slice;
 mod snapshot;
 mod stats;
 mod table;
+mod tables;
 mod tombstones;
+mod verify;
 mod version;
 mod wal;
+mod write;
 
 pub use batch::WriteBatch;
 pub use column_family::ColumnFamily;
+pub use db::{DEFAULT_CF, Db, FlushListener, MAX_CF_NAME_LEN, MAX_CFS, Ticket};
+pub use db_iter::{DbIter, DbRange, KeyValue};
 pub use error::{Error, Result};
-pub use options::{CfOptions, Compression, LEVELS, Options, ReadOptions, WriteOptions, prefix_end};
-pub use slice::{PIN_MIN_LEN, PinnedSlice};
-pub use snapshot::Snapshot;
 #[doc(hidden)]
 pub use faults::{Fault, Faults};
+pub use ingest::{Ingest, TableFile, TableWriter};
+pub use key::{MAX_KEY_LEN, MAX_VALUE_LEN, SequenceNumber};
+pub use options::{CfOptions, Compression, LEVELS, Options, ReadOptions, WriteOptions, prefix_end};
+pub use recovery::RecoveryReport;
+pub use slice::{PIN_MIN_LEN, PinnedSlice};
+pub use snapshot::Snapshot;
+pub use stats::{CacheStats, FamilyStats, LevelStats, Stats};
+pub use verify::{VerifyReport, verify_dir};
 
 /// Seams for the tests of the format; no promise to anyone.
 #[doc(hidden)]

@@ -3,6 +3,7 @@
 use std::{ops::Bound, sync::Arc};
 
 use crate::{
+    error::{Error, Result},
     executor::{Executor, ThreadPool},
     fs::{Fs, ReadMode, RealFs},
     snapshot::Snapshot,
@@ -41,7 +42,8 @@ pub struct Options {
     pub memtable_budget_bytes: usize,
     /// The disk (default [`RealFs`]).
     pub fs: Arc<dyn Fs>,
-    /// Threads, time and randomness (default: two threads of this database's own).
+    /// Threads, time and randomness (default: three threads of this database's own, one of them kept
+    /// for log syncs and flushes).
     pub executor: Arc<dyn Executor>,
     /// Planted faults, for the tests of the tests; all off by default.
     #[doc(hidden)]
@@ -50,7 +52,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self::with(Arc::new(RealFs), Arc::new(ThreadPool::new(2)))
+        Self::with(Arc::new(RealFs), Arc::new(ThreadPool::new(3)))
     }
 }
 
@@ -74,6 +76,39 @@ impl Options {
             executor,
             faults: crate::faults::Faults::default(),
         }
+    }
+}
+
+impl Options {
+    /// Checks that every setting is in its range.
+    pub(crate) fn validate(&self) -> Result<()> {
+        let (small, large) = self.log_segment_bytes;
+        check(
+            (MIN_SEGMENT_BYTES..=MAX_SEGMENT_BYTES).contains(&small)
+                && small <= large
+                && large <= MAX_SEGMENT_BYTES,
+            || {
+                format!(
+                    "log_segment_bytes ({small}, {large}), range {MIN_SEGMENT_BYTES} to {MAX_SEGMENT_BYTES}, ascending"
+                )
+            },
+        )?;
+        check((1..=64).contains(&self.max_compactions), || {
+            format!("max_compactions {}, range 1 to 64", self.max_compactions)
+        })
+    }
+}
+
+/// Smallest log segment in bytes.
+const MIN_SEGMENT_BYTES: u64 = 512;
+/// Largest log segment in bytes that is not made for one oversize record.
+const MAX_SEGMENT_BYTES: u64 = 1 << 32;
+
+fn check(ok: bool, what: impl FnOnce() -> String) -> Result<()> {
+    if ok {
+        Ok(())
+    } else {
+        Err(Error::invalid(what()))
     }
 }
 
@@ -144,10 +179,58 @@ impl Default for CfOptions {
 }
 
 impl CfOptions {
+    /// Checks that every setting is in its range.
+    pub(crate) fn validate(&self) -> Result<()> {
+        let range = |name: &str, value: u64, low: u64, high: u64| {
+            check((low..=high).contains(&value), || {
+                format!("{name} {value}, range {low} to {high}")
+            })
+        };
+        range(
+            "write_buffer_bytes",
+            self.write_buffer_bytes as u64,
+            1 << 10,
+            1 << 36,
+        )?;
+        range(
+            "max_immutable_memtables",
+            self.max_immutable_memtables as u64,
+            1,
+            64,
+        )?;
+        range("block_bytes", self.block_bytes as u64, 64, 1 << 20)?;
+        range("restart_interval", self.restart_interval as u64, 1, 256)?;
+        range(
+            "filter_bits_per_key",
+            self.filter_bits_per_key as u64,
+            0,
+            64,
+        )?;
+        range("table_bytes", self.table_bytes, 1 << 10, 1 << 36)?;
+        range("base_level_bytes", self.base_level_bytes, 1 << 10, 1 << 50)?;
+        range("level_multiplier", self.level_multiplier, 2, 100)?;
+        range(
+            "l0_compaction_trigger",
+            self.l0_compaction_trigger as u64,
+            1,
+            1 << 16,
+        )?;
+        let (slow, stop) = (self.l0_slowdown_trigger, self.l0_stop_trigger);
+        check(self.l0_compaction_trigger <= slow && slow <= stop, || {
+            format!(
+                "l0_slowdown_trigger {slow} and l0_stop_trigger {stop} must ascend from l0_compaction_trigger {}",
+                self.l0_compaction_trigger
+            )
+        })
+    }
+
     /// The defaults of a family that is not logged.
     #[must_use]
     pub fn unlogged() -> Self {
-        Self { logged: false, ..Self::default() }
+        Self {
+            logged: false,
+            ..Self::default()
+        }
     }
 }
 
@@ -181,7 +264,10 @@ impl ReadOptions {
     /// Reads at `snapshot`.
     #[must_use]
     pub fn at(snapshot: &Snapshot) -> Self {
-        Self { snapshot: Some(snapshot.clone()), ..Self::default() }
+        Self {
+            snapshot: Some(snapshot.clone()),
+            ..Self::default()
+        }
     }
 
     /// Limits an iterator to the keys that begin with `prefix`.

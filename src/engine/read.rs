@@ -1,1 +1,285 @@
-//! (to be written)
+//! The read path: memtables, then L0, then the levels; the first hit wins.
+//!
+//! A deeper place holds only older versions of a key, so a hit or a covering range delete ends the search.
+
+use std::{ops::Bound, sync::Arc};
+
+use crate::{
+    column_family::{ColumnFamily, ReadState},
+    db::DbInner,
+    error::{Error, Result},
+    iter::{merging::MergingIter, user::UserIter},
+    key::{InternalKey, SequenceNumber, ValueKind, trailer_kind, trailer_seq},
+    options::{LEVELS, ReadOptions},
+    slice::PinnedSlice,
+    snapshot::Snapshot,
+    table::{KeyHash, Table, key_hash},
+    tables::Source,
+    tombstones::Tombstones,
+    version::KeySpan,
+};
+
+/// What a place says about a key.
+enum Hit<T> {
+    /// Nothing: look deeper.
+    None,
+    /// The key is absent.
+    Deleted,
+    /// Its value.
+    Value(T),
+}
+
+/// In which form a lookup hands over the value.
+pub(crate) trait Take {
+    type Output;
+    /// From bytes that live only for the call.
+    fn bytes(&mut self, value: &[u8]) -> Self::Output;
+    /// From a table: trailer and value of the newest entry at or after `seek`.
+    fn table(
+        &mut self,
+        table: &Table,
+        seek: InternalKey<'_>,
+        hash: KeyHash,
+    ) -> Result<Option<(u64, Self::Output)>>;
+}
+
+/// Hands over a slice that keeps alive what holds it.
+pub(crate) struct Pin;
+
+impl Take for Pin {
+    type Output = PinnedSlice;
+
+    fn bytes(&mut self, value: &[u8]) -> PinnedSlice {
+        PinnedSlice::copied(value)
+    }
+
+    fn table(
+        &mut self,
+        table: &Table,
+        seek: InternalKey<'_>,
+        hash: KeyHash,
+    ) -> Result<Option<(u64, PinnedSlice)>> {
+        table.get(seek, hash)
+    }
+}
+
+/// Copies into the caller's buffer, without writing a cache line that other readers read.
+pub(crate) struct CopyInto<'a>(pub(crate) &'a mut Vec<u8>);
+
+impl Take for CopyInto<'_> {
+    type Output = ();
+
+    fn bytes(&mut self, value: &[u8]) {
+        self.0.clear();
+        self.0.extend_from_slice(value);
+    }
+
+    fn table(
+        &mut self,
+        table: &Table,
+        seek: InternalKey<'_>,
+        hash: KeyHash,
+    ) -> Result<Option<(u64, ())>> {
+        table.get_with(seek, hash, |trailer, value| {
+            self.0.clear();
+            self.0.extend_from_slice(value);
+            (trailer, ())
+        })
+    }
+}
+
+impl DbInner {
+    /// The value of `key` at `at`, or now.
+    pub(crate) fn get<T: Take>(
+        &self,
+        cf: &ColumnFamily,
+        key: &[u8],
+        at: Option<SequenceNumber>,
+        mut take: T,
+    ) -> Result<Option<T::Output>> {
+        self.check_family(cf)?;
+        // The state first, then the number: what this state lacks was written after the number.
+        let state = cf.inner.peek();
+        let seq = at.unwrap_or_else(|| self.commit.visible());
+        self.get_in(&state, key, seq, &mut take)
+    }
+
+    fn get_in<T: Take>(
+        &self,
+        state: &ReadState,
+        key: &[u8],
+        seq: SequenceNumber,
+        take: &mut T,
+    ) -> Result<Option<T::Output>> {
+        let seek = InternalKey::seek_to(key, seq);
+        let mut covered = SequenceNumber::ZERO;
+        for slot in state.memtables() {
+            let memtable = &slot.memtable;
+            if memtable.has_tombstones() {
+                covered = covered.max(memtable.tombstones().covering_seq(key, seq));
+            }
+            let found = memtable
+                .get(seek)
+                .map(|(trailer, value)| (trailer, take.bytes(value)));
+            match judge(found, covered)? {
+                Hit::None => {}
+                Hit::Deleted => return Ok(None),
+                Hit::Value(value) => return Ok(Some(value)),
+            }
+        }
+        let hash = key_hash(key);
+        let version = &state.version;
+        let overlapping = version
+            .level(0)
+            .iter()
+            .filter(|meta| meta.span().contains(key));
+        let deeper = (1..LEVELS).filter_map(|level| version.find(level, key));
+        for meta in overlapping.chain(deeper) {
+            let table = meta.table(&*self.tables)?;
+            if !table.tombstones().is_empty() {
+                covered = covered.max(table.tombstones().covering_seq(key, seq));
+            }
+            match judge(take.table(table, seek, hash)?, covered)? {
+                Hit::None => {}
+                Hit::Deleted => return Ok(None),
+                Hit::Value(value) => return Ok(Some(value)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// A cursor over what is visible in `cf` as of `options`.
+    pub(crate) fn user_iter(
+        &self,
+        cf: &ColumnFamily,
+        options: &ReadOptions,
+    ) -> Result<UserIter<Source>> {
+        self.check_family(cf)?;
+        // The state first, then the number, as for `get`.
+        let state = cf.inner.read_state();
+        let seq = options
+            .snapshot
+            .as_ref()
+            .map_or_else(|| self.commit.visible(), Snapshot::seq);
+        let (sources, tombstones) = self.sources(&state, options)?;
+        Ok(UserIter::new(
+            MergingIter::with_max_seqs(sources),
+            tombstones,
+            seq,
+            options.lower.clone(),
+            options.upper.clone(),
+        ))
+    }
+
+    /// Every source of `state` that can have keys within the bounds, newest first, each with a number
+    /// that none of its entries exceeds; and the range tombstones of all of them.
+    fn sources(
+        &self,
+        state: &ReadState,
+        options: &ReadOptions,
+    ) -> Result<(Vec<(Source, SequenceNumber)>, Arc<Tombstones>)> {
+        let mut sources = Vec::new();
+        let mut sets: Vec<Arc<Tombstones>> = Vec::new();
+        for slot in state.memtables() {
+            if slot.memtable.has_tombstones() {
+                sets.push(slot.memtable.tombstones());
+            }
+            if !slot.memtable.is_empty() {
+                let max = slot
+                    .frozen()
+                    .map_or(SequenceNumber::MAX, |frozen| frozen.seq);
+                sources.push((Source::Memtable(slot.memtable.iter()), max));
+            }
+        }
+        let span = KeySpan {
+            start: options.lower.as_deref().unwrap_or_default(),
+            end: options
+                .upper
+                .as_deref()
+                .map_or(Bound::Unbounded, Bound::Excluded),
+        };
+        for meta in state
+            .version
+            .level(0)
+            .iter()
+            .filter(|meta| meta.span().overlaps(span))
+        {
+            let table = meta.table(&*self.tables)?;
+            if !table.tombstones().is_empty() {
+                sets.push(Arc::clone(table.tombstones()));
+            }
+            sources.push((Source::Table(table.iter()), meta.max_seq()));
+        }
+        for level in 1..LEVELS {
+            let run = state.version.run(level, span);
+            if run.is_empty() {
+                continue;
+            }
+            for meta in run.iter().filter(|meta| meta.info.tombstones > 0) {
+                sets.push(Arc::clone(meta.table(&*self.tables)?.tombstones()));
+            }
+            let max = run
+                .iter()
+                .map(|meta| meta.max_seq())
+                .max()
+                .unwrap_or_default();
+            sources.push((self.tables.run(run.to_vec()), max));
+        }
+        let merged = match &sets[..] {
+            [] => Tombstones::empty(),
+            [only] => Arc::clone(only),
+            _ => Arc::new(Tombstones::merge(sets.iter().map(AsRef::as_ref))),
+        };
+        Ok((sources, merged))
+    }
+
+    /// Several keys of one family at one moment.
+    pub(crate) fn multi_get<K: AsRef<[u8]>>(
+        &self,
+        cf: &ColumnFamily,
+        keys: &[K],
+        options: &ReadOptions,
+    ) -> Result<Vec<Option<PinnedSlice>>> {
+        self.check_family(cf)?;
+        let state = cf.inner.read_state();
+        let seq = options
+            .snapshot
+            .as_ref()
+            .map_or_else(|| self.commit.visible(), |s| s.seq());
+        keys.iter()
+            .map(|key| self.get_in(&state, key.as_ref(), seq, &mut Pin))
+            .collect()
+    }
+
+    /// Checks that `snapshot` is of this database.
+    pub(crate) fn check_snapshot(&self, options: &ReadOptions) -> Result<()> {
+        match &options.snapshot {
+            Some(snapshot) if !snapshot.is_of(&self.snapshots) => {
+                Err(Error::invalid("a snapshot of another database"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What an entry, or its absence, means below a range delete at `covered`.
+fn judge<T>(found: Option<(u64, T)>, covered: SequenceNumber) -> Result<Hit<T>> {
+    let Some((trailer, value)) = found else {
+        // Deeper places are older than the range delete too.
+        return Ok(if covered > SequenceNumber::ZERO {
+            Hit::Deleted
+        } else {
+            Hit::None
+        });
+    };
+    if trailer_seq(trailer) < covered {
+        return Ok(Hit::Deleted);
+    }
+    match trailer_kind(trailer) {
+        Some(ValueKind::Put) => Ok(Hit::Value(value)),
+        Some(ValueKind::Delete) => Ok(Hit::Deleted),
+        None => Err(Error::invalid(
+            "an entry of a kind this version does not know",
+        )),
+    }
+}

@@ -1,1 +1,662 @@
-//! (to be written)
+//! Opening: from a directory to a running database (FORMAT.md 3.4, docs/adr/0002).
+//!
+//! ```text
+//! CURRENT -> manifest -> families and tables
+//!                     -> oldest log segment -> chain -> records -> memtables
+//! then, before open returns: tail copied and sealed, next segment, new manifest, CURRENT, mark
+//! ```
+//! Promises: a plain crash always opens; damage of what was durable is an error; nothing is removed before
+//! everything above has succeeded; a crash at any point in here leaves a directory that opens to the same.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, RwLock, atomic::AtomicBool},
+};
+
+use arc_swap::ArcSwapOption;
+
+use crate::{
+    background::Background,
+    batch::Operations,
+    cache::BlockCache,
+    column_family::{ColumnFamily, Family, Frozen},
+    commit::{Commit, Segment},
+    compact::Compactions,
+    db::{DEFAULT_CF, DbInner, next_instance},
+    error::{Error, Result},
+    faults::Fault,
+    filename::{self, FileKind},
+    fs::{FileLock, Fs},
+    key::SequenceNumber,
+    log_files::{LiveSegment, LogFiles},
+    manifest::Manifest,
+    numbers::FileNumbers,
+    options::{CfOptions, Options},
+    snapshot::SnapshotList,
+    stats::Counters,
+    tables::Tables,
+    version::{FamilyCreated, LogStart, ManifestState, VersionEdit},
+    wal::{
+        chain::{self, DirSegments, RecoveredLog, Wanted},
+        current,
+        manifest_file::{self, ManifestWriter},
+        mark::{MARK_LEN, Mark, MarkFile, MarkFound},
+        record::Record,
+        segment::{HEADER_LEN, SegmentHeader, SegmentKind},
+        tail,
+    },
+    write::insert_one,
+};
+
+/// What an open found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// True where the database was made by this open.
+    pub created: bool,
+    /// Records of the log that were applied.
+    pub records: u64,
+    /// Operations of them that no table had.
+    pub operations: u64,
+    /// Bytes of records recognised behind the end of the log: torn or unsynced, and dropped.
+    pub log_bytes_dropped: u64,
+    /// Bytes behind the last edit of the manifest that counts.
+    pub manifest_bytes_dropped: u64,
+    /// Bytes of records that were copied because nothing proved them durable.
+    pub log_bytes_copied: u64,
+    /// How the mark was: `good`, `absent` or `unreadable`.
+    pub mark: &'static str,
+}
+
+/// What is read before anything is changed.
+pub(crate) struct Found {
+    pub(crate) manifest_number: u64,
+    /// Edits of the manifest that count.
+    pub(crate) edits: u64,
+    pub(crate) state: ManifestState,
+    pub(crate) log: RecoveredLog,
+    pub(crate) files: Vec<(String, Option<FileKind>)>,
+    pub(crate) report: RecoveryReport,
+}
+
+/// Opens the database in `dir`.
+pub(crate) fn open(dir: &Path, options: Options) -> Result<Arc<DbInner>> {
+    options.validate()?;
+    let fs = Arc::clone(&options.fs);
+    let lock = prepare_directory(&*fs, dir, &options)?;
+    let mut created = false;
+    let number = match current::read(&*fs, dir)? {
+        Some(_) if options.error_if_exists => {
+            return Err(Error::invalid(format!(
+                "a database exists in {}",
+                dir.display()
+            )));
+        }
+        Some(number) => number,
+        None => {
+            created = true;
+            create(dir, &options)?
+        }
+    };
+    let mut found = read(&*fs, dir, number, &options)?;
+    found.report.created = created;
+    start(dir, options, lock, found)
+}
+
+/// Makes sure that there is a directory, that it is ours alone, and that its entries are durable.
+fn prepare_directory(fs: &dyn Fs, dir: &Path, options: &Options) -> Result<Box<dyn FileLock>> {
+    if options.create_if_missing {
+        fs.create_dir_all(dir)
+            .map_err(|e| Error::io("create directory", dir, e))?;
+        let parent = parent(dir);
+        fs.sync_dir(parent)
+            .map_err(|e| Error::io("sync directory", parent, e))?;
+    } else if let Err(error) = fs.list_dir(dir) {
+        return Err(Error::io("open directory", dir, error));
+    }
+    let lock = lock_directory(fs, dir)?;
+    fs.sync_dir(dir)
+        .map_err(|e| Error::io("sync directory", dir, e))?;
+    Ok(lock)
+}
+
+/// The directory that holds the entry of `dir`.
+pub(crate) fn parent(dir: &Path) -> &Path {
+    match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) => Path::new("."),
+        None => dir,
+    }
+}
+
+pub(crate) fn lock_directory(fs: &dyn Fs, dir: &Path) -> Result<Box<dyn FileLock>> {
+    fs.lock(&dir.join(filename::LOCK)).map_err(|error| {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            Error::Locked {
+                path: dir.to_path_buf(),
+            }
+        } else {
+            Error::io("lock", dir.join(filename::LOCK), error)
+        }
+    })
+}
+
+fn list(fs: &dyn Fs, dir: &Path) -> Result<Vec<(String, Option<FileKind>)>> {
+    let mut names = fs
+        .list_dir(dir)
+        .map_err(|e| Error::io("list directory", dir, e))?;
+    names.sort();
+    Ok(names
+        .into_iter()
+        .map(|name| (filename::parse(&name), name))
+        .map(|(k, n)| (n, k))
+        .collect())
+}
+
+/// Makes an empty database; answers the number of its manifest.
+fn create(dir: &Path, options: &Options) -> Result<u64> {
+    let fs = &*options.fs;
+    let files = list(fs, dir)?;
+    check_nothing_lost(fs, dir, &files)?;
+    if !options.create_if_missing {
+        let what = "it holds no CURRENT".into();
+        return Err(Error::NotADatabase {
+            path: dir.to_path_buf(),
+            what,
+        });
+    }
+    for (name, kind) in &files {
+        if !matches!(kind, Some(FileKind::Lock)) {
+            let path = dir.join(name);
+            fs.remove_file(&path)
+                .map_err(|e| Error::io("remove", path, e))?;
+        }
+    }
+    let db = options.executor.random();
+    let (manifest, segment) = (1, 2);
+    let mark = dir.join(filename::MARK);
+    let file = fs
+        .open_log(&mark, MARK_LEN as u64)
+        .map_err(|e| Error::io("create", &mark, e))?;
+    file.sync().map_err(|e| Error::io("sync", &mark, e))?;
+    let path = filename::log(dir, segment);
+    let capacity = options.log_segment_bytes.0.max(HEADER_LEN as u64);
+    let log = fs
+        .open_log(&path, capacity)
+        .map_err(|e| Error::io("create", &path, e))?;
+    let header = SegmentHeader {
+        db,
+        number: segment,
+        base: 0,
+        previous: 0,
+        synced: 0,
+    };
+    log.write_at(0, &header.encode(SegmentKind::Log))
+        .map_err(|e| Error::io("write", &path, e))?;
+    log.sync().map_err(|e| Error::io("sync", &path, e))?;
+    let edit = VersionEdit {
+        db_id: Some(db),
+        next_file_number: Some(segment + 1),
+        last_seq: Some(SequenceNumber::ZERO),
+        log: Some(LogStart { segment, base: 0 }),
+        next_family_id: Some(1),
+        created: vec![FamilyCreated {
+            id: 0,
+            name: DEFAULT_CF.to_owned(),
+            options: CfOptions::default(),
+        }],
+        ..VersionEdit::default()
+    };
+    let mut writer = ManifestWriter::create(fs, dir, manifest, db, options.faults)?;
+    writer.append(&edit.encode())?;
+    fs.sync_dir(dir)
+        .map_err(|e| Error::io("sync directory", dir, e))?;
+    current::write(fs, dir, manifest)?;
+    Ok(manifest)
+}
+
+/// Without CURRENT, only what an unfinished creation leaves may be there.
+fn check_nothing_lost(fs: &dyn Fs, dir: &Path, files: &[(String, Option<FileKind>)]) -> Result<()> {
+    for (name, kind) in files {
+        let path = dir.join(name);
+        match kind {
+            None => {
+                let what = format!("it holds no CURRENT, and {name:?}, which is not of a database");
+                return Err(Error::NotADatabase {
+                    path: dir.to_path_buf(),
+                    what,
+                });
+            }
+            Some(FileKind::Mark) => {
+                let bytes = fs.read(&path).map_err(|e| Error::io("read", &path, e))?;
+                if bytes.iter().any(|&byte| byte != 0) {
+                    let what = "CURRENT is missing, and the mark shows that there was one";
+                    return Err(Error::corruption(dir.join(filename::CURRENT), 0, what));
+                }
+            }
+            Some(FileKind::Table(_)) => {
+                let what = format!("CURRENT is missing, and there is {name}");
+                return Err(Error::corruption(dir.join(filename::CURRENT), 0, what));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Reads manifest and log and plans the recovery; changes nothing.
+pub(crate) fn read(fs: &dyn Fs, dir: &Path, number: u64, options: &Options) -> Result<Found> {
+    let path = filename::manifest(dir, number);
+    let bytes = fs.read(&path).map_err(|error| {
+        if error.kind() == io::ErrorKind::NotFound {
+            Error::corruption(
+                dir.join(filename::CURRENT),
+                0,
+                format!("names {}, which is missing", path.display()),
+            )
+        } else {
+            Error::io("read", &path, error)
+        }
+    })?;
+    let mark_path = dir.join(filename::MARK);
+    let mark = match fs.read(&mark_path) {
+        Ok(bytes) => Some(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(Error::io("read", mark_path, error)),
+    };
+    let manifest =
+        manifest_file::Manifest::read(&path, &bytes, number, mark.as_deref(), options.faults)?;
+    let mut state = ManifestState::default();
+    let mut edits = 0;
+    for (offset, payload) in manifest.payloads() {
+        edits += 1;
+        let edit = VersionEdit::decode(payload)
+            .map_err(|why| Error::corruption(&path, offset, format!("version edit: {why}")))?;
+        state
+            .apply(&edit)
+            .map_err(|why| Error::corruption(&path, offset, format!("version edit: {why}")))?;
+    }
+    let (Some(db), Some(start)) = (state.db_id, state.log) else {
+        return Err(Error::corruption(
+            &path,
+            0,
+            "the first version edit lacks the database's id",
+        ));
+    };
+    if db != manifest.db {
+        return Err(Error::corruption(
+            &path,
+            0,
+            "the header names another database than the edits",
+        ));
+    }
+    let wanted = Wanted {
+        db,
+        oldest: start.segment,
+        base: start.base,
+        mark: manifest.mark,
+        faults: options.faults,
+    };
+    let log = chain::plan(&DirSegments { fs, dir }, &wanted)?;
+    let report = RecoveryReport {
+        log_bytes_dropped: log.dropped_bytes,
+        manifest_bytes_dropped: manifest.dropped_bytes,
+        mark: match manifest.mark {
+            MarkFound::Good(_) => "good",
+            MarkFound::Absent => "absent",
+            MarkFound::Unreadable => "unreadable",
+        },
+        ..RecoveryReport::default()
+    };
+    Ok(Found {
+        manifest_number: number,
+        edits,
+        state,
+        log,
+        files: list(fs, dir)?,
+        report,
+    })
+}
+
+/// Applies the records of the log to the memtables of `families`; answers the last sequence number.
+pub(crate) fn replay(
+    fs: &dyn Fs,
+    dir: &Path,
+    found: &mut Found,
+    families: &[ColumnFamily],
+) -> Result<SequenceNumber> {
+    let source = DirSegments { fs, dir };
+    let mut last = found.state.last_seq;
+    let Found {
+        log, report, state, ..
+    } = found;
+    for segment in &log.segments {
+        let path = filename::log(dir, segment.number);
+        log.replay(&source, segment, |position, record| {
+            report.records += 1;
+            let damaged = |what: &str| Error::corruption(&path, record.offset as u64, what);
+            let end = position + record.header.record_len();
+            let (count, applied) =
+                apply_record(record, position, end, families, state.next_family_id)
+                    .map_err(|what| damaged(&what))?;
+            report.operations += applied;
+            if count > 0 {
+                last = last.max(SequenceNumber(record.header.seq.0 + count - 1));
+            }
+            Ok(())
+        })?;
+    }
+    Ok(last)
+}
+
+/// Applies one record; answers its operations, and how many of them no table had.
+fn apply_record(
+    record: &Record<'_>,
+    position: u64,
+    end: u64,
+    families: &[ColumnFamily],
+    next_family_id: u32,
+) -> Result<(u64, u64), String> {
+    let operations = Operations::new(record.payload).ok_or("a batch shorter than its header")?;
+    let count = u64::from(operations.remaining());
+    let mut applied = 0;
+    for (seq, operation) in (record.header.seq.0..).zip(operations) {
+        let (id, operation) = operation?;
+        let Some(family) = families.iter().find(|family| family.id() == id) else {
+            if id >= next_family_id {
+                return Err(format!("column family {id} was never created"));
+            }
+            continue;
+        };
+        if !family.is_logged() {
+            return Err(format!(
+                "a write to column family {id}, which is not logged"
+            ));
+        }
+        if seq <= family.inner.flushed() {
+            continue;
+        }
+        applied += 1;
+        let state = family.inner.peek();
+        state.active.touch(Some(position));
+        insert_one(&state.active, operation, SequenceNumber(seq));
+    }
+    for family in families {
+        let bytes = family.inner.peek().active.memtable.bytes();
+        if bytes >= family.inner.options().write_buffer_bytes {
+            family.inner.freeze(Frozen {
+                seq: SequenceNumber(record.header.seq.0 + count.saturating_sub(1)),
+                pos: end,
+            });
+        }
+    }
+    Ok((count, applied))
+}
+
+/// The families of `state`, with empty memtables.
+pub(crate) fn make_families(state: &ManifestState, instance: u64) -> Vec<ColumnFamily> {
+    state
+        .families()
+        .map(|(id, family)| {
+            ColumnFamily::new(Family::new(
+                id,
+                family.name.clone(),
+                family.options.clone(),
+                instance,
+                Arc::clone(&family.version),
+                family.flushed_seq,
+            ))
+        })
+        .collect()
+}
+
+/// Everything that changes the directory, and the running database.
+fn start(
+    dir: &Path,
+    options: Options,
+    lock: Box<dyn FileLock>,
+    mut found: Found,
+) -> Result<Arc<DbInner>> {
+    let fs = Arc::clone(&options.fs);
+    let db = found
+        .state
+        .db_id
+        .expect("checked when the manifest was read");
+    let instance = next_instance();
+    let families = make_families(&found.state, instance);
+    let last_seq = replay(&*fs, dir, &mut found, &families)?;
+    let numbers = Arc::new(FileNumbers::new(first_free_number(&found)));
+    let logs = Arc::new(LogFiles::new(
+        dir,
+        Arc::clone(&fs),
+        Arc::clone(&numbers),
+        options.faults,
+        options.recycled_segments,
+        options.log_segment_bytes,
+    ));
+    let previous = seal(dir, &options, &numbers, &logs, &mut found)?;
+    let segment = first_segment(dir, &options, db, &logs, &found, previous)?;
+
+    let oldest = families
+        .iter()
+        .filter_map(|family| family.inner.peek().oldest_pos())
+        .min();
+    let start = oldest.map_or((segment.number, segment.base), |position| {
+        logs.segment_of(position, segment.number)
+    });
+    let number = numbers.next();
+    found.state.next_file_number = found.state.next_file_number.max(numbers.peek());
+    found.state.log = Some(LogStart {
+        segment: start.0,
+        base: start.1,
+    });
+    found.state.last_seq = found.state.last_seq.max(last_seq);
+    let mut writer = ManifestWriter::create(&*fs, dir, number, db, options.faults)?;
+    writer.append(&found.state.to_edit().encode())?;
+    fs.sync_dir(dir)
+        .map_err(|e| Error::io("sync directory", dir, e))?;
+    current::write(&*fs, dir, number)?;
+
+    let mark_path = dir.join(filename::MARK);
+    let mark_file = fs
+        .open_log(&mark_path, MARK_LEN as u64)
+        .map_err(|e| Error::io("open", &mark_path, e))?;
+    fs.sync_dir(dir)
+        .map_err(|e| Error::io("sync directory", dir, e))?;
+    let mark = Arc::new(MarkFile::new(
+        mark_file,
+        &mark_path,
+        Mark {
+            db,
+            ..Mark::default()
+        },
+    ));
+    mark.log_synced(segment.number, segment.base, last_seq)?;
+    mark.manifest_synced(number, writer.synced())?;
+
+    logs.release_before(start.0)?;
+    remove_orphans(&*fs, dir, &found, number, &logs)?;
+    make_reserve(&*fs, dir, options.reserve_bytes);
+
+    let commit = Arc::new(Commit::new(
+        db,
+        segment,
+        HEADER_LEN as u64,
+        last_seq,
+        Arc::clone(&mark),
+        Arc::clone(&options.executor),
+        options.faults,
+    ));
+    let cache = BlockCache::new(options.block_cache_bytes);
+    let tables = Arc::new(Tables {
+        dir: dir.to_path_buf(),
+        fs: Arc::clone(&fs),
+        mode: options.read_mode,
+        cache,
+    });
+    Ok(Arc::new(DbInner {
+        dir: dir.to_path_buf(),
+        id: db,
+        instance,
+        commit,
+        logs,
+        mark,
+        manifest: Manifest::new(found.state, writer),
+        numbers,
+        tables,
+        snapshots: Arc::new(SnapshotList::default()),
+        background: Background::default(),
+        counters: Counters::default(),
+        compactions: Compactions::default(),
+        flushing: Mutex::default(),
+        read_only: ArcSwapOption::empty(),
+        closing: AtomicBool::new(false),
+        recovery: found.report,
+        listeners: RwLock::default(),
+        families: RwLock::new(families),
+        options,
+        _lock: lock,
+    }))
+}
+
+/// A number above all that the manifest, the mark and the directory know.
+fn first_free_number(found: &Found) -> u64 {
+    let numbers = found.files.iter().filter_map(|(_, kind)| match kind {
+        Some(FileKind::Manifest(n) | FileKind::Log(n) | FileKind::Table(n)) => Some(*n),
+        _ => None,
+    });
+    let mark = found
+        .log
+        .mark
+        .good()
+        .map_or(0, |mark| mark.segment.max(mark.manifest));
+    numbers
+        .max()
+        .unwrap_or(0)
+        .max(mark)
+        .max(found.manifest_number)
+        .max(found.state.next_file_number - 1)
+        + 1
+}
+
+/// Copies what nothing proves durable into a segment that appears whole; answers the number of the segment that the
+/// next one follows. The live segments are noted in `logs`.
+fn seal(
+    dir: &Path,
+    options: &Options,
+    numbers: &FileNumbers,
+    logs: &LogFiles,
+    found: &mut Found,
+) -> Result<u64> {
+    let log = &found.log;
+    let sealing = log.needs_seal() && !options.faults.is(Fault::NoSealOfCut);
+    let keep = |number: u64| !sealing || number <= log.previous;
+    for segment in log.segments.iter().filter(|segment| keep(segment.number)) {
+        logs.push_live(LiveSegment {
+            number: segment.number,
+            base: segment.base,
+            file: None,
+        });
+    }
+    if !sealing {
+        return Ok(log
+            .segments
+            .last()
+            .map_or(log.previous, |segment| segment.number));
+    }
+    let fs = &*options.fs;
+    let number = numbers.next();
+    let path = filename::log(dir, number);
+    let temporary = filename::temporary(&path);
+    let mut file = fs
+        .create(&temporary)
+        .map_err(|e| Error::io("create", &temporary, e))?;
+    let sealed = tail::copy_tail(log, &DirSegments { fs, dir }, number, |bytes| {
+        file.append(bytes)
+            .map_err(|e| Error::io("write", &temporary, e))
+    })?;
+    file.sync().map_err(|e| Error::io("sync", &temporary, e))?;
+    drop(file);
+    fs.rename(&temporary, &path)
+        .map_err(|e| Error::io("rename", &temporary, e))?;
+    fs.sync_dir(dir)
+        .map_err(|e| Error::io("sync directory", dir, e))?;
+    logs.push_live(LiveSegment {
+        number,
+        base: sealed.base,
+        file: None,
+    });
+    found.report.log_bytes_copied = sealed.end - HEADER_LEN as u64;
+    Ok(number)
+}
+
+/// The segment that takes the first record of this life; its header is durable.
+fn first_segment(
+    dir: &Path,
+    options: &Options,
+    db: u64,
+    logs: &LogFiles,
+    found: &Found,
+    previous: u64,
+) -> Result<Segment> {
+    logs.prepare(0)?;
+    let (number, file) = logs.take_prepared(0).expect("just prepared");
+    let path = filename::log(dir, number);
+    let base = found.log.end;
+    let header = SegmentHeader {
+        db,
+        number,
+        base,
+        previous,
+        synced: base,
+    };
+    file.write_at(0, &header.encode(SegmentKind::Log))
+        .map_err(|e| Error::io("write", &path, e))?;
+    file.sync().map_err(|e| Error::io("sync", &path, e))?;
+    logs.push_live(LiveSegment {
+        number,
+        base,
+        file: Some(Arc::clone(&file)),
+    });
+    debug_assert!(options.log_segment_bytes.0 >= HEADER_LEN as u64);
+    Ok(Segment { number, base, file })
+}
+
+/// Removes what no part of the database needs. Called when the new manifest is in use.
+fn remove_orphans(
+    fs: &dyn Fs,
+    dir: &Path,
+    found: &Found,
+    manifest: u64,
+    logs: &LogFiles,
+) -> Result<()> {
+    let live: Vec<u64> = logs.live().iter().map(|segment| segment.number).collect();
+    for (name, kind) in &found.files {
+        let orphan = match kind {
+            Some(FileKind::Manifest(number)) => *number != manifest,
+            Some(FileKind::Log(number)) => !live.contains(number),
+            Some(FileKind::Table(number)) => !found.state.has_table(*number),
+            Some(FileKind::Temporary) => true,
+            _ => false,
+        };
+        if orphan {
+            let path: PathBuf = dir.join(name);
+            match fs.remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", path, error));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sets space aside for a full disk; without it only that help is missing.
+pub(crate) fn make_reserve(fs: &dyn Fs, dir: &Path, bytes: u64) {
+    let path = dir.join(filename::RESERVE);
+    if bytes > 0 && fs.file_len(&path).unwrap_or(0) < bytes {
+        let _ = fs.open_log(&path, bytes);
+    }
+}

@@ -58,11 +58,19 @@ impl SnapshotList {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let seq = visible();
         *held.entry(seq).or_default() += 1;
-        Snapshot { inner: Arc::new(Held { seq, list: Arc::clone(self) }) }
+        Snapshot {
+            inner: Arc::new(Held {
+                seq,
+                list: Arc::clone(self),
+            }),
+        }
     }
 
     /// Every number in use, ascending, followed by what `visible` answers: what a compaction must keep readable.
-    pub(crate) fn boundaries(&self, visible: impl FnOnce() -> SequenceNumber) -> Vec<SequenceNumber> {
+    pub(crate) fn boundaries(
+        &self,
+        visible: impl FnOnce() -> SequenceNumber,
+    ) -> Vec<SequenceNumber> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<_> = held.keys().copied().collect();
         let now = visible();
@@ -74,7 +82,11 @@ impl SnapshotList {
 
     /// Number of snapshots and iterators alive.
     pub(crate) fn len(&self) -> usize {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+        self.held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .sum()
     }
 
     fn release(&self, seq: SequenceNumber) {

@@ -79,7 +79,10 @@ impl Tombstones {
             match fragments.last_mut() {
                 Some(last) if last.end == start && last.seqs == seqs => last.end = end,
                 last => {
-                    debug_assert!(last.is_none_or(|last| last.end <= start), "fragments ascend");
+                    debug_assert!(
+                        last.is_none_or(|last| last.end <= start),
+                        "fragments ascend"
+                    );
                     fragments.push(Fragment { start, end, seqs });
                 }
             }

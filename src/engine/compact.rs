@@ -1,0 +1,286 @@
+//! Compaction as the database runs it: picked, run, installed; and the table of a flush.
+//!
+//! Not here: what to compact (`compaction::picker`) and the merge itself (`compaction::job`).
+
+use std::{
+    collections::HashMap,
+    ops::Bound,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+};
+
+use crate::{
+    batch::FamilyId,
+    column_family::{ColumnFamily, Slot},
+    compaction::{
+        Compaction, Cursors, JobContext, Kind, ManualPick, PickContext, Target, flush_to_table,
+        pick, pick_range, run,
+    },
+    db::DbInner,
+    error::{Error, Result},
+    memtable::MemtableIter,
+    options::{CfOptions, LEVELS},
+    tombstones::Tombstones,
+    version::{KeySpan, TableMeta, TableOpener, TableRecord},
+};
+
+/// What runs, and where the last ones took place, by family.
+#[derive(Default)]
+pub(crate) struct Compactions {
+    families: Mutex<HashMap<FamilyId, Places>>,
+}
+
+#[derive(Default)]
+struct Places {
+    cursors: Cursors,
+    running: Vec<Target>,
+}
+
+impl Compactions {
+    fn lock(&self) -> MutexGuard<'_, HashMap<FamilyId, Places>> {
+        self.families.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a look for manual work came to.
+enum Step {
+    Run(Compaction),
+    Wait,
+    Done,
+}
+
+impl DbInner {
+    /// Does one compaction, if there is one to do.
+    pub(crate) fn compact_once(self: &Arc<Self>) -> Result<bool> {
+        for family in self.families() {
+            if let Some(compaction) = self.pick(&family) {
+                self.compact(&family, compaction)?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Picks and claims the family's most urgent compaction.
+    fn pick(&self, family: &ColumnFamily) -> Option<Compaction> {
+        self.with_context(family, |context, options| {
+            // The version is taken under the lock under which inputs are claimed.
+            pick(&family.inner.peek().version, options, context)
+        })
+    }
+
+    fn with_context(
+        &self,
+        family: &ColumnFamily,
+        choose: impl FnOnce(&PickContext<'_>, &CfOptions) -> Option<Compaction>,
+    ) -> Option<Compaction> {
+        let boundaries = self.snapshots.boundaries(|| self.commit.visible());
+        let tombstones = |meta: &TableMeta| {
+            meta.table(&*self.tables)
+                .ok()
+                .map(|table| Arc::clone(table.tombstones()))
+        };
+        let mut families = self.compactions.lock();
+        let places = families.entry(family.id()).or_default();
+        let context = PickContext {
+            boundaries: &boundaries,
+            running: &places.running,
+            cursors: &places.cursors,
+            tombstones: &tombstones,
+        };
+        let mut compaction = choose(&context, &family.inner.options())?;
+        compaction.claim();
+        places.cursors.advance(&compaction);
+        places.running.extend(compaction.target());
+        Some(compaction)
+    }
+
+    /// Runs a claimed compaction and installs what it made.
+    fn compact(self: &Arc<Self>, family: &ColumnFamily, compaction: Compaction) -> Result<()> {
+        let result = self.run_and_install(family, &compaction);
+        let mut families = self.compactions.lock();
+        if let Some(places) = families.get_mut(&family.id()) {
+            let target = compaction.target();
+            if let Some(at) = places
+                .running
+                .iter()
+                .position(|t| Some(t) == target.as_ref())
+            {
+                places.running.remove(at);
+            }
+        }
+        drop(compaction);
+        drop(families);
+        self.background.notify();
+        result
+    }
+
+    fn run_and_install(
+        self: &Arc<Self>,
+        family: &ColumnFamily,
+        compaction: &Compaction,
+    ) -> Result<()> {
+        let output = self.in_job(family, |context| run(compaction, context))?;
+        let mut manifest = self.manifest.lock();
+        if manifest.state.family(family.id()).is_none() {
+            // Dropped meanwhile, and its tables with it.
+            drop(manifest);
+            let numbers: Vec<u64> = output.tables.iter().map(|table| table.number).collect();
+            return crate::manifest::remove_tables(&*self.options.fs, &self.dir, &numbers);
+        }
+        let edit = compaction.edit(family.id(), output.tables);
+        self.apply_locked(&mut manifest, edit)?;
+        let state = manifest.state.family(family.id()).expect("just looked up");
+        family.inner.install(Arc::clone(&state.version), &[]);
+        drop(manifest);
+        let count = |counter: &std::sync::atomic::AtomicU64, by: u64| {
+            counter.fetch_add(by, Ordering::Relaxed);
+        };
+        let counters = &self.counters;
+        match compaction.kind {
+            Kind::Merge => {
+                count(&counters.compactions, 1);
+                count(&counters.compacted_bytes_read, output.stats.bytes_read);
+                count(
+                    &counters.compacted_bytes_written,
+                    output.stats.bytes_written,
+                );
+                count(&counters.compactions_into[compaction.output_level], 1);
+            }
+            Kind::Move => {
+                count(&counters.trivial_moves, 1);
+                count(&counters.compactions_into[compaction.output_level], 1);
+            }
+            Kind::Drop => count(&counters.dropped_whole, compaction.inputs.len() as u64),
+        }
+        self.schedule_file_work();
+        Ok(())
+    }
+
+    /// Runs `work` with what a table-writing job needs.
+    pub(crate) fn in_job<T>(
+        &self,
+        family: &ColumnFamily,
+        work: impl FnOnce(&JobContext<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let boundaries = self.snapshots.boundaries(|| self.commit.visible());
+        let opener: Arc<dyn TableOpener> = Arc::clone(&self.tables) as _;
+        work(&JobContext {
+            fs: &*self.options.fs,
+            dir: &self.dir,
+            options: &family.inner.options(),
+            executor: &*self.options.executor,
+            opener: &opener,
+            new_file_number: &|| self.numbers.next(),
+            boundaries: &boundaries,
+            faults: self.options.faults,
+            stop: &self.closing,
+            pause: &|| {},
+        })
+    }
+
+    /// Makes one L0 table of frozen memtables (newest first); `None` when nothing in them is needed.
+    pub(crate) fn write_flush_table(
+        &self,
+        family: &ColumnFamily,
+        slots: &[Arc<Slot>],
+    ) -> Result<Option<TableRecord>> {
+        let sources: Vec<MemtableIter> = slots.iter().map(|slot| slot.memtable.iter()).collect();
+        let sets: Vec<Arc<Tombstones>> = slots
+            .iter()
+            .map(|slot| slot.memtable.tombstones())
+            .collect();
+        let tombstones = Tombstones::merge(sets.iter().map(AsRef::as_ref));
+        self.in_job(family, |context| {
+            flush_to_table(sources, &tombstones, context)
+        })
+    }
+
+    /// Flushes and then compacts `start..end` of a family down to the last level.
+    pub(crate) fn compact_range(
+        self: &Arc<Self>,
+        family: &ColumnFamily,
+        start: Option<&[u8]>,
+        end: Option<&[u8]>,
+    ) -> Result<()> {
+        self.flush_families(std::slice::from_ref(family))?;
+        let span = KeySpan {
+            start: start.unwrap_or_default(),
+            end: end.map_or(Bound::Unbounded, Bound::Excluded),
+        };
+        if end.is_some_and(|end| end <= span.start) {
+            return Ok(());
+        }
+        for level in 0..LEVELS {
+            loop {
+                if let Some(cause) = self.read_only_cause() {
+                    return Err(Error::ReadOnly { cause });
+                }
+                if self.is_closing() {
+                    return Err(Error::Closed);
+                }
+                self.check_family(family)?;
+                match self.pick_manual(family, span, level) {
+                    Step::Run(compaction) => {
+                        self.compact(family, compaction)
+                            .map_err(|error| self.note_failure(error))?;
+                    }
+                    Step::Wait => self.wait_for_one_compaction(),
+                    Step::Done => break,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn pick_manual(&self, family: &ColumnFamily, span: KeySpan<'_>, level: usize) -> Step {
+        let mut busy = false;
+        let picked = self.with_context(family, |context, options| {
+            let version = &family.inner.peek().version;
+            match pick_range(version, options, context, span, level) {
+                ManualPick::Work(compaction) => Some(compaction),
+                ManualPick::Busy => {
+                    busy = true;
+                    None
+                }
+                ManualPick::Done => None,
+            }
+        });
+        match picked {
+            Some(compaction) => Step::Run(compaction),
+            None if busy => Step::Wait,
+            None => Step::Done,
+        }
+    }
+
+    fn wait_for_one_compaction(&self) {
+        let ended = || self.compactions_ended();
+        let before = ended();
+        let running = self
+            .compactions
+            .lock()
+            .values()
+            .any(|places| !places.running.is_empty());
+        if running {
+            self.wait_for_background(|| ended() != before);
+        }
+    }
+
+    fn compactions_ended(&self) -> u64 {
+        let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        get(&self.counters.compactions)
+            + get(&self.counters.trivial_moves)
+            + get(&self.counters.dropped_whole)
+    }
+
+    /// Asks `ask` while it is known where compactions of `family` put their outputs.
+    pub(crate) fn running_targets<T>(
+        &self,
+        family: &ColumnFamily,
+        ask: impl FnOnce(&[Target]) -> T,
+    ) -> T {
+        let families = self.compactions.lock();
+        ask(families
+            .get(&family.id())
+            .map_or(&[], |places| &places.running))
+    }
+}

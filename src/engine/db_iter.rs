@@ -1,0 +1,229 @@
+//! Iterators as the user sees them: a cursor, and a Rust iterator that can be taken from both ends.
+
+use crate::{error::Result, iter::user::UserIter, slice::PinnedSlice, tables::Source};
+
+/// A cursor over the entries of one family at one moment, in key order.
+///
+/// It is not positioned at first. After an error it is not valid until it is positioned again.
+pub struct DbIter {
+    inner: UserIter<Source>,
+}
+
+impl DbIter {
+    pub(crate) fn new(inner: UserIter<Source>) -> Self {
+        Self { inner }
+    }
+
+    /// True while it stands on an entry.
+    #[must_use]
+    pub fn valid(&self) -> bool {
+        self.inner.valid()
+    }
+
+    /// Key of the entry it stands on; to be asked only while `valid`.
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        self.inner.key()
+    }
+
+    /// Value of the entry it stands on; to be asked only while `valid`.
+    #[must_use]
+    pub fn value(&self) -> &[u8] {
+        self.inner.value()
+    }
+
+    /// To the first entry within the bounds.
+    ///
+    /// # Errors
+    ///
+    /// `Corruption` or `Io` from a table on the way, here and in all moves.
+    pub fn seek_to_first(&mut self) -> Result<()> {
+        self.inner.seek_to_first()
+    }
+
+    /// To the last entry within the bounds.
+    ///
+    /// # Errors
+    ///
+    /// As for [`DbIter::seek_to_first`].
+    pub fn seek_to_last(&mut self) -> Result<()> {
+        self.inner.seek_to_last()
+    }
+
+    /// To the first entry at or after `key`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`DbIter::seek_to_first`].
+    pub fn seek(&mut self, key: &[u8]) -> Result<()> {
+        self.inner.seek(key)
+    }
+
+    /// To the last entry at or before `key`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`DbIter::seek_to_first`].
+    pub fn seek_for_prev(&mut self, key: &[u8]) -> Result<()> {
+        self.inner.seek_for_prev(key)
+    }
+
+    /// To the next entry; nothing happens where it is not valid.
+    ///
+    /// # Errors
+    ///
+    /// As for [`DbIter::seek_to_first`].
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "a cursor moves; it does not hand out items"
+    )]
+    pub fn next(&mut self) -> Result<()> {
+        if self.valid() {
+            self.inner.next()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// To the previous entry; nothing happens where it is not valid.
+    ///
+    /// # Errors
+    ///
+    /// As for [`DbIter::seek_to_first`].
+    pub fn prev(&mut self) -> Result<()> {
+        if self.valid() {
+            self.inner.prev()
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl std::fmt::Debug for DbIter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let key = self.valid().then(|| self.key().escape_ascii().to_string());
+        f.debug_struct("DbIter").field("at", &key).finish()
+    }
+}
+
+/// The entries of a range at one moment, as a Rust iterator that can be taken from both ends.
+///
+/// Taking from one end for long is as cheap as a cursor; each change of the end costs a seek.
+pub struct DbRange {
+    iter: UserIter<Source>,
+    /// Last key given out at each end.
+    front: Option<Vec<u8>>,
+    back: Option<Vec<u8>>,
+    /// Which end the cursor stands at.
+    at: End,
+    done: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Nowhere,
+    Front,
+    Back,
+}
+
+/// Key and value of an entry.
+pub type KeyValue = (Vec<u8>, PinnedSlice);
+
+impl DbRange {
+    pub(crate) fn new(iter: UserIter<Source>) -> Self {
+        Self {
+            iter,
+            front: None,
+            back: None,
+            at: End::Nowhere,
+            done: false,
+        }
+    }
+
+    fn forward(&mut self) -> Result<()> {
+        match (self.at, &self.front) {
+            (End::Front, _) => self.iter.next()?,
+            (_, None) => self.iter.seek_to_first()?,
+            (_, Some(key)) => {
+                self.iter.seek(key)?;
+                if self.iter.valid() && self.iter.key() == key.as_slice() {
+                    self.iter.next()?;
+                }
+            }
+        }
+        self.at = End::Front;
+        Ok(())
+    }
+
+    fn backward(&mut self) -> Result<()> {
+        match (self.at, &self.back) {
+            (End::Back, _) => self.iter.prev()?,
+            (_, None) => self.iter.seek_to_last()?,
+            (_, Some(key)) => {
+                self.iter.seek_for_prev(key)?;
+                if self.iter.valid() && self.iter.key() == key.as_slice() {
+                    self.iter.prev()?;
+                }
+            }
+        }
+        self.at = End::Back;
+        Ok(())
+    }
+
+    /// What the move came to: an entry, the end (the other end's last one), or an error.
+    fn take(&mut self, moved: Result<()>) -> Option<Result<KeyValue>> {
+        if let Err(error) = moved {
+            self.done = true;
+            return Some(Err(error));
+        }
+        let met = self
+            .iter
+            .valid()
+            .then(|| self.iter.key())
+            .is_none_or(|key| match self.at {
+                End::Front => self.back.as_deref().is_some_and(|back| key >= back),
+                _ => self.front.as_deref().is_some_and(|front| key <= front),
+            });
+        if met {
+            self.done = true;
+            return None;
+        }
+        let key = self.iter.key().to_vec();
+        let value = PinnedSlice::copied(self.iter.value());
+        let last = if self.at == End::Front {
+            &mut self.front
+        } else {
+            &mut self.back
+        };
+        last.get_or_insert_default().clone_from(&key);
+        Some(Ok((key, value)))
+    }
+}
+
+impl Iterator for DbRange {
+    type Item = Result<KeyValue>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let moved = self.forward();
+        self.take(moved)
+    }
+}
+
+impl DoubleEndedIterator for DbRange {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let moved = self.backward();
+        self.take(moved)
+    }
+}
+
+impl std::fmt::Debug for DbRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DbRange").field("done", &self.done).finish()
+    }
+}

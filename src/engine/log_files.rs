@@ -1,0 +1,236 @@
+//! The files of the log: which segments live, the next one prepared off the write path, old ones reused.
+//!
+//! Not here: what is in a segment (`wal`), when it is full (`db`), when it is synced (`commit`).
+
+use std::{
+    collections::VecDeque,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{
+    error::{Error, Result},
+    faults::{Fault, Faults},
+    filename,
+    fs::{Fs, LogFile},
+    numbers::FileNumbers,
+};
+
+/// A segment that recovery may need.
+#[derive(Clone, Debug)]
+pub(crate) struct LiveSegment {
+    pub(crate) number: u64,
+    /// Log position of its first record.
+    pub(crate) base: u64,
+    /// Absent for segments of an earlier life, which are not written any more.
+    pub(crate) file: Option<Arc<dyn LogFile>>,
+}
+
+/// The segments of one database, and spare files for the next ones.
+#[derive(Debug)]
+pub(crate) struct LogFiles {
+    dir: PathBuf,
+    fs: Arc<dyn Fs>,
+    numbers: Arc<FileNumbers>,
+    faults: Faults,
+    recycle_max: usize,
+    capacity_max: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Oldest first; the last one is written.
+    live: VecDeque<LiveSegment>,
+    prepared: Option<(u64, Arc<dyn LogFile>)>,
+    recyclable: Vec<(u64, Arc<dyn LogFile>)>,
+    /// Capacity of the next new segment.
+    capacity: u64,
+    /// Copies under way (checkpoints): nothing is removed or reused meanwhile.
+    pins: usize,
+}
+
+impl LogFiles {
+    pub(crate) fn new(
+        dir: &Path,
+        fs: Arc<dyn Fs>,
+        numbers: Arc<FileNumbers>,
+        faults: Faults,
+        recycle_max: usize,
+        capacity: (u64, u64),
+    ) -> Self {
+        Self {
+            dir: dir.to_path_buf(),
+            fs,
+            numbers,
+            faults,
+            recycle_max,
+            capacity_max: capacity.1.max(capacity.0),
+            state: Mutex::new(State {
+                live: VecDeque::new(),
+                prepared: None,
+                recyclable: Vec::new(),
+                capacity: capacity.0,
+                pins: 0,
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file prepared for the next segment, when there is one of at least `need` bytes.
+    pub(crate) fn take_prepared(&self, need: u64) -> Option<(u64, Arc<dyn LogFile>)> {
+        let mut state = self.lock();
+        match &state.prepared {
+            Some((_, file)) if file.capacity() >= need => state.prepared.take(),
+            _ => None,
+        }
+    }
+
+    /// Prepares a file of at least `need` bytes for the next segment, with its name durable, unless
+    /// one is ready.
+    pub(crate) fn prepare(&self, need: u64) -> Result<()> {
+        if self
+            .lock()
+            .prepared
+            .as_ref()
+            .is_some_and(|(_, file)| file.capacity() >= need)
+        {
+            return Ok(());
+        }
+        let made = self.make(need)?;
+        let mut state = self.lock();
+        // Segments must be used in the order of their numbers, so the newest file is the one prepared.
+        if let Some(older) = state.prepared.replace(made) {
+            state.recyclable.push(older);
+        }
+        Ok(())
+    }
+
+    /// Takes no prepared file and reuses none: after a failure nothing is known of them.
+    pub(crate) fn forget_prepared(&self) {
+        let mut state = self.lock();
+        state.prepared = None;
+        state.recyclable.clear();
+    }
+
+    /// Reuses an old file, or makes one, of at least `need` bytes.
+    fn make(&self, need: u64) -> Result<(u64, Arc<dyn LogFile>)> {
+        let number = self.numbers.next();
+        let path = filename::log(&self.dir, number);
+        let (reused, capacity) = {
+            let mut state = self.lock();
+            let fits = state
+                .recyclable
+                .iter()
+                .position(|(_, file)| file.capacity() >= need);
+            let reused = if state.pins == 0 {
+                fits.map(|at| state.recyclable.remove(at))
+            } else {
+                None
+            };
+            let capacity = state.capacity.max(need);
+            if reused.is_none() {
+                state.capacity = (state.capacity * 2).min(self.capacity_max);
+            }
+            (reused, capacity)
+        };
+        let file = if let Some((old, file)) = reused {
+            let old = filename::log(&self.dir, old);
+            self.fs
+                .rename(&old, &path)
+                .map_err(|e| Error::io("rename", old, e))?;
+            file
+        } else {
+            self.fs
+                .open_log(&path, capacity)
+                .map_err(|e| Error::io("create", &path, e))?
+        };
+        if !self.faults.is(Fault::NoDirSyncForLog) {
+            self.fs
+                .sync_dir(&self.dir)
+                .map_err(|e| Error::io("sync", &self.dir, e))?;
+        }
+        Ok((number, file))
+    }
+
+    /// Takes note of a segment in use.
+    pub(crate) fn push_live(&self, segment: LiveSegment) {
+        let mut state = self.lock();
+        if let Some(last) = state.live.back() {
+            assert!(
+                last.number < segment.number && last.base <= segment.base,
+                "segments ascend"
+            );
+        }
+        state.live.push_back(segment);
+    }
+
+    /// The live segments, oldest first.
+    pub(crate) fn live(&self) -> Vec<LiveSegment> {
+        self.lock().live.iter().cloned().collect()
+    }
+
+    /// The segment that recovery has to start from to read log position `position`: number and base.
+    /// Never one after `newest`, whose header may not be durable.
+    pub(crate) fn segment_of(&self, position: u64, newest: u64) -> (u64, u64) {
+        let state = self.lock();
+        let fits = |segment: &&LiveSegment| segment.base <= position && segment.number <= newest;
+        let holder = state.live.iter().rev().find(fits);
+        let holder = holder
+            .or(state.live.front())
+            .expect("there is always a current segment");
+        (holder.number, holder.base)
+    }
+
+    /// Drops the segments before `number`: kept for reuse, or removed. The manifest must not need them.
+    pub(crate) fn release_before(&self, number: u64) -> Result<()> {
+        let mut remove = Vec::new();
+        {
+            let mut state = self.lock();
+            if state.pins > 0 {
+                return Ok(());
+            }
+            while state
+                .live
+                .front()
+                .is_some_and(|segment| segment.number < number)
+            {
+                let old = state.live.pop_front().expect("there is a first");
+                match old.file {
+                    Some(file)
+                        if state.recyclable.len() < self.recycle_max
+                            && file.capacity() <= self.capacity_max =>
+                    {
+                        state.recyclable.push((old.number, file));
+                    }
+                    _ => remove.push(old.number),
+                }
+            }
+        }
+        for number in remove {
+            let path = filename::log(&self.dir, number);
+            self.fs
+                .remove_file(&path)
+                .map_err(|e| Error::io("remove", path, e))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps every segment as it is until the pin is dropped.
+    pub(crate) fn pin(self: &Arc<Self>) -> SegmentPin {
+        self.lock().pins += 1;
+        SegmentPin(Arc::clone(self))
+    }
+}
+
+/// Keeps log segments from being removed or reused.
+pub(crate) struct SegmentPin(Arc<LogFiles>);
+
+impl Drop for SegmentPin {
+    fn drop(&mut self) {
+        self.0.lock().pins -= 1;
+    }
+}

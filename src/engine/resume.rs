@@ -1,0 +1,159 @@
+//! Taking writes again after a failure.
+//!
+//! Nothing of the old log or manifest is trusted: every memtable becomes a table, a new segment and a new
+//! manifest are begun, and `CURRENT` is switched, in this order. Until that switch is durable the next
+//! open finds the old state.
+
+use std::sync::{Arc, PoisonError};
+
+use crate::{
+    column_family::Slot,
+    commit::Segment,
+    db::DbInner,
+    error::{Error, Result},
+    filename,
+    flush::FlushWork,
+    key::SequenceNumber,
+    log_files::LiveSegment,
+    version::{LogStart, TableAdded, VersionEdit},
+    wal::{
+        current,
+        manifest_file::ManifestWriter,
+        segment::{HEADER_LEN, SegmentHeader, SegmentKind},
+    },
+};
+
+impl DbInner {
+    pub(crate) fn resume(self: &Arc<Self>) -> Result<()> {
+        if self.is_closing() {
+            return Err(Error::Closed);
+        }
+        let Some(cause) = self.read_only_cause() else {
+            return Ok(());
+        };
+        if cause.is_corruption() {
+            // What is damaged stays damaged: only a repair or a restore helps.
+            return Err(Error::ReadOnly { cause });
+        }
+        // From here on nothing gets a place in the log.
+        self.commit.fail(Error::clone(&cause));
+        self.wait_for_jobs();
+        let _flushing = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (seq, position, previous) = self.commit.wait_for_inserts();
+        {
+            let queue = self.commit.lock();
+            for family in self.families() {
+                self.freeze_only(&queue, &family);
+            }
+        }
+        let work: Vec<FlushWork> = self
+            .families()
+            .into_iter()
+            .map(|family| FlushWork {
+                slots: family.inner.peek().frozen.clone(),
+                family,
+                upto: seq,
+            })
+            .collect();
+        let tables = self.write_tables(&work)?;
+        let segment = self.begin_segment(position, previous)?;
+        self.switch_manifest(&work, tables, &segment, seq)?;
+        self.commit.restart(segment, seq);
+        self.read_only.store(None);
+        crate::recovery::make_reserve(&*self.options.fs, &self.dir, self.options.reserve_bytes);
+        self.background.notify();
+        self.schedule_compaction();
+        self.schedule_file_work();
+        Ok(())
+    }
+
+    /// A new segment that begins at `position`, with a durable header.
+    fn begin_segment(&self, position: u64, previous: u64) -> Result<Segment> {
+        self.logs.forget_prepared();
+        self.logs.prepare(0)?;
+        let (number, file) = self.logs.take_prepared(0).expect("just prepared");
+        let path = filename::log(&self.dir, number);
+        let header = SegmentHeader {
+            db: self.id,
+            number,
+            base: position,
+            previous,
+            synced: position,
+        };
+        file.write_at(0, &header.encode(SegmentKind::Log))
+            .map_err(|e| Error::io("write", &path, e))?;
+        file.sync().map_err(|e| Error::io("sync", &path, e))?;
+        Ok(Segment {
+            number,
+            base: position,
+            file,
+        })
+    }
+
+    /// Begins a manifest that holds the state with the new tables, and installs it.
+    fn switch_manifest(
+        self: &Arc<Self>,
+        work: &[FlushWork],
+        tables: Vec<TableAdded>,
+        segment: &Segment,
+        seq: SequenceNumber,
+    ) -> Result<()> {
+        let fs = &*self.options.fs;
+        let mut manifest = self.manifest.lock();
+        let number = self.numbers.next();
+        let edit = VersionEdit {
+            next_file_number: Some(self.numbers.peek()),
+            last_seq: Some(seq.max(manifest.state.last_seq)),
+            log: Some(LogStart {
+                segment: segment.number,
+                base: segment.base,
+            }),
+            flushed: work.iter().map(|w| (w.family.id(), w.upto)).collect(),
+            added: tables,
+            ..VersionEdit::default()
+        };
+        let mut state = manifest.state.clone();
+        state.apply(&edit).map_err(|why| {
+            Error::io(
+                "edit",
+                filename::manifest(&self.dir, number),
+                std::io::Error::other(why),
+            )
+        })?;
+        let mut writer =
+            ManifestWriter::create(fs, &self.dir, number, self.id, self.options.faults)?;
+        writer.append(&state.to_edit().encode())?;
+        fs.sync_dir(&self.dir)
+            .map_err(|e| Error::io("sync directory", &self.dir, e))?;
+        current::write(fs, &self.dir, number)?;
+        manifest.state = state;
+        manifest.writer = writer;
+        let live = LiveSegment {
+            number: segment.number,
+            base: segment.base,
+            file: Some(Arc::clone(&segment.file)),
+        };
+        self.logs.push_live(live);
+        self.mark.log_synced(segment.number, segment.base, seq)?;
+        self.mark
+            .manifest_synced(number, manifest.writer.synced())?;
+        for FlushWork {
+            family,
+            slots,
+            upto,
+        } in work
+        {
+            if let Some(family_state) = manifest.state.family(family.id()) {
+                family
+                    .inner
+                    .flushed_seq
+                    .fetch_max(upto.0, std::sync::atomic::Ordering::AcqRel);
+                let slots: &[Arc<Slot>] = slots;
+                family
+                    .inner
+                    .install(Arc::clone(&family_state.version), slots);
+            }
+        }
+        self.logs.release_before(segment.number)
+    }
+}

@@ -1,0 +1,137 @@
+//! Opens table files for versions: knows the directory, the disk, the read mode and the cache.
+
+use std::{path::PathBuf, sync::Arc};
+
+use crate::{
+    cache::BlockCache,
+    error::{Error, Result},
+    filename,
+    fs::{Fs, ReadMode},
+    iter::{
+        InternalIterator,
+        concat::{LevelIter, RunSource},
+    },
+    key::InternalKey,
+    memtable::MemtableIter,
+    table::{Table, TableIdentity, TableIter},
+    version::{TableMeta, TableOpener},
+};
+
+/// What it takes to open a table.
+pub(crate) struct Tables {
+    pub(crate) dir: PathBuf,
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) mode: ReadMode,
+    pub(crate) cache: Arc<BlockCache>,
+}
+
+impl TableOpener for Tables {
+    fn open(&self, meta: &TableMeta) -> Result<Arc<Table>> {
+        let path = filename::table(&self.dir, meta.number);
+        let file = self.fs.open(&path, self.mode).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::NotFound {
+                Error::corruption(&path, 0, "a table that the manifest names is missing")
+            } else {
+                Error::io("open", &path, error)
+            }
+        })?;
+        let identity = TableIdentity {
+            table_id: meta.info.table_id,
+            size: meta.info.size,
+        };
+        let cache = Arc::clone(&self.cache);
+        Table::open(file, &path, meta.number, &identity, meta.global_seq, cache).map(Arc::new)
+    }
+}
+
+/// The tables of one level as a sorted run.
+pub(crate) struct Run {
+    metas: Vec<Arc<TableMeta>>,
+    tables: Arc<Tables>,
+}
+
+impl RunSource for Run {
+    type Iter = TableIter;
+
+    fn len(&self) -> usize {
+        self.metas.len()
+    }
+
+    fn smallest(&self, at: usize) -> &[u8] {
+        &self.metas[at].info.smallest
+    }
+
+    fn largest(&self, at: usize) -> &[u8] {
+        &self.metas[at].info.largest
+    }
+
+    fn open(&self, at: usize) -> Result<TableIter> {
+        Ok(self.metas[at].table(&*self.tables)?.iter())
+    }
+}
+
+/// One source of a read.
+pub(crate) enum Source {
+    Memtable(MemtableIter),
+    Table(TableIter),
+    Run(LevelIter<Run>),
+}
+
+impl Tables {
+    /// A cursor over tables of one level, which are opened as it comes to them.
+    pub(crate) fn run(self: &Arc<Self>, metas: Vec<Arc<TableMeta>>) -> Source {
+        Source::Run(LevelIter::new(Run {
+            metas,
+            tables: Arc::clone(self),
+        }))
+    }
+}
+
+/// Hands a call on to the cursor within.
+macro_rules! delegate {
+    ($self:expr, $cursor:ident => $call:expr) => {
+        match $self {
+            Source::Memtable($cursor) => $call,
+            Source::Table($cursor) => $call,
+            Source::Run($cursor) => $call,
+        }
+    };
+}
+
+impl InternalIterator for Source {
+    fn valid(&self) -> bool {
+        delegate!(self, cursor => cursor.valid())
+    }
+
+    fn key(&self) -> InternalKey<'_> {
+        delegate!(self, cursor => cursor.key())
+    }
+
+    fn value(&self) -> &[u8] {
+        delegate!(self, cursor => cursor.value())
+    }
+
+    fn seek_to_first(&mut self) -> Result<()> {
+        delegate!(self, cursor => cursor.seek_to_first())
+    }
+
+    fn seek_to_last(&mut self) -> Result<()> {
+        delegate!(self, cursor => cursor.seek_to_last())
+    }
+
+    fn seek(&mut self, target: InternalKey<'_>) -> Result<()> {
+        delegate!(self, cursor => cursor.seek(target))
+    }
+
+    fn seek_for_prev(&mut self, target: InternalKey<'_>) -> Result<()> {
+        delegate!(self, cursor => cursor.seek_for_prev(target))
+    }
+
+    fn next(&mut self) -> Result<()> {
+        delegate!(self, cursor => cursor.next())
+    }
+
+    fn prev(&mut self) -> Result<()> {
+        delegate!(self, cursor => cursor.prev())
+    }
+}

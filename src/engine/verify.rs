@@ -1,0 +1,207 @@
+//! `verify`: reads and checks every byte of a database, open or closed.
+//!
+//! It never stops at the first damage: the report names all that was found, by file and offset.
+
+use std::{path::Path, sync::Arc};
+
+use crate::{
+    cache::BlockCache,
+    checkpoint::Point,
+    db::{DbInner, next_instance},
+    error::{Error, Result},
+    filename,
+    fs::Fs,
+    key::SequenceNumber,
+    options::Options,
+    recovery,
+    tables::Tables,
+    version::{ManifestState, TableOpener},
+    wal::{
+        current,
+        manifest_file::Manifest,
+        reader::Records,
+        record::{FileSeed, RecordKind},
+        segment::{HEADER_LEN, SegmentHeader, SegmentKind},
+    },
+};
+
+/// What `verify` read, and the damage it found.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Table files read.
+    pub tables: u64,
+    /// Bytes of table files read.
+    pub table_bytes: u64,
+    /// Entries of tables.
+    pub entries: u64,
+    /// Log segments read.
+    pub log_segments: u64,
+    /// Records of the log.
+    pub log_records: u64,
+    /// Bytes of the log behind its end that look like records of an unfinished write: no damage.
+    pub log_bytes_dropped: u64,
+    /// Edits of the manifest.
+    pub edits: u64,
+    /// Everything that is not as it was written.
+    pub damage: Vec<Error>,
+}
+
+/// Checks the closed database in `path` and changes nothing in it but its `LOCK`.
+///
+/// # Errors
+///
+/// `Locked` when it is open, `NotADatabase`, `Io`. Damage is in the report, not an error.
+pub fn verify_dir(path: impl AsRef<Path>, options: &Options) -> Result<VerifyReport> {
+    let (fs, dir) = (&*options.fs, path.as_ref());
+    fs.list_dir(dir)
+        .map_err(|e| Error::io("open directory", dir, e))?;
+    let _lock = recovery::lock_directory(fs, dir)?;
+    let mut report = VerifyReport::default();
+    let number = match current::read(fs, dir) {
+        Ok(Some(number)) => number,
+        Ok(None) => {
+            let what = "it holds no CURRENT".into();
+            return Err(Error::NotADatabase {
+                path: dir.to_path_buf(),
+                what,
+            });
+        }
+        Err(error) => return damaged(report, error),
+    };
+    let mut found = match recovery::read(fs, dir, number, options) {
+        Ok(found) => found,
+        Err(error) => return damaged(report, error),
+    };
+    report.log_bytes_dropped = found.report.log_bytes_dropped;
+    report.log_segments = found.log.segments.len() as u64;
+    let families = recovery::make_families(&found.state, next_instance());
+    if let Err(error) = recovery::replay(fs, dir, &mut found, &families) {
+        note(&mut report, error)?;
+    }
+    report.log_records = found.report.records;
+    let tables = Tables {
+        dir: dir.to_path_buf(),
+        fs: Arc::clone(&options.fs),
+        mode: options.read_mode,
+        cache: BlockCache::new(0),
+    };
+    verify_tables(&found.state, &tables, &mut report)?;
+    report.edits = found.edits;
+    Ok(report)
+}
+
+/// Keeps damage in the report; passes on everything else.
+fn note(report: &mut VerifyReport, error: Error) -> Result<()> {
+    match error {
+        Error::Corruption { .. } => {
+            report.damage.push(error);
+            Ok(())
+        }
+        Error::Io { ref source, .. } if source.kind() == std::io::ErrorKind::UnexpectedEof => {
+            report.damage.push(error);
+            Ok(())
+        }
+        _ => Err(error),
+    }
+}
+
+fn damaged(mut report: VerifyReport, error: Error) -> Result<VerifyReport> {
+    note(&mut report, error)?;
+    Ok(report)
+}
+
+/// Reads every table of `state` from the device.
+fn verify_tables(state: &ManifestState, tables: &Tables, report: &mut VerifyReport) -> Result<()> {
+    for (_, family) in state.families() {
+        for (_, meta) in family.version.tables() {
+            let checked = tables
+                .open(meta)
+                .and_then(|table| table.verify(meta.info.crc));
+            report.tables += 1;
+            report.table_bytes += meta.info.size;
+            report.entries += meta.info.entries;
+            if let Err(error) = checked {
+                note(report, error)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+impl DbInner {
+    /// Checks every byte as of one point of the write order; writes go on meanwhile.
+    pub(crate) fn verify(self: &Arc<Self>) -> Result<VerifyReport> {
+        let fs = &*self.options.fs;
+        let mut report = VerifyReport::default();
+        let _pin = self.logs.pin();
+        let point = self
+            .take_point()
+            .map_err(|error| self.note_failure(error))?;
+        for at in 0..point.segments.len() {
+            if let Err(error) = self.verify_segment(fs, &point, at, &mut report) {
+                note(&mut report, error)?;
+            }
+        }
+        let opened = Tables {
+            dir: self.dir.clone(),
+            fs: Arc::clone(&self.options.fs),
+            mode: self.options.read_mode,
+            cache: BlockCache::new(0),
+        };
+        verify_tables(&point.state, &opened, &mut report)?;
+        if let Err(error) = self.verify_manifest(fs, &mut report) {
+            note(&mut report, error)?;
+        }
+        Ok(report)
+    }
+
+    fn verify_segment(
+        &self,
+        fs: &dyn Fs,
+        point: &Point,
+        at: usize,
+        report: &mut VerifyReport,
+    ) -> Result<()> {
+        let segment = &point.segments[at];
+        let path = filename::log(&self.dir, segment.number);
+        let bytes = fs.read(&path).map_err(|e| Error::io("read", &path, e))?;
+        let header =
+            SegmentHeader::decode(&bytes, SegmentKind::Log).map_err(|bad| bad.error(&path))?;
+        if header.number != segment.number || header.base != segment.base || header.db != self.id {
+            return Err(Error::corruption(
+                path,
+                0,
+                "the header is of another segment",
+            ));
+        }
+        let seed = FileSeed::new(self.id, segment.number, self.options.faults);
+        let (kind, end) = (RecordKind::Batch, Some(point.len(at)));
+        let mut records = Records::new(&bytes, HEADER_LEN, seed, kind, end, SequenceNumber::ZERO);
+        report.log_records += records.by_ref().count() as u64;
+        report.log_segments += 1;
+        let stop = records.stop();
+        match stop.bad {
+            Some(bad) => Err(Error::corruption(path, stop.offset as u64, bad.text())),
+            None => Ok(()),
+        }
+    }
+
+    fn verify_manifest(&self, fs: &dyn Fs, report: &mut VerifyReport) -> Result<()> {
+        let manifest = self.manifest.lock();
+        let number = manifest.writer.number();
+        if current::read(fs, &self.dir)? != Some(number) {
+            let what = format!("CURRENT does not name manifest {number}");
+            return Err(Error::corruption(self.dir.join(filename::CURRENT), 0, what));
+        }
+        let path = filename::manifest(&self.dir, number);
+        let bytes = fs.read(&path).map_err(|e| Error::io("read", &path, e))?;
+        let read = Manifest::read(&path, &bytes, number, None, self.options.faults)?;
+        if (bytes.len() as u64) < manifest.writer.synced() || read.dropped_bytes > 0 {
+            let what = "the manifest has lost durable edits";
+            return Err(Error::corruption(path, bytes.len() as u64, what));
+        }
+        report.edits = read.payloads().count() as u64;
+        Ok(())
+    }
+}

@@ -1,0 +1,290 @@
+//! From a batch to its place in the order of writes: checks, room, memtables, and waiting.
+//!
+//! Not here: the queue itself (`commit`), what a batch is (`batch`).
+
+use std::sync::Arc;
+
+use crate::{
+    batch::{Operation, Operations, WriteBatch},
+    column_family::{ColumnFamily, Frozen, Slot},
+    commit::{Entry, Queue, Submission},
+    db::DbInner,
+    error::{Error, Result},
+    key::{InternalKey, SequenceNumber, ValueKind},
+    log_files::LiveSegment,
+    options::WriteOptions,
+    wal::{record, segment::HEADER_LEN},
+};
+
+/// Why a batch must wait before it gets its place.
+enum Stall {
+    /// For a flush or a compaction, with the reason for people.
+    Work(String),
+    /// For a log segment of at least this many bytes.
+    Segment(u64),
+}
+
+impl DbInner {
+    /// Gives `batch` its place and inserts it; durability and publication are still to come.
+    /// With `wait` it blocks while writes are stalled; without, a stall is `Busy`.
+    pub(crate) fn submit_batch(
+        self: &Arc<Self>,
+        mut batch: WriteBatch,
+        options: WriteOptions,
+        wait: bool,
+    ) -> Result<Arc<Entry>> {
+        batch.validate()?;
+        let logged = self.check_families(batch.families())?;
+        if options.sync && !logged {
+            return Err(Error::invalid(
+                "sync: true on an unlogged column family, which is durable from its flush on",
+            ));
+        }
+        let count = u32::try_from(batch.len()).expect("a batch counts its operations in 32 bits");
+        batch.finish();
+        let payload = batch.encoded();
+        let crc = if logged { crc32fast::hash(payload) } else { 0 };
+        if wait {
+            self.slow_down(batch.families());
+        }
+        let (entry, slots) = loop {
+            self.check_writable(batch.deletes_only())?;
+            let mut queue = self.commit.lock();
+            if let Some(cause) = queue.failed() {
+                return Err(Error::ReadOnly {
+                    cause: Arc::clone(cause),
+                });
+            }
+            let need = if logged {
+                (record::HEADER_LEN + payload.len()) as u64
+            } else {
+                0
+            };
+            match self.make_room(&mut queue, batch.families(), logged, need) {
+                Ok(()) => {
+                    let position = queue.end_pos();
+                    let slots = self.touch_memtables(batch.families(), logged, position);
+                    let submission = Submission {
+                        count,
+                        sync: options.sync,
+                        payload: logged.then_some((payload, crc)),
+                    };
+                    break (self.commit.enqueue(&mut queue, &submission), slots);
+                }
+                Err(stall) => {
+                    drop(queue);
+                    self.end_stall(stall, batch.families(), wait)?;
+                }
+            }
+        };
+        insert(payload, entry.first_seq(), &slots);
+        entry.mark_inserted();
+        Ok(entry)
+    }
+
+    /// Checks that the families are of this database, alive, and of one class; true for logged.
+    pub(crate) fn check_families(&self, families: &[ColumnFamily]) -> Result<bool> {
+        let mut class = None;
+        for family in families {
+            self.check_family(family)?;
+            let logged = family.is_logged();
+            if *class.get_or_insert(logged) != logged {
+                return Err(Error::invalid(
+                    "a batch over both logged and unlogged column families cannot be atomic",
+                ));
+            }
+        }
+        Ok(class.unwrap_or(true))
+    }
+
+    /// Makes sure that every family can take the batch and that the log has room for it.
+    fn make_room(
+        self: &Arc<Self>,
+        queue: &mut Queue,
+        families: &[ColumnFamily],
+        logged: bool,
+        need: u64,
+    ) -> Result<(), Stall> {
+        if let Some(reason) = self.stall_reason(families) {
+            return Err(Stall::Work(reason));
+        }
+        let full = |family: &&ColumnFamily| {
+            family.inner.peek().active.memtable.bytes() >= family.inner.options().write_buffer_bytes
+        };
+        if logged {
+            for family in families.iter().filter(full) {
+                self.freeze(queue, family);
+            }
+        } else if families.iter().any(|family| full(&family)) {
+            self.freeze_unlogged(queue);
+        }
+        if need > queue.room() {
+            let segment = need + HEADER_LEN as u64;
+            let Some((number, file)) = self.logs.take_prepared(segment) else {
+                return Err(Stall::Segment(segment));
+            };
+            self.commit.switch_segment(queue, number, Arc::clone(&file));
+            self.logs.push_live(LiveSegment {
+                number,
+                base: queue.end_pos(),
+                file: Some(file),
+            });
+            self.schedule_file_work();
+            self.bound_log(queue);
+        }
+        Ok(())
+    }
+
+    /// Has the memtable flushed that holds the oldest segment, when the log has grown too large.
+    fn bound_log(self: &Arc<Self>, queue: &Queue) {
+        let families = self.families();
+        let oldest = families
+            .iter()
+            .filter_map(|family| Some((family.inner.peek().oldest_pos()?, family)))
+            .min_by_key(|(position, _)| *position);
+        let Some((position, family)) = oldest else {
+            return;
+        };
+        if queue.end_pos() - position > self.options.max_log_bytes {
+            if family.inner.peek().frozen.is_empty() {
+                self.freeze(queue, family);
+            } else {
+                self.schedule_flush();
+            }
+        }
+    }
+
+    /// The active memtables of a batch's families, which from now on need the log from `position`.
+    fn touch_memtables(
+        &self,
+        families: &[ColumnFamily],
+        logged: bool,
+        position: u64,
+    ) -> Vec<(u32, Arc<Slot>)> {
+        let slot = |family: &ColumnFamily| {
+            let slot = Arc::clone(&family.inner.peek().active);
+            slot.touch(logged.then_some(position));
+            (family.id(), slot)
+        };
+        families.iter().map(slot).collect()
+    }
+
+    /// Freezes a family's memtable at this point of the write order, if it has anything, and has it
+    /// flushed.
+    pub(crate) fn freeze(self: &Arc<Self>, queue: &Queue, family: &ColumnFamily) {
+        if self.freeze_only(queue, family) {
+            self.schedule_flush();
+        }
+    }
+
+    /// Freezes a family's memtable at this point of the write order; false when it has nothing.
+    pub(crate) fn freeze_only(&self, queue: &Queue, family: &ColumnFamily) -> bool {
+        if !family.inner.peek().active.is_touched() {
+            return false;
+        }
+        let seq = SequenceNumber(queue.next_seq().0 - 1);
+        family.inner.freeze(Frozen {
+            seq,
+            pos: queue.end_pos(),
+        });
+        true
+    }
+
+    /// Freezes all unlogged families at one point of the write order.
+    pub(crate) fn freeze_unlogged(self: &Arc<Self>, queue: &Queue) {
+        for family in self.families().iter().filter(|family| !family.is_logged()) {
+            self.freeze(queue, family);
+        }
+    }
+
+    fn end_stall(
+        self: &Arc<Self>,
+        stall: Stall,
+        families: &[ColumnFamily],
+        wait: bool,
+    ) -> Result<()> {
+        match stall {
+            Stall::Segment(bytes) => self
+                .logs
+                .prepare(bytes)
+                .map_err(|error| self.note_failure(error)),
+            Stall::Work(reason) if !wait => Err(Error::Busy(reason)),
+            Stall::Work(_) => {
+                self.wait_for_background(|| self.stall_reason(families).is_none());
+                Ok(())
+            }
+        }
+    }
+
+    /// Why writes to `families` must wait for background work, if they must.
+    pub(crate) fn stall_reason(&self, families: &[ColumnFamily]) -> Option<String> {
+        for family in families {
+            let options = family.inner.options();
+            let state = family.inner.peek();
+            if state.frozen.len() >= options.max_immutable_memtables.max(1)
+                && state.active.memtable.bytes() >= options.write_buffer_bytes
+            {
+                return Some(format!(
+                    "{} memtables of column family {:?} wait for flush",
+                    state.frozen.len(),
+                    family.name()
+                ));
+            }
+            let l0 = state.version.level(0).len();
+            if l0 >= options.l0_stop_trigger {
+                return Some(format!(
+                    "{l0} L0 tables of column family {:?} wait for compaction",
+                    family.name()
+                ));
+            }
+        }
+        None
+    }
+
+    /// Lets a little time pass while compaction falls behind, so that writers need not stop.
+    fn slow_down(&self, families: &[ColumnFamily]) {
+        let behind = families.iter().any(|family| {
+            family.inner.peek().version.level(0).len() >= family.inner.options().l0_slowdown_trigger
+        });
+        if behind {
+            self.counters
+                .slowdowns
+                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.options.executor.sleep(SLOWDOWN);
+        }
+    }
+}
+
+/// Pause of one write while there are many L0 tables.
+const SLOWDOWN: std::time::Duration = std::time::Duration::from_millis(1);
+
+/// Inserts the operations of a batch whose first sequence number is `first`.
+pub(crate) fn insert(payload: &[u8], first: SequenceNumber, slots: &[(u32, Arc<Slot>)]) {
+    let operations = Operations::new(payload).expect("a batch made here has its header");
+    for (seq, operation) in (first.0..).zip(operations) {
+        let (family, operation) = operation.expect("a batch made here decodes");
+        let slot = slots
+            .iter()
+            .find(|(id, _)| *id == family)
+            .map(|(_, slot)| slot);
+        let slot = slot.expect("every family of the batch has its memtable here");
+        insert_one(slot, operation, SequenceNumber(seq));
+    }
+}
+
+/// Inserts one operation.
+pub(crate) fn insert_one(slot: &Slot, operation: Operation<'_>, seq: SequenceNumber) {
+    match operation {
+        Operation::Put { key, value } => {
+            slot.memtable
+                .insert(InternalKey::new(key, seq, ValueKind::Put), value);
+        }
+        Operation::Delete { key } => {
+            slot.memtable
+                .insert(InternalKey::new(key, seq, ValueKind::Delete), &[]);
+        }
+        Operation::DeleteRange { start, end } => {
+            slot.memtable.insert_range_tombstone(start, end, seq);
+        }
+    }
+}
