@@ -16,10 +16,13 @@ mod iter;
 mod reader;
 #[cfg(test)]
 mod test_files;
+pub mod testing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_damage;
+#[cfg(test)]
+mod tests_format;
 mod verify;
 
 pub(crate) use builder::TableBuilder;
