@@ -1,0 +1,14 @@
+//! What the tests of all crates share: random numbers that follow from a seed, the line that replays a failed
+//! case, and the model that a database is compared with.
+//!
+//! A dev-dependency only. It knows nothing of the crates under test, so that a mistake there cannot hide here.
+
+mod model;
+mod model_cursor;
+mod rng;
+mod seeds;
+
+pub use model::{Change, FamilyId, History, Map, Model, ModelFamily, Value};
+pub use model_cursor::{Bounds, ModelCursor};
+pub use rng::Rng;
+pub use seeds::{Replay, Seeds, long_factor};
