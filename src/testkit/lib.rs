@@ -3,6 +3,11 @@
 //!
 //! A dev-dependency only. It knows nothing of the crates under test, so that a mistake there cannot hide here.
 
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "a panic is how a test kit says that a test is wrong"
+)]
+
 mod model;
 mod model_cursor;
 mod rng;
