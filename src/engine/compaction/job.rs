@@ -405,3 +405,7 @@ impl RunSource for Run {
         Ok(self.tables[index].table(&*self.opener)?.iter_once())
     }
 }
+
+#[cfg(test)]
+#[path = "job_tests.rs"]
+mod tests;

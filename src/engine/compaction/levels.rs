@@ -76,9 +76,9 @@ pub(super) fn score(
         .saturating_add(1)
 }
 
-/// `part` in thousandths of `whole`.
+/// `part` in thousandths of `whole`, rounded up: more than the whole is more than a thousand.
 fn share(part: u64, whole: u64) -> u64 {
-    u64::try_from(u128::from(part) * 1000 / u128::from(whole.max(1))).unwrap_or(u64::MAX)
+    u64::try_from((u128::from(part) * 1000).div_ceil(u128::from(whole.max(1)))).unwrap_or(u64::MAX)
 }
 
 /// Bytes that compaction has to rewrite before every level is within its target: what backpressure goes by.

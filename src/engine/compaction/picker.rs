@@ -473,3 +473,7 @@ fn bytes_of(tables: &[Arc<TableMeta>]) -> u64 {
 #[cfg(test)]
 #[path = "picker_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "picker_random_tests.rs"]
+mod random_tests;

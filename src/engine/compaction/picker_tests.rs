@@ -322,8 +322,10 @@ fn l0_has_one_compaction_at_a_time_and_keeps_the_base_level_from_starting_more()
 
 #[test]
 fn tables_under_a_newer_range_delete_are_dropped_from_every_level() {
-    let mut world = World::default();
-    world.tombstones = vec![(20, "c", "k", 205), (20, "k", "p", 203)];
+    let mut world = World {
+        tombstones: vec![(20, "c", "k", 205), (20, "k", "p", 203)],
+        ..World::default()
+    };
     let text = "L0: 21[d..e] 20[c..p)t2 19[d..f] 18[b..d]\n L5: 5[c..d] 6[m..q]\n L6: 7[d..e] 8[g..m] 9[n..p]";
     // 21 is newer, 18, 6 and 9 reach out of the range.
     assert_eq!(world.pick(text), "RangeDelete Drop L0[19] L5[5] L6[7 8]");

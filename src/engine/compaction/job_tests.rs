@@ -1,0 +1,741 @@
+//! Jobs against a model: a family that is written, flushed, ingested into and compacted at random,
+//! with several compactions under way at a time, must read at every snapshot as a map would.
+
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use super::*;
+use crate::{
+    cache::BlockCache,
+    compaction::{
+        Cursors, ManualPick, PickContext, Reason, Target, ingest_level, pick, pick_range,
+    },
+    executor::{SimExecutor, SplitMix64},
+    fs::{ReadMode, SimFs, sim::OpKind, sim::fail_nth},
+    key::{ValueKind, trailer_kind, trailer_seq},
+    memtable::Memtable,
+    options::Compression,
+    table::key_hash,
+    version::{
+        FamilyCreated, KeySpan, LogStart, ManifestState, ObsoleteTables, TableAdded, TableFiles,
+        VersionEdit,
+    },
+};
+
+type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Keys `k000` to `k119`.
+const KEYS: u64 = 120;
+
+/// Small enough that a few hundred writes reach several levels.
+fn options(rng: &mut SplitMix64) -> CfOptions {
+    let mut compression = [Compression::None; LEVELS];
+    if rng.below(2) == 0 {
+        compression[4..].fill(Compression::Lz4);
+    }
+    CfOptions {
+        block_bytes: 128,
+        table_bytes: 700 + rng.below(1500),
+        base_level_bytes: 2000 + rng.below(4000),
+        level_multiplier: 2 + rng.below(3),
+        l0_compaction_trigger: 2 + usize::try_from(rng.below(4)).expect("small"),
+        compression,
+        ..CfOptions::default()
+    }
+}
+
+/// What happened, over all runs: a test that reaches too little of it fails.
+#[derive(Debug, Default)]
+struct Counts {
+    merges: usize,
+    moves: usize,
+    drops: usize,
+    cut: usize,
+    deep: usize,
+    together: usize,
+    ingested_below: usize,
+    split_tombstones: usize,
+}
+
+struct World {
+    fs: Arc<SimFs>,
+    executor: SimExecutor,
+    opener: Arc<dyn TableOpener>,
+    options: CfOptions,
+    state: ManifestState,
+    obsolete: Arc<ObsoleteTables>,
+    next_file: Cell<u64>,
+    rng: SplitMix64,
+    /// What is readable at each sequence number.
+    history: Vec<Model>,
+    visible: u64,
+    snapshots: BTreeSet<u64>,
+    cursors: Cursors,
+    /// Done, but not installed.
+    running: Vec<(Compaction, JobOutput)>,
+    stop: AtomicBool,
+    counts: Counts,
+}
+
+fn dir() -> &'static Path {
+    Path::new("/db")
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let fs = SimFs::new();
+        fs.create_dir_all(dir()).expect("no faults");
+        let mut rng = SplitMix64(seed);
+        let options = options(&mut rng);
+        let mut state = ManifestState::default();
+        let first = VersionEdit {
+            db_id: Some(1),
+            next_file_number: Some(2),
+            last_seq: Some(SequenceNumber::ZERO),
+            log: Some(LogStart {
+                segment: 1,
+                base: 0,
+            }),
+            next_family_id: Some(1),
+            created: vec![FamilyCreated {
+                id: 0,
+                name: "default".into(),
+                options: options.clone(),
+            }],
+            ..VersionEdit::default()
+        };
+        state.apply(&first).expect("a good first edit");
+        let mode = if rng.below(2) == 0 {
+            ReadMode::Mapped
+        } else {
+            ReadMode::Pread
+        };
+        let files = TableFiles::new(
+            Arc::clone(&fs) as _,
+            dir().into(),
+            mode,
+            BlockCache::new(1 << 20),
+        );
+        Self {
+            fs,
+            executor: SimExecutor::new(seed),
+            opener: Arc::new(files),
+            options,
+            state,
+            obsolete: Arc::default(),
+            next_file: Cell::new(2),
+            rng,
+            history: vec![Model::new()],
+            visible: 0,
+            snapshots: BTreeSet::new(),
+            cursors: Cursors::default(),
+            running: Vec::new(),
+            stop: AtomicBool::new(false),
+            counts: Counts::default(),
+        }
+    }
+
+    fn version(&self) -> Arc<Version> {
+        Arc::clone(&self.state.family(0).expect("never dropped").version)
+    }
+
+    fn last_seq(&self) -> u64 {
+        self.history.len() as u64 - 1
+    }
+
+    fn boundaries(&self) -> Vec<SequenceNumber> {
+        let mut all = self.snapshots.clone();
+        all.insert(self.visible);
+        all.into_iter().map(SequenceNumber).collect()
+    }
+
+    fn with_job<R>(&self, job: impl FnOnce(&JobContext<'_>) -> R) -> R {
+        job(&JobContext {
+            fs: &*self.fs,
+            dir: dir(),
+            options: &self.options,
+            executor: &self.executor,
+            opener: &self.opener,
+            new_file_number: &|| self.next_file.replace(self.next_file.get() + 1),
+            boundaries: &self.boundaries(),
+            faults: Faults::default(),
+            stop: &self.stop,
+            pause: &|| {},
+        })
+    }
+
+    fn with_pick<R>(&self, ask: impl FnOnce(&Arc<Version>, &PickContext<'_>) -> R) -> R {
+        let running: Vec<Target> = self
+            .running
+            .iter()
+            .filter_map(|(compaction, _)| compaction.target())
+            .collect();
+        let context = PickContext {
+            boundaries: &self.boundaries(),
+            running: &running,
+            cursors: &self.cursors,
+            tombstones: &|table| {
+                Some(Arc::clone(
+                    table.table(&*self.opener).expect("no faults").tombstones(),
+                ))
+            },
+        };
+        ask(&self.version(), &context)
+    }
+
+    fn apply(&mut self, mut edit: VersionEdit) {
+        edit.next_file_number = Some(self.next_file.get());
+        edit.last_seq = Some(SequenceNumber(self.last_seq()));
+        for table in self.state.apply(&edit).expect("own edits fit") {
+            table.mark_obsolete(&self.obsolete);
+        }
+        self.version().check().expect("every version is good");
+        for number in self.obsolete.take() {
+            assert!(!self.state.has_table(number), "{number} is in use");
+            self.fs
+                .remove_file(&filename::table(dir(), number))
+                .expect("removed once");
+        }
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.rng.below(bound as u64)).expect("below a usize")
+    }
+
+    fn random_key(&mut self) -> Vec<u8> {
+        format!("k{:03}", self.rng.below(KEYS)).into_bytes()
+    }
+
+    /// A put, a delete or a range delete; the readable state after it is noted.
+    fn write(&mut self, memtable: &Memtable) {
+        let mut model = self.history.last().expect("never empty").clone();
+        let seq = SequenceNumber(self.history.len() as u64);
+        let key = self.random_key();
+        match self.rng.below(20) {
+            0..3 => {
+                memtable.insert(InternalKey::new(&key, seq, ValueKind::Delete), b"");
+                model.remove(&key);
+            }
+            3 => {
+                let end = self.random_key();
+                let (start, end) = (key.clone().min(end.clone()), key.max(end));
+                if start < end {
+                    memtable.insert_range_tombstone(&start, &end, seq);
+                    model.retain(|key, _| *key < start || *key >= end);
+                }
+            }
+            _ => {
+                let value = format!("{}:{}", seq.0, "v".repeat(self.below(40)));
+                memtable.insert(
+                    InternalKey::new(&key, seq, ValueKind::Put),
+                    value.as_bytes(),
+                );
+                model.insert(key, value.into_bytes());
+            }
+        }
+        self.history.push(model);
+    }
+
+    /// Some writes, flushed into L0 at a moment when only a part of them is visible.
+    fn flush(&mut self) {
+        let memtable = Arc::new(Memtable::new());
+        for _ in 0..1 + self.rng.below(40) {
+            self.write(&memtable);
+        }
+        let hidden = self.last_seq() - self.visible;
+        self.visible += self.rng.below(hidden + 1);
+        let made = self
+            .with_job(|job| flush_to_table(vec![memtable.iter()], &memtable.tombstones(), job))
+            .expect("no faults");
+        let added = made.map(|table| TableAdded {
+            family: 0,
+            level: 0,
+            table,
+        });
+        let flushed = vec![(0, SequenceNumber(self.last_seq()))];
+        let added = added.into_iter().collect();
+        self.apply(VersionEdit {
+            added,
+            flushed,
+            ..VersionEdit::default()
+        });
+        self.check();
+        self.visible = self.last_seq();
+    }
+
+    /// A table from outside, all of it one write, as deep as it may go.
+    fn ingest(&mut self) {
+        let seq = SequenceNumber(self.history.len() as u64);
+        let mut model = self.history.last().expect("never empty").clone();
+        let number = self.next_file.replace(self.next_file.get() + 1);
+        let path = filename::table(dir(), number);
+        let file = self.fs.create(&path).expect("no faults");
+        let mut builder = TableBuilder::new(file, path, number, &self.options, 0);
+        let first = self.rng.below(KEYS);
+        let keys: Vec<Vec<u8>> = (first..(first + 1 + self.rng.below(5)).min(KEYS))
+            .map(|number| format!("k{number:03}").into_bytes())
+            .collect();
+        if self.rng.below(3) == 0 {
+            let end = [keys.last().expect("one at least"), &b"5"[..]].concat();
+            builder.add_tombstone(&RangeTombstone {
+                start: keys[0].clone(),
+                end: end.clone(),
+                seq: SequenceNumber::ZERO,
+            });
+            model.retain(|key, _| *key < keys[0] || *key >= end);
+        }
+        for key in keys {
+            let value = format!("ingested at {}", seq.0).into_bytes();
+            let internal = InternalKey::new(&key, SequenceNumber::ZERO, ValueKind::Put);
+            builder.add(internal, &value).expect("no faults");
+            model.insert(key, value);
+        }
+        let info = builder.finish().expect("no faults");
+        let table = TableRecord {
+            number,
+            info,
+            global_seq: Some(seq),
+        };
+        let meta = TableMeta::new(table.clone());
+        let level = self.with_pick(|version, c| ingest_level(version, c.running, meta.span()));
+        self.counts.ingested_below += usize::from(level > 0);
+        self.history.push(model);
+        let added = vec![TableAdded {
+            family: 0,
+            level,
+            table,
+        }];
+        self.apply(VersionEdit {
+            added,
+            ..VersionEdit::default()
+        });
+        self.visible = self.last_seq();
+        self.check();
+    }
+
+    /// Runs a compaction, to be installed later.
+    fn start(&mut self, mut compaction: Compaction) {
+        compaction.claim();
+        self.cursors.advance(&compaction);
+        let output = self
+            .with_job(|job| run(&compaction, job))
+            .expect("no faults");
+        match compaction.kind {
+            Kind::Merge => self.counts.merges += 1,
+            Kind::Move => self.counts.moves += 1,
+            Kind::Drop => self.counts.drops += 1,
+        }
+        let made = &output.tables;
+        self.counts.cut += usize::from(made.len() > 1);
+        self.counts.deep += usize::from((1..LEVELS - 1).contains(&compaction.level));
+        let cut_tombstone = |table: &TableRecord| {
+            table.info.largest_exclusive
+                && made
+                    .iter()
+                    .any(|next| next.info.smallest == table.info.largest)
+        };
+        self.counts.split_tombstones += made.iter().filter(|table| cut_tombstone(table)).count();
+        self.running.push((compaction, output));
+        self.counts.together = self.counts.together.max(self.running.len());
+    }
+
+    fn install_one(&mut self) {
+        if self.running.is_empty() {
+            return;
+        }
+        let at = self.below(self.running.len());
+        let (compaction, output) = self.running.swap_remove(at);
+        self.apply(compaction.edit(0, output.tables));
+        drop(compaction);
+        self.check();
+    }
+
+    fn start_picked(&mut self) -> bool {
+        let picked = self.with_pick(|version, context| pick(version, &self.options, context));
+        let found = picked.is_some();
+        if let Some(compaction) = picked {
+            self.start(compaction);
+        }
+        found
+    }
+
+    fn start_manual(&mut self) {
+        let (a, b) = (self.random_key(), self.random_key());
+        let level = self.below(LEVELS);
+        let span = KeySpan {
+            start: (&a).min(&b),
+            end: std::ops::Bound::Included((&a).max(&b)),
+        };
+        let step = self
+            .with_pick(|version, context| pick_range(version, &self.options, context, span, level));
+        if let ManualPick::Work(compaction) = step {
+            self.start(compaction);
+        }
+    }
+
+    fn compact_everything(&mut self) {
+        for level in 0..LEVELS {
+            loop {
+                let step = self.with_pick(|version, context| {
+                    pick_range(version, &self.options, context, KeySpan::ALL, level)
+                });
+                match step {
+                    ManualPick::Work(compaction) => self.start(compaction),
+                    ManualPick::Busy => panic!("nothing runs"),
+                    ManualPick::Done => break,
+                }
+                self.install_one();
+            }
+        }
+    }
+
+    /// What a reader at `at` sees, found as a reader does: newest first, until one says something.
+    fn get(&self, version: &Version, key: &[u8], at: u64) -> Option<Vec<u8>> {
+        let at = SequenceNumber(at);
+        let l0 = version
+            .level(0)
+            .iter()
+            .filter(|table| table.span().contains(key));
+        let below = (1..LEVELS).filter_map(|level| version.find(level, key));
+        for meta in l0.chain(below) {
+            let table = meta.table(&*self.opener).expect("no faults");
+            let covered = table.tombstones().covering_seq(key, at);
+            let found = table
+                .get(InternalKey::seek_to(key, at), key_hash(key))
+                .expect("no faults");
+            if let Some((trailer, value)) = found
+                && trailer_seq(trailer) >= covered
+            {
+                let is_put = trailer_kind(trailer) == Some(ValueKind::Put);
+                return is_put.then(|| value.to_vec());
+            }
+            if covered > SequenceNumber::ZERO {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Every key reads at every boundary as the model says.
+    fn check(&self) {
+        let version = self.version();
+        for at in self.boundaries() {
+            let model = &self.history[usize::try_from(at.0).expect("small")];
+            for number in 0..KEYS {
+                let key = format!("k{number:03}").into_bytes();
+                let got = self.get(&version, &key, at.0);
+                assert_eq!(
+                    got.as_ref(),
+                    model.get(&key),
+                    "{} at {at:?} in\n{version:?}",
+                    key.escape_ascii()
+                );
+            }
+        }
+    }
+
+    /// Every table is sound, and holds its entries and range tombstones within its bounds.
+    fn check_tables(&self) {
+        let version = self.version();
+        for (_, meta) in version.tables() {
+            let table = meta.table(&*self.opener).expect("no faults");
+            table.verify(meta.info.crc).expect("sound");
+            let mut iter = table.iter();
+            iter.seek_to_first().expect("no faults");
+            while iter.valid() {
+                assert!(meta.span().contains(iter.key().user_key), "{meta:?}");
+                assert!(
+                    (meta.min_seq()..=meta.max_seq()).contains(&iter.key().seq()),
+                    "{meta:?}"
+                );
+                iter.next().expect("no faults");
+            }
+            for tombstone in table.tombstones().all() {
+                assert!(
+                    meta.info.smallest <= tombstone.start && tombstone.end <= meta.info.largest
+                );
+            }
+        }
+    }
+
+    /// Entries of all tables together.
+    fn entries(&self) -> u64 {
+        self.version()
+            .tables()
+            .map(|(_, table)| table.info.entries)
+            .sum()
+    }
+
+    fn step(&mut self) {
+        match self.rng.below(12) {
+            0..3 => self.flush(),
+            3 => self.ingest(),
+            4 => {
+                self.snapshots.insert(self.visible);
+            }
+            5 | 6 => {
+                let all: Vec<_> = self.snapshots.iter().copied().collect();
+                if !all.is_empty() {
+                    let at = self.below(all.len());
+                    self.snapshots.remove(&all[at]);
+                }
+            }
+            7..9 => {
+                self.start_picked();
+            }
+            9 => self.start_manual(),
+            _ => self.install_one(),
+        }
+    }
+}
+
+/// Rewrites all of the last level at once.
+fn rewrite_last(version: Arc<Version>) -> Compaction {
+    let level = LEVELS - 1;
+    Compaction {
+        kind: Kind::Merge,
+        reason: Reason::Manual,
+        level,
+        output_level: level,
+        inputs: version
+            .level(level)
+            .iter()
+            .map(|table| (level, Arc::clone(table)))
+            .collect(),
+        version,
+        claimed: false,
+    }
+}
+
+#[test]
+fn reads_stay_the_same_at_every_snapshot_and_garbage_goes() {
+    let mut total = Counts::default();
+    for seed in 0..60 {
+        println!("seed {seed}");
+        let mut world = World::new(seed);
+        for _ in 0..150 {
+            world.step();
+        }
+        while !world.running.is_empty() {
+            world.install_one();
+        }
+        while world.start_picked() {
+            world.install_one();
+        }
+        let targets = super::super::LevelTargets::of(&world.version(), &world.options);
+        assert!(world.version().level(0).len() < world.options.l0_compaction_trigger);
+        for level in 1..LEVELS - 1 {
+            assert!(world.version().level_bytes(level) <= targets.bytes[level]);
+        }
+        world.check_tables();
+
+        world.snapshots.clear();
+        world.compact_everything();
+        let live = world.history.last().expect("never empty").len() as u64;
+        for (level, table) in world.version().tables() {
+            assert_eq!(level, LEVELS - 1, "{table:?}");
+            assert_eq!(
+                (table.info.deletes, table.info.tombstones),
+                (0, 0),
+                "{table:?}"
+            );
+        }
+        if live > 0 {
+            world.start(rewrite_last(world.version()));
+            world.install_one();
+        }
+        assert_eq!(world.entries(), live, "exactly what can be read is left");
+        world.check_tables();
+        assert!(!world.start_picked(), "nothing is left to do");
+
+        let Counts {
+            merges,
+            moves,
+            drops,
+            cut,
+            deep,
+            together,
+            ingested_below,
+            split_tombstones,
+        } = world.counts;
+        total.merges += merges;
+        total.moves += moves;
+        total.drops += drops;
+        total.cut += cut;
+        total.deep += deep;
+        total.together = total.together.max(together);
+        total.ingested_below += ingested_below;
+        total.split_tombstones += split_tombstones;
+    }
+    println!("{total:?}");
+    assert!(
+        total.merges >= 500 && total.moves >= 5 && total.drops >= 100,
+        "{total:?}"
+    );
+    assert!(
+        total.cut >= 200 && total.split_tombstones >= 100,
+        "{total:?}"
+    );
+    assert!(
+        total.deep >= 50 && total.together >= 3 && total.ingested_below >= 50,
+        "{total:?}"
+    );
+}
+
+#[test]
+fn a_job_that_fails_or_is_stopped_leaves_no_file() {
+    let mut world = World::new(7);
+    while world.version().level(0).len() < 6 {
+        world.flush();
+    }
+    let before = world.fs.files();
+    let compaction = world
+        .with_pick(|version, context| pick(version, &world.options, context))
+        .expect("L0 is full");
+    let mut failed = 0;
+    for kind in [OpKind::Create, OpKind::Write, OpKind::Sync, OpKind::SyncDir] {
+        for n in 0..20 {
+            world.fs.set_fault_rule(Some(fail_nth(kind, n)));
+            let result = world.with_job(|job| run(&compaction, job));
+            world.fs.set_fault_rule(None);
+            let Err(error) = result else { break };
+            assert!(matches!(error, Error::Io { .. }), "{error}");
+            assert_eq!(world.fs.files(), before, "{kind:?} {n}");
+            failed += 1;
+        }
+        for path in world
+            .fs
+            .files()
+            .into_iter()
+            .filter(|path| !before.contains(path))
+        {
+            world.fs.remove_file(&path).expect("what the good run made");
+        }
+    }
+    assert!(failed >= 4, "each kind failed at least once");
+    world.stop.store(true, Ordering::Release);
+    let stopped = world.with_job(|job| run(&compaction, job));
+    assert!(matches!(stopped, Err(Error::Closed)));
+    assert_eq!(world.fs.files(), before);
+}
+
+#[test]
+fn outputs_and_their_names_are_durable_when_a_job_returns_and_not_under_the_fault() {
+    for (fault, durable) in [(Fault::None, true), (Fault::NoDirSyncForTable, false)] {
+        let world = World::new(1);
+        world.fs.sync_dir(Path::new("/")).expect("no faults");
+        let memtable = Arc::new(Memtable::new());
+        let key = InternalKey::new(b"k", SequenceNumber(1), ValueKind::Put);
+        memtable.insert(key, b"v");
+        let made = world.with_job(|job| {
+            let boundaries = [SequenceNumber(1)];
+            let job = JobContext {
+                faults: Faults(fault),
+                boundaries: &boundaries,
+                ..*job
+            };
+            flush_to_table(vec![memtable.iter()], &memtable.tombstones(), &job)
+        });
+        let table = made.expect("no faults").expect("an entry");
+        let survivor = world.fs.crash(crate::fs::sim::Survival::LoseUnsynced);
+        let path = filename::table(dir(), table.number);
+        assert_eq!(survivor.file_len(&path).is_ok(), durable, "{fault:?}");
+        if durable {
+            assert_eq!(survivor.file_len(&path).expect("there"), table.info.size);
+        }
+    }
+}
+
+#[test]
+fn a_flush_of_nothing_makes_no_table() {
+    let world = World::new(1);
+    let memtable = Arc::new(Memtable::new());
+    let made = world
+        .with_job(|job| flush_to_table(vec![memtable.iter()], &Tombstones::default(), job))
+        .expect("no faults");
+    assert!(made.is_none());
+    assert!(world.fs.files().is_empty());
+}
+
+/// Merges a table of `k000` to `k099`, about 10 KB, into L4 over the grandparents `l5`; the first key
+/// of each output.
+fn cuts(table_bytes: u64, l5: &[&str]) -> Vec<String> {
+    let mut world = World::new(1);
+    world.options = CfOptions {
+        table_bytes,
+        compression: [Compression::None; LEVELS],
+        ..CfOptions::default()
+    };
+    let memtable = Arc::new(Memtable::new());
+    for number in 0..100 {
+        let key = format!("k{number:03}");
+        let key = InternalKey::new(key.as_bytes(), SequenceNumber(1 + number), ValueKind::Put);
+        memtable.insert(key, &[b'v'; 80]);
+        world.history.push(Model::new());
+    }
+    let flushed = world
+        .with_job(|job| flush_to_table(vec![memtable.iter()], &Tombstones::default(), job))
+        .expect("no faults")
+        .expect("entries");
+    let input = Arc::new(TableMeta::new(flushed));
+    let mut tables = vec![(0, Arc::clone(&input))];
+    tables.extend(
+        l5.iter()
+            .map(|text| (5, crate::version::tests::table(5, text))),
+    );
+    let compaction = Compaction {
+        kind: Kind::Merge,
+        reason: Reason::L0Full,
+        level: 0,
+        output_level: 4,
+        inputs: vec![(0, input)],
+        version: Arc::new(Version::default().with_changes(&tables, &[]).expect("good")),
+        claimed: false,
+    };
+    let output = world
+        .with_job(|job| run(&compaction, job))
+        .expect("no faults");
+    assert_eq!(
+        (output.stats.entries_read, output.stats.entries_written),
+        (100, 100)
+    );
+    assert_eq!(
+        output
+            .tables
+            .iter()
+            .map(|table| table.info.entries)
+            .sum::<u64>(),
+        100
+    );
+    let first = |table: &TableRecord| String::from_utf8(table.info.smallest.clone()).expect("text");
+    output.tables.iter().map(first).collect()
+}
+
+#[test]
+fn outputs_end_where_tables_below_end_once_they_are_half_full_or_overlap_too_much() {
+    assert_eq!(cuts(1 << 20, &[]), ["k000"]);
+    let by_size = cuts(4000, &[]);
+    assert!((3..=4).contains(&by_size.len()), "{by_size:?}");
+    let below = [
+        "91[k000..k009]",
+        "92[k010..k024]",
+        "93[k025..k049)",
+        "94[k050..k079]",
+    ];
+    assert_eq!(cuts(4000, &below), ["k000", "k025", "k049", "k080"]);
+    // 200 KiB, ten tables' bytes, may lie below one output; the outputs are not half full.
+    let heavy = |kib: u64| {
+        let below = [
+            "91[k000..k009]",
+            "92[k010..k024]",
+            "93[k025..k049]",
+            "94[k050..k079]",
+        ];
+        let texts = below.map(|text| format!("{text}x{kib}"));
+        cuts(20 << 10, &texts.each_ref().map(String::as_str))
+    };
+    assert_eq!(heavy(30), ["k000"]);
+    assert_eq!(heavy(120), ["k000", "k025", "k080"]);
+}
