@@ -550,20 +550,22 @@ fn seal(
     found: &mut Found,
 ) -> Result<u64> {
     let log = &found.log;
-    let sealing = log.needs_seal() && !options.faults.is(Fault::NoSealOfCut);
-    let keep = |number: u64| !sealing || number <= log.previous;
-    for segment in log.segments.iter().filter(|segment| keep(segment.number)) {
+    let left_open = log.needs_seal() && options.faults.is(Fault::NoSealOfCut);
+    // A segment after `previous` holds no byte that counts here, and its header may not be durable: a
+    // chain that leaned on it could break at the next power cut.
+    let last = match log.segments.last() {
+        Some(last) if left_open => last.number,
+        _ => log.previous,
+    };
+    for segment in log.segments.iter().filter(|segment| segment.number <= last) {
         logs.push_live(LiveSegment {
             number: segment.number,
             base: segment.base,
             file: None,
         });
     }
-    if !sealing {
-        return Ok(log
-            .segments
-            .last()
-            .map_or(log.previous, |segment| segment.number));
+    if left_open || !log.needs_seal() {
+        return Ok(last);
     }
     let fs = &*options.fs;
     let number = numbers.next();

@@ -78,7 +78,8 @@ impl DbInner {
             number,
             base: position,
             previous,
-            synced: position,
+            // Not `position`: until the manifest is switched, what failed below it is still the log.
+            synced: 0,
         };
         file.write_at(0, &header.encode(SegmentKind::Log))
             .map_err(|e| Error::io("write", &path, e))?;

@@ -142,13 +142,11 @@ pub(crate) struct RecoveredLog {
     pub(crate) proved: u64,
     /// Sequence number of the first operation of the last record; zero without records.
     pub(crate) last_seq: SequenceNumber,
-    /// What the next segment's header says under `previous`.
+    /// What the next segment's header says under `previous`. Never a segment whose header may not be
+    /// durable, so not always the last one: those after it hold no proved byte.
     pub(crate) previous: u64,
     /// Bytes of records recognised behind the end: the cut, to be reported.
     pub(crate) dropped_bytes: u64,
-    /// True where opening must write a new segment (`tail::copy_tail`) even if the tail is empty, because
-    /// something recognisable lies behind the end.
-    pub(crate) cut: bool,
     /// Segments from the oldest on that are no part of the log: cut away, or prepared and never used.
     /// To be removed once open has succeeded, and not reused.
     pub(crate) off_chain: Vec<u64>,
@@ -157,10 +155,10 @@ pub(crate) struct RecoveredLog {
 }
 
 impl RecoveredLog {
-    /// True where records stand above the proved position, or a cut must be sealed: the new segment that
-    /// `tail::copy_tail` builds must be durable before the database opens.
+    /// True where records stand above the proved position, or something recognisable behind the end: the
+    /// new segment that `tail::copy_tail` builds must be durable before the database opens.
     pub(crate) fn needs_seal(&self) -> bool {
-        self.cut || self.proved < self.end
+        self.dropped_bytes > 0 || self.proved < self.end
     }
 
     /// Reads one segment again and hands on its records, each with its log position.
@@ -335,8 +333,6 @@ struct Walk {
     /// Highest position claimed durable by any header of a segment or record.
     claimed: u64,
     dropped_bytes: u64,
-    /// Good headers of segments that follow the end.
-    unreached: bool,
     /// A segment that follows the end and holds records under a bad header.
     headless: Option<Broken>,
 }
@@ -351,7 +347,6 @@ impl Walk {
             gap: false,
             claimed: 0,
             dropped_bytes: 0,
-            unreached: false,
             headless: None,
         }
     }
@@ -417,10 +412,7 @@ impl Walk {
                 self.dropped_bytes += found.bytes;
             }
             match *header {
-                Ok(header) => {
-                    self.claimed = self.claimed.max(header.synced);
-                    self.unreached |= follows;
-                }
+                Ok(header) => self.claimed = self.claimed.max(header.synced),
                 Err(bad) if follows && found.records > 0 => {
                     self.headless = self.headless.or(Some(Broken { number, bad }));
                 }
@@ -497,15 +489,12 @@ impl Walk {
             _ => known,
         };
         let proved = proved.clamp(wanted.base, self.end);
-        // The next segment may only lean on a header that is durable: that of a segment with proved bytes,
-        // or one the mark names. Before any, nothing is needed of a predecessor.
-        let durable = |taken: &&TakenSegment| {
-            taken.base < proved || mark.is_some_and(|mark| mark.segment == taken.number)
-        };
+        // The next segment may only lean on a header that is durable: that of a segment with proved bytes.
+        // Before any, nothing is needed of a predecessor.
         let previous = self
             .taken
             .iter()
-            .rfind(durable)
+            .rfind(|taken| taken.base < proved)
             .map_or(wanted.oldest, |taken| taken.number);
         let off_chain = headers
             .keys()
@@ -520,7 +509,6 @@ impl Walk {
             last_seq: self.last_seq,
             previous,
             dropped_bytes: self.dropped_bytes,
-            cut: self.dropped_bytes > 0 || self.unreached,
             off_chain,
             mark: wanted.mark,
             segments: self.taken,

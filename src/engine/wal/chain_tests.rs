@@ -268,12 +268,45 @@ fn a_successor_above_the_end_of_its_predecessor_is_cut_unless_the_gap_was_durabl
     };
     let (plan, entries) = torn(log.clone()).read().expect("a plain crash");
     assert_eq!(entries, log.written[..1]);
-    assert_eq!((plan.dropped_bytes, plan.previous, plan.cut), (62, 5, true));
+    assert_eq!(
+        (plan.dropped_bytes, plan.previous, plan.needs_seal()),
+        (62, 5, true)
+    );
     assert_eq!(plan.off_chain, [6]);
     log.sync_without_mark();
     log.append(1);
     let error = torn(log).read().expect_err("the gap was durable");
     assert_eq!(place(&error), ("000005.log".into(), 64 + 42));
+}
+
+#[test]
+fn a_claim_in_the_header_of_a_segment_that_is_not_reached_counts() {
+    let mut log = Log::new(1000);
+    log.append(10);
+    log.append(20);
+    log.sync_without_mark();
+    log.rotate(6, 0);
+    let torn = log.bytes(5).len() - 1;
+    log.bytes(5)[torn] ^= 1;
+    let error = log.read().expect_err("segment 6 says that it was durable");
+    assert_eq!(place(&error), ("000005.log".into(), 64 + 42));
+}
+
+#[test]
+fn a_segment_without_proved_bytes_is_not_leaned_on() {
+    let mut log = Log::new(1000);
+    log.append(10);
+    log.sync();
+    log.rotate(6, 0);
+    let (plan, _) = log.read().expect("whole");
+    assert_eq!((plan.segments.len(), plan.previous), (2, 5));
+    // The process dies, the next one goes on in segment 10, and then power fails.
+    log.active.0 = plan.previous;
+    log.rotate(10, 0);
+    log.append(10);
+    log.sync();
+    log.bytes(6).fill(0);
+    assert_eq!(log.read().expect("a plain crash").1, log.written);
 }
 
 #[test]
@@ -291,7 +324,7 @@ fn what_stands_behind_the_base_of_a_successor_was_cut_and_stays_cut() {
     log.append(10);
     let (plan, entries) = log.read().expect("sealed");
     assert_eq!(entries, log.written);
-    assert_eq!((plan.dropped_bytes, plan.cut), (0, false));
+    assert_eq!((plan.dropped_bytes, plan.off_chain), (0, vec![]));
 }
 
 #[test]

@@ -181,14 +181,13 @@ impl<'a> Manifest<'a> {
         let zero = SequenceNumber::ZERO;
         let mut records = Records::new(bytes, HEADER_LEN, seed, RecordKind::Edit, None, zero);
         let mut payloads = Vec::new();
-        let mut known = 0;
         for record in records.by_ref() {
             let end = usize::try_from(record.end()).expect("the record lies in memory");
             payloads.push(end - record.payload.len()..end);
-            known = known.max(record.header.synced);
         }
         let stop = records.stop();
-        known = known.max(search_behind(bytes, stop.offset, seed).synced);
+        // A record taken claims what stands before it, which was taken too.
+        let mut known = search_behind(bytes, stop.offset, seed).synced;
         if let Some(mark) = mark.good().filter(|mark| mark.manifest == number) {
             known = known.max(mark.manifest_offset);
         }

@@ -294,6 +294,8 @@ mod tests {
         assert_eq!((written().manifest, written().manifest_offset), (9, 50));
         file.manifest_synced(10, 1).expect("written");
         file.sync_failed().expect("written");
+        file.log_synced(2, 100, SequenceNumber(5)).expect("written");
+        assert_eq!(written().segment, 3, "nor does the segment at one position");
         file.log_synced(4, 100, SequenceNumber(5)).expect("written");
         let mark = written();
         assert_eq!(

@@ -55,9 +55,9 @@ fn the_sealed_tail_is_read_from_the_new_segment_alone() {
     let cut = HEADER_LEN + 42;
     log.bytes(5)[cut..].fill(0xee);
     assert_eq!(log.read().expect("sealed").1, log.written);
-    // The sealed copy does: every bit of its records, even without a mark.
+    // The sealed copy does: every bit of its records, and of its header, even without a mark.
     log.wanted.mark = MarkFound::Absent;
-    for bit in HEADER_LEN * 8..log.files.0[&9].len() * 8 {
+    for bit in 0..log.files.0[&9].len() * 8 {
         let mut log = log.clone();
         log.bytes(9)[bit / 8] ^= 1 << (bit % 8);
         assert!(
@@ -218,7 +218,12 @@ fn any_torn_tail_opens_with_all_that_was_durable_and_keeps_what_it_showed() {
                 }
                 log.append(random.below(700));
             }
-            let mut cut = power_cut(&log, &durable, &marks, &mut random);
+            let killed = random.below(3) == 0;
+            let mut cut = if killed {
+                log.clone()
+            } else {
+                power_cut(&log, &durable, &marks, &mut random)
+            };
             let (plan, entries) = cut.read().unwrap_or_else(|e| panic!("{context}: {e}"));
             assert_prefix(&entries, &log.written, durable_count, &context);
             assert_flip_is_noticed(&cut, &log.written, &mut random, &context);
@@ -249,9 +254,24 @@ fn any_torn_tail_opens_with_all_that_was_durable_and_keeps_what_it_showed() {
             cut.written = entries;
             cut.synced = plan.proved;
             cut.active = (plan.previous, plan.end, HEADER_LEN);
+            let survivors: Vec<u64> = log.files.0.keys().copied().collect();
             log = cut;
             number += 1;
             rotate(&mut log, number, &mut random);
+            if killed {
+                // Power fails now: what the dead process had not synced may go, what was shown may not.
+                let mut durable = durable;
+                let made_since = log.files.0.iter().filter(|(n, _)| !survivors.contains(n));
+                durable
+                    .files
+                    .0
+                    .extend(made_since.map(|(n, bytes)| (*n, bytes.clone())));
+                let mut cut = power_cut(&log, &durable, &marks, &mut random);
+                let read = cut.read().unwrap_or_else(|e| panic!("{context}: {e}"));
+                assert_eq!(read.1, shown, "{context}, power cut after the open");
+                cut.wanted.mark = log.wanted.mark;
+                log = cut;
+            }
         }
     }
     assert!(
