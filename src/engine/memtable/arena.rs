@@ -133,7 +133,7 @@ impl Arena {
     fn take(&self, len: usize) -> NonNull<u8> {
         loop {
             let seen = self.current_chunk();
-            // What is large is not tried: it would close a chunk that is far from full.
+            // What is large for any chunk is not tried: where it does not fit, the chunk is closed.
             if len <= LAST_CHUNK / OVERSIZE_SHARE
                 && let Some(place) = seen.and_then(|chunk| chunk.take(len))
             {
@@ -176,7 +176,7 @@ impl Arena {
 
 #[cfg(test)]
 mod tests {
-    use std::{slice, thread};
+    use std::{slice, sync::Barrier, thread};
 
     use super::*;
 
@@ -236,6 +236,31 @@ mod tests {
             (total..2 * total).contains(&arena.bytes()),
             "{} for {total}",
             arena.bytes()
+        );
+    }
+    #[test]
+    fn no_place_is_given_twice_to_threads_in_a_hurry() {
+        const EACH: usize = 200_000;
+        let arena = Arena::new();
+        let start = Barrier::new(4);
+        let take_all = || {
+            start.wait();
+            (0..EACH)
+                .map(|_| arena.take(2).as_ptr() as usize)
+                .collect::<Vec<_>>()
+        };
+        let mut places: Vec<_> = thread::scope(|scope| {
+            let threads = [(); 4].map(|()| scope.spawn(take_all));
+            threads
+                .into_iter()
+                .flat_map(|thread| thread.join().unwrap())
+                .collect()
+        });
+        places.sort_unstable();
+        assert_eq!(places.len(), 4 * EACH);
+        assert!(
+            places.windows(2).all(|pair| pair[0] + 2 <= pair[1]),
+            "places overlap"
         );
     }
 }

@@ -118,13 +118,19 @@ fn old_runs_are_moved_over_a_dead_range_and_newer_ones_are_not() {
     );
 
     merged.seek_to_last().unwrap();
-    merged.skip_dead(b"17", seq(121)).unwrap();
+    merged.skip_dead(b"17", seq(20)).unwrap();
+    assert_eq!(
+        merged.key().seq(),
+        seq(19),
+        "a run as new as the delete is not moved"
+    );
+    merged.skip_dead(b"17", seq(120)).unwrap();
     let mut oldest_first = Vec::new();
     while merged.valid() && merged.key().user_key >= &b"16"[..] {
         oldest_first.push(merged.key().seq().0);
         merged.prev().unwrap();
     }
-    assert_eq!(oldest_first, [219, 218, 217, 16, 116, 216]);
+    assert_eq!(oldest_first, [119, 219, 118, 218, 117, 217, 16, 116, 216]);
 }
 
 #[test]
