@@ -240,7 +240,7 @@ mod tests {
     }
     #[test]
     fn no_place_is_given_twice_to_threads_in_a_hurry() {
-        const EACH: usize = 200_000;
+        const EACH: usize = 1_000_000;
         let arena = Arena::new();
         let start = Barrier::new(4);
         let take_all = || {
