@@ -187,10 +187,11 @@ impl DbInner {
         let sources: Vec<MemtableIter> = slots.iter().map(|slot| slot.memtable.iter()).collect();
         let sets: Vec<Arc<Tombstones>> = slots
             .iter()
-            .map(|slot| slot.memtable.tombstones())
+            .flat_map(|slot| slot.memtable.tombstone_sets())
             .collect();
-        let tombstones = Tombstones::merge(sets.iter().map(AsRef::as_ref));
         self.in_job(family, |context| {
+            let sets = sets.iter().map(AsRef::as_ref);
+            let tombstones = Tombstones::merge_for(sets, context.boundaries);
             flush_to_table(sources, &tombstones, context)
         })
     }

@@ -19,7 +19,7 @@ use std::{
     ops::Bound,
     ptr::NonNull,
     slice,
-    sync::{Arc, Mutex, OnceLock, PoisonError, atomic},
+    sync::{Arc, Mutex, PoisonError, atomic},
 };
 
 use arc_swap::ArcSwap;
@@ -43,12 +43,17 @@ const NODE_BYTES: usize = 72;
 /// Bytes of a range delete beside its two keys, in its fragments.
 const RANGE_BYTES: usize = 64;
 
+/// Most sequence numbers in the fragments of a set for each of its range deletes: sets that would hold
+/// more are left apart. Deletes nested in each other, as of a log cut again and again, would otherwise
+/// take memory by the square of their number.
+const NUMBERS_PER_DELETE: usize = 128;
+
 /// An ordered buffer of entries and range deletes.
 pub(crate) struct Memtable {
     /// Declared before `arena`, and so dropped before it: see the `SAFETY` text at [`Handle`].
     list: SkipList<Handle, ()>,
     arena: Arena,
-    ranges: ArcSwap<Ranges>,
+    ranges: ArcSwap<Vec<RangeSet>>,
     /// Number of range deletes: readers ask nothing else of a memtable without.
     range_count: atomic::AtomicUsize,
     range_bytes: atomic::AtomicUsize,
@@ -56,13 +61,13 @@ pub(crate) struct Memtable {
     range_writer: Mutex<()>,
 }
 
-/// The range deletes at one moment: sets of falling size, so that one more delete mends the small ones
-/// and not the whole.
-#[derive(Default)]
-struct Ranges {
-    sets: Vec<Arc<Tombstones>>,
-    /// All sets as one, made when somebody first asks.
-    whole: OnceLock<Arc<Tombstones>>,
+/// Some of the range deletes as one set. The sets of a memtable fall in size, so that one more delete
+/// mends the small ones and not the whole.
+#[derive(Clone)]
+struct RangeSet {
+    set: Arc<Tombstones>,
+    /// Number of range deletes it was made of.
+    deletes: usize,
 }
 
 /// A key and its value by their place in the arena, or a key to look up by its place anywhere.
@@ -209,17 +214,24 @@ impl Memtable {
             .range_writer
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let mut sets = self.ranges.load().sets.clone();
-        let mut newest = Tombstones::new(vec![tombstone]);
+        let mut sets = Vec::clone(&self.ranges.load());
+        let set = Arc::new(Tombstones::new(vec![tombstone]));
+        let mut newest = RangeSet { set, deletes: 1 };
         // Each merge at least doubles a set, so that a delete takes part in few of them.
-        while let Some(last) = sets.pop_if(|last| last.len() <= newest.len()) {
-            newest = Tombstones::merge([&*last, &newest]);
+        while let Some(last) = sets.pop_if(|last| last.deletes <= newest.deletes) {
+            let set = Tombstones::merge([&*last.set, &newest.set]);
+            let deletes = last.deletes + newest.deletes;
+            if set.len() > deletes * NUMBERS_PER_DELETE {
+                sets.push(last);
+                break;
+            }
+            newest = RangeSet {
+                set: Arc::new(set),
+                deletes,
+            };
         }
-        sets.push(Arc::new(newest));
-        self.ranges.store(Arc::new(Ranges {
-            sets,
-            whole: OnceLock::new(),
-        }));
+        sets.push(newest);
+        self.ranges.store(Arc::new(sets));
         let bytes = start.len() + end.len() + RANGE_BYTES;
         self.range_bytes.fetch_add(bytes, atomic::Ordering::Relaxed);
         // Release: who sees the count sees the set.
@@ -248,15 +260,9 @@ impl Memtable {
         if !self.has_tombstones() {
             return SequenceNumber::ZERO;
         }
-        let ranges = self.ranges.load();
-        let sets = ranges
-            .whole
-            .get()
-            .map_or(ranges.sets.as_slice(), slice::from_ref);
-        sets.iter()
-            .map(|set| set.covering_seq(user_key, at))
-            .max()
-            .unwrap_or_default()
+        let sets = self.ranges.load();
+        let covering = sets.iter().map(|part| part.set.covering_seq(user_key, at));
+        covering.max().unwrap_or_default()
     }
 
     /// True once a range delete is in.
@@ -264,17 +270,19 @@ impl Memtable {
         self.range_count.load(atomic::Ordering::Acquire) > 0
     }
 
-    /// All range deletes so far.
-    pub(crate) fn tombstones(&self) -> Arc<Tombstones> {
+    /// All range deletes so far, in sets that may overlap; none where there are none.
+    pub(crate) fn tombstone_sets(&self) -> Vec<Arc<Tombstones>> {
         if !self.has_tombstones() {
-            return Tombstones::empty();
+            return Vec::new();
         }
-        let ranges = self.ranges.load();
-        let merge = || match ranges.sets.as_slice() {
-            [only] => Arc::clone(only),
-            sets => Arc::new(Tombstones::merge(sets.iter().map(|set| &**set))),
-        };
-        Arc::clone(ranges.whole.get_or_init(merge))
+        let sets = self.ranges.load();
+        sets.iter().map(|part| Arc::clone(&part.set)).collect()
+    }
+
+    /// All range deletes so far as one set.
+    #[cfg(test)]
+    pub(crate) fn tombstones(&self) -> Tombstones {
+        Tombstones::merge(self.tombstone_sets().iter().map(|set| &**set))
     }
 
     /// A cursor over the entries.

@@ -19,6 +19,10 @@ use crate::{
     version::KeySpan,
 };
 
+/// What an iterator reads: cursors, each with a number that none of its entries exceeds, and the range
+/// tombstones over all of them.
+type Sources = (Vec<(Source, SequenceNumber)>, Vec<Arc<Tombstones>>);
+
 /// What a place says about a key.
 enum Hit<T> {
     /// Nothing: look deeper.
@@ -115,9 +119,7 @@ impl DbInner {
         let mut covered = SequenceNumber::ZERO;
         for slot in state.memtables() {
             let memtable = &slot.memtable;
-            if memtable.has_tombstones() {
-                covered = covered.max(memtable.tombstones().covering_seq(key, seq));
-            }
+            covered = covered.max(memtable.covering_seq(key, seq));
             let found = memtable
                 .get(seek)
                 .map(|(trailer, value)| (trailer, take.bytes(value)));
@@ -173,17 +175,11 @@ impl DbInner {
 
     /// Every source of `state` that can have keys within the bounds, newest first, each with a number
     /// that none of its entries exceeds; and the range tombstones of all of them.
-    fn sources(
-        &self,
-        state: &ReadState,
-        options: &ReadOptions,
-    ) -> Result<(Vec<(Source, SequenceNumber)>, Arc<Tombstones>)> {
+    fn sources(&self, state: &ReadState, options: &ReadOptions) -> Result<Sources> {
         let mut sources = Vec::new();
         let mut sets: Vec<Arc<Tombstones>> = Vec::new();
         for slot in state.memtables() {
-            if slot.memtable.has_tombstones() {
-                sets.push(slot.memtable.tombstones());
-            }
+            sets.extend(slot.memtable.tombstone_sets());
             if !slot.memtable.is_empty() {
                 let max = slot
                     .frozen()
@@ -225,12 +221,7 @@ impl DbInner {
                 .unwrap_or_default();
             sources.push((self.tables.run(run.to_vec()), max));
         }
-        let merged = match &sets[..] {
-            [] => Tombstones::empty(),
-            [only] => Arc::clone(only),
-            _ => Arc::new(Tombstones::merge(sets.iter().map(AsRef::as_ref))),
-        };
-        Ok((sources, merged))
+        Ok((sources, sets))
     }
 
     /// Several keys of one family at one moment.

@@ -60,7 +60,7 @@ impl Tombstones {
             edges.push((tombstone.end.as_slice(), false, tombstone.seq));
         }
         edges.sort_unstable_by_key(|&(key, ..)| key);
-        Self::of(sweep(&edges))
+        Self::of(sweep(&edges, all_of))
     }
 
     fn of(fragments: Vec<Fragment>) -> Self {
@@ -130,27 +130,18 @@ impl Tombstones {
 
     /// One set that deletes what any of `sets` deletes.
     pub(crate) fn merge<'a>(sets: impl IntoIterator<Item = &'a Self>) -> Self {
-        let mut sets = sets.into_iter().filter(|set| !set.is_empty());
-        let Some(first) = sets.next() else {
-            return Self::default();
-        };
-        let Some(second) = sets.next() else {
-            return first.clone();
-        };
-        let mut edges = Vec::new();
-        for fragment in [first, second]
-            .into_iter()
-            .chain(sets)
-            .flat_map(|set| &set.fragments)
-        {
-            for &seq in &fragment.seqs {
-                edges.push((&*fragment.start, true, seq));
-                edges.push((&*fragment.end, false, seq));
-            }
-        }
-        // The sets are each in order, which the stable sort finds and merges.
-        edges.sort_by_key(|&(key, ..)| key);
-        Self::of(sweep(&edges))
+        Self::of(sweep(&edges_of(sets), all_of))
+    }
+
+    /// As [`merge`](Self::merge), for readers at `boundaries`, which ascend, and above the last of
+    /// them only. Of the numbers over one key that the same readers see, it keeps the newest, so that
+    /// many deletes over each other cost no more than few.
+    pub(crate) fn merge_for<'a>(
+        sets: impl IntoIterator<Item = &'a Self>,
+        boundaries: &[SequenceNumber],
+    ) -> Self {
+        assert!(boundaries.is_sorted(), "boundaries ascend");
+        Self::of(sweep(&edges_of(sets), |open| told_apart(open, boundaries)))
     }
 
     /// Index of the first fragment that ends after `user_key`: the one over it, or the next.
@@ -160,11 +151,30 @@ impl Tombstones {
     }
 }
 
-/// Walks over starts and ends in key order, and emits a fragment wherever something is open.
-fn sweep(edges: &[(&[u8], bool, SequenceNumber)]) -> Vec<Fragment> {
+/// Where a range delete starts (true) or ends.
+type Edge<'a> = (&'a [u8], bool, SequenceNumber);
+
+/// How many range deletes of each number are open at a place; newest first.
+type Open = BTreeMap<Reverse<SequenceNumber>, usize>;
+
+fn edges_of<'a>(sets: impl IntoIterator<Item = &'a Tombstones>) -> Vec<Edge<'a>> {
+    let mut edges = Vec::new();
+    for fragment in sets.into_iter().flat_map(|set| &set.fragments) {
+        for &seq in &fragment.seqs {
+            edges.push((&*fragment.start, true, seq));
+            edges.push((&*fragment.end, false, seq));
+        }
+    }
+    // The sets are each in order, which the stable sort finds and merges.
+    edges.sort_by_key(|&(key, ..)| key);
+    edges
+}
+
+/// Walks over starts and ends in key order, and emits a fragment with the numbers that `keep` takes of
+/// the open ones wherever something is open.
+fn sweep(edges: &[Edge<'_>], keep: impl Fn(&Open) -> Box<[SequenceNumber]>) -> Vec<Fragment> {
     let mut fragments: Vec<Fragment> = Vec::new();
-    // How many range deletes of each number are open; newest first.
-    let mut open: BTreeMap<Reverse<SequenceNumber>, usize> = BTreeMap::new();
+    let mut open = Open::new();
     let mut rest = edges;
     while let Some(&(key, ..)) = rest.first() {
         let here = rest.iter().take_while(|&&(edge, ..)| edge == key).count();
@@ -172,19 +182,17 @@ fn sweep(edges: &[(&[u8], bool, SequenceNumber)]) -> Vec<Fragment> {
         rest = later;
         for &(_, opens, seq) in now {
             let count = open.entry(Reverse(seq)).or_default();
-            // At one key an end may come before the start of a neighbour: the sum is what counts.
-            *count = if opens {
-                count.wrapping_add(1)
-            } else {
-                count.wrapping_sub(1)
-            };
+            // Never below zero: what ends here started at an earlier edge.
+            *count = if opens { *count + 1 } else { *count - 1 };
+            if *count == 0 {
+                open.remove(&Reverse(seq));
+            }
         }
-        open.retain(|_, count| *count != 0);
         if open.is_empty() {
             continue;
         }
         let &(end, ..) = rest.first().expect("what is open ends at a later edge");
-        let seqs: Box<[_]> = open.keys().map(|&Reverse(seq)| seq).collect();
+        let seqs = keep(&open);
         match fragments.last_mut() {
             Some(last) if &*last.end == key && last.seqs == seqs => last.end = end.into(),
             _ => fragments.push(Fragment {
@@ -195,6 +203,29 @@ fn sweep(edges: &[(&[u8], bool, SequenceNumber)]) -> Vec<Fragment> {
         }
     }
     fragments
+}
+
+/// All open numbers.
+fn all_of(open: &Open) -> Box<[SequenceNumber]> {
+    open.keys().map(|&Reverse(seq)| seq).collect()
+}
+
+/// The open numbers that some reader at a boundary, or any above the last, sees as the newest.
+fn told_apart(open: &Open, boundaries: &[SequenceNumber]) -> Box<[SequenceNumber]> {
+    let (&last, _) = boundaries
+        .split_last()
+        .unwrap_or((&SequenceNumber::ZERO, &[]));
+    let above = open.range(..Reverse(last));
+    let mut seqs: Vec<_> = above.map(|(&Reverse(seq), _)| seq).collect();
+    let mut readers = boundaries;
+    while let Some((&reader, older)) = readers.split_last()
+        && let Some((&Reverse(seq), _)) = open.range(Reverse(reader)..).next()
+    {
+        seqs.push(seq);
+        // The next to see another number are those below this one.
+        readers = &older[..older.partition_point(|&older| older < seq)];
+    }
+    seqs.into()
 }
 
 /// Answers which fragment is over a key, for a reader at one sequence number. Cheap where the keys
@@ -210,11 +241,6 @@ impl TombstoneCursor {
     /// A cursor over what a reader at `at` sees of `set`.
     pub(crate) fn new(set: Arc<Tombstones>, at: SequenceNumber) -> Self {
         Self { set, at, here: 0 }
-    }
-
-    /// True where nothing is deleted at any number.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.set.is_empty()
     }
 
     /// The fragment over `user_key` with its newest visible number; `None` where no visible range
@@ -246,12 +272,6 @@ impl TombstoneCursor {
             end: &fragment.end,
             seq,
         })
-    }
-
-    /// Number of the newest visible range delete over `user_key`; zero where there is none.
-    pub(crate) fn covering_seq(&mut self, user_key: &[u8]) -> SequenceNumber {
-        self.covering(user_key)
-            .map_or(SequenceNumber::ZERO, |cover| cover.seq)
     }
 }
 

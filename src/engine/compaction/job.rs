@@ -86,7 +86,7 @@ pub(crate) fn run(compaction: &Compaction, context: &JobContext<'_>) -> Result<J
     {
         sets.push(Arc::clone(table.table(&**context.opener)?.tombstones()));
     }
-    let tombstones = Tombstones::merge(sets.iter().map(Arc::as_ref));
+    let tombstones = Tombstones::merge_for(sets.iter().map(Arc::as_ref), context.boundaries);
     let stripes = Stripes::new(context.boundaries);
     let kept = needed_tombstones(&tombstones, &stripes, |span| {
         is_bottom(version, level, span)

@@ -11,7 +11,6 @@ mod model;
 
 pub(crate) use concat::{LevelIter, RunSource};
 pub(crate) use merging::MergingIter;
-pub(crate) use user::UserIter;
 
 /// A cursor over entries in internal-key order (user keys ascend, newest version first).
 ///

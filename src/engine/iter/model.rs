@@ -1,7 +1,7 @@
 //! What the tests of cursors share: a cursor over a sorted vector, random histories of writes, and
 //! what a reader must see of them, found the slow and plain way.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::InternalIterator;
 use crate::{
@@ -268,8 +268,16 @@ impl History {
         random.key(self.keys + 4)
     }
 
-    pub(super) fn tombstone_set(&self) -> Tombstones {
-        Tombstones::new(self.tombstones.clone())
+    /// The range deletes, dealt out to up to three sets.
+    pub(super) fn tombstone_sets(&self, random: &mut Random) -> Vec<Arc<Tombstones>> {
+        let mut sets = vec![Vec::new(); 1 + random.below(3)];
+        for tombstone in &self.tombstones {
+            let set = random.below(sets.len());
+            sets[set].push(tombstone.clone());
+        }
+        sets.into_iter()
+            .map(|set| Arc::new(Tombstones::new(set)))
+            .collect()
     }
 
     /// What a reader at `at` sees, in order of keys: for each key its newest write, if that is a put

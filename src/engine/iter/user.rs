@@ -12,7 +12,7 @@ use super::{InternalIterator, MergingIter, merging::before_all_versions};
 use crate::{
     error::{Error, Result},
     key::{InternalKey, SequenceNumber, ValueKind, trailer_kind, trailer_seq},
-    tombstones::{TombstoneCursor, Tombstones},
+    tombstones::{Cover, TombstoneCursor, Tombstones},
 };
 
 /// Entries passed one by one before a seek past all of their kind is worth it.
@@ -21,7 +21,8 @@ const MAX_STEPS: usize = 8;
 /// A cursor over user keys and their values.
 pub(crate) struct UserIter<I> {
     inner: MergingIter<I>,
-    tombstones: TombstoneCursor,
+    /// One for each set that deletes anything.
+    tombstones: Vec<TombstoneCursor>,
     at: SequenceNumber,
     lower: Option<Vec<u8>>,
     upper: Option<Vec<u8>>,
@@ -52,16 +53,18 @@ enum Pass {
 }
 
 impl<I: InternalIterator> UserIter<I> {
-    /// A cursor over what a reader at `at` sees of `inner` under `tombstones`, within `lower..upper`;
+    /// A cursor over what a reader at `at` sees of `inner` under all `tombstones`, within `lower..upper`;
     /// not valid until positioned.
     pub(crate) fn new(
         inner: MergingIter<I>,
-        tombstones: Arc<Tombstones>,
+        tombstones: Vec<Arc<Tombstones>>,
         at: SequenceNumber,
         lower: Option<Vec<u8>>,
         upper: Option<Vec<u8>>,
     ) -> Self {
-        let tombstones = TombstoneCursor::new(tombstones, at);
+        let cursor =
+            |set: Arc<Tombstones>| (!set.is_empty()).then(|| TombstoneCursor::new(set, at));
+        let tombstones = tombstones.into_iter().filter_map(cursor).collect();
         let (key, value) = (Vec::new(), Vec::new());
         Self {
             inner,
@@ -180,7 +183,7 @@ impl<I: InternalIterator> UserIter<I> {
                 self.inner.next()?;
                 continue;
             }
-            match self.tombstones.covering(user_key) {
+            match covering(&mut self.tombstones, user_key) {
                 Some(cover) if cover.seq > trailer_seq(trailer) => {
                     dead += 1;
                     if dead.is_multiple_of(MAX_STEPS) {
@@ -226,7 +229,7 @@ impl<I: InternalIterator> UserIter<I> {
             if kind(trailer)? == ValueKind::Delete {
                 continue;
             }
-            match self.tombstones.covering(&self.key) {
+            match covering(&mut self.tombstones, &self.key) {
                 Some(cover) if cover.seq > trailer_seq(trailer) => {
                     dead += 1;
                     if dead.is_multiple_of(MAX_STEPS) {
@@ -295,6 +298,14 @@ fn kind(trailer: u64) -> Result<ValueKind> {
             format!("entry of unknown kind {}", trailer & 0xff),
         )
     })
+}
+
+/// The newest visible range delete over a key.
+fn covering<'a>(tombstones: &'a mut [TombstoneCursor], user_key: &[u8]) -> Option<Cover<'a>> {
+    let covers = tombstones
+        .iter_mut()
+        .filter_map(|set| set.covering(user_key));
+    covers.max_by_key(|cover| cover.seq)
 }
 
 fn copy_to(buffer: &mut Vec<u8>, bytes: &[u8]) {

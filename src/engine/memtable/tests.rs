@@ -290,7 +290,7 @@ fn readers_see_every_published_entry_while_threads_insert() {
 #[test]
 fn range_deletes_are_seen_by_key_and_as_one_set() {
     let memtable = Memtable::new();
-    assert!(memtable.is_empty() && memtable.tombstones().is_empty());
+    assert!(memtable.is_empty() && memtable.tombstone_sets().is_empty());
     let mut list = Vec::new();
     for seq in 1..200_u8 {
         // Neighbours, nested ones and repeated ones.
@@ -311,15 +311,39 @@ fn range_deletes_are_seen_by_key_and_as_one_set() {
             }
         }
         assert!(
-            seq % 10 > 0 || *memtable.tombstones() == expected,
+            seq % 10 > 0 || memtable.tombstones() == expected,
             "after {seq}"
         );
     }
-    assert!(
-        Arc::ptr_eq(&memtable.tombstones(), &memtable.tombstones()),
-        "the set is kept"
-    );
     assert!(!memtable.is_empty() && memtable.len() == 199 && memtable.bytes() > 199 * 3);
+}
+
+#[test]
+fn range_deletes_nested_in_each_other_do_not_take_memory_by_their_square() {
+    const DELETES: u32 = 3000;
+    let memtable = Memtable::new();
+    for seq in 1..=DELETES {
+        memtable.insert_range_tombstone(b"", &seq.to_be_bytes(), SequenceNumber(seq.into()));
+    }
+    let sets = memtable.tombstone_sets();
+    let numbers: usize = sets.iter().map(|set| set.len()).sum();
+    assert!(
+        numbers <= NUMBERS_PER_DELETE * DELETES as usize,
+        "{numbers} numbers"
+    );
+    assert!(sets.len() < 50, "{} sets", sets.len());
+    for (key, at) in [
+        (0, 7),
+        (6, 7),
+        (7, 7),
+        (100, 2000),
+        (2999, 3000),
+        (3000, 3000),
+    ] {
+        let seq = memtable.covering_seq(&u32::to_be_bytes(key), SequenceNumber(at));
+        let expected = if u64::from(key) < at { at } else { 0 };
+        assert_eq!(seq, SequenceNumber(expected), "{key} at {at}");
+    }
 }
 
 #[test]

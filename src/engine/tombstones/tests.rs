@@ -149,12 +149,65 @@ fn sets_cursors_and_merged_sets_agree_with_the_plain_list() {
                 "seed {seed}: {key:?} in {list:?}"
             );
             assert_eq!(
-                cursor.covering_seq(&key),
+                cursor
+                    .covering(&key)
+                    .map_or(SequenceNumber::ZERO, |cover| cover.seq),
                 expected,
                 "seed {seed}: {key:?} in {list:?}"
             );
         }
     }
+}
+
+#[test]
+fn a_merge_for_readers_answers_them_as_the_plain_list_and_holds_no_more_than_they_tell_apart() {
+    let mut dropped = 0;
+    for seed in 1..400_u64 {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let count = random.below(30);
+        let list = random.tombstones(count);
+        let sets: Vec<_> = list
+            .chunks(7)
+            .map(|part| Tombstones::new(part.to_vec()))
+            .collect();
+        let mut boundaries: Vec<_> = (0..random.below(4))
+            .map(|_| SequenceNumber(random.below(32)))
+            .collect();
+        boundaries.sort_unstable();
+        let merged = Tombstones::merge_for(&sets, &boundaries);
+        dropped += Tombstones::merge(&sets).len() - merged.len();
+        let newest = boundaries.last().copied().unwrap_or_default();
+        let later = (newest.0..=32).map(SequenceNumber);
+        for at in boundaries.iter().copied().chain(later) {
+            let key = random.key();
+            let expected = naive_covering(&list, &key, at);
+            assert_eq!(
+                merged.covering_seq(&key, at),
+                expected,
+                "seed {seed}, {at:?}: {list:?}"
+            );
+        }
+        for fragment in &merged.fragments {
+            let below = fragment.seqs.iter().filter(|&&seq| seq <= newest).count();
+            assert!(
+                !fragment.seqs.is_empty() && below <= boundaries.len(),
+                "seed {seed}"
+            );
+        }
+    }
+    assert!(
+        dropped > 1000,
+        "the lists leave too little to drop: {dropped}"
+    );
+}
+
+#[test]
+fn deletes_nested_in_each_other_become_one_for_readers_that_see_them_all() {
+    let nested = (1..=50)
+        .map(|seq| tombstone("a", &format!("b{seq:02}"), seq))
+        .collect();
+    let merged = Tombstones::merge_for([&Tombstones::new(nested)], &[SequenceNumber(50)]);
+    assert_eq!(shown(&merged), ["a..b50#50"]);
 }
 
 #[test]
@@ -192,5 +245,5 @@ fn an_empty_set_deletes_nothing_and_is_shared() {
         SequenceNumber::ZERO
     );
     let mut cursor = TombstoneCursor::new(empty, SequenceNumber::MAX);
-    assert!(cursor.is_empty() && cursor.covering(b"k").is_none());
+    assert!(cursor.covering(b"k").is_none());
 }

@@ -104,7 +104,7 @@ fn readers_at_every_age_see_what_the_model_says_in_both_directions() {
         let random = &mut Random::new(seed);
         let writes = 1 + random.below(250);
         let history = History::new(random, writes);
-        let tombstones = Arc::new(history.tombstone_set());
+        let tombstones = history.tombstone_sets(random);
         let runs = runs(random, &history.entries);
         for _ in 0..4 {
             let at = SequenceNumber(random.below(writes + 2) as u64);
@@ -124,7 +124,7 @@ fn readers_at_every_age_see_what_the_model_says_in_both_directions() {
             let context = format!("seed {seed}, at {at:?}, {} runs", runs.len());
             let mut iter = UserIter::new(
                 MergingIter::with_max_seqs(runs.clone()),
-                Arc::clone(&tombstones),
+                tombstones.clone(),
                 at,
                 bounds.lower,
                 bounds.upper,
@@ -145,7 +145,13 @@ fn reader(entries: Vec<Entry>, tombstones: Tombstones, at: u64) -> UserIter<VecI
         .max()
         .unwrap_or_default();
     let inner = MergingIter::with_max_seqs(vec![(VecIter::new(entries), max)]);
-    UserIter::new(inner, Arc::new(tombstones), SequenceNumber(at), None, None)
+    UserIter::new(
+        inner,
+        vec![Arc::new(tombstones)],
+        SequenceNumber(at),
+        None,
+        None,
+    )
 }
 
 fn tombstone(start: &str, end: &str, seq: u64) -> crate::key::RangeTombstone {
@@ -242,7 +248,7 @@ fn a_failing_run_is_an_error_and_the_cursor_is_not_valid_after_it() {
         run.fails_in = Some(fails_in);
         let inner = MergingIter::new(vec![run]);
         let at = SequenceNumber(30);
-        let mut iter = UserIter::new(inner, Tombstones::empty(), at, None, None);
+        let mut iter = UserIter::new(inner, Vec::new(), at, None, None);
         let mut result = iter.seek_to_first();
         let mut calls = 0;
         while result.is_ok() && calls < 100 {
