@@ -1,2 +1,7 @@
-//! The `basalt` binary: hands its arguments to the server crate and maps errors to exit codes.
-fn main() {}
+//! The `basalt` binary: everything it does is in the server crate.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    basalt_server::cli::main()
+}

@@ -3,8 +3,11 @@
 //!
 //! Not here: how data is stored (`basalt_engine`), messages (`basalt_proto`).
 
+pub mod cli;
+pub mod config;
 pub mod limits;
 pub mod listen;
+pub mod logging;
 pub mod metrics;
 pub mod serve;
 pub mod service;

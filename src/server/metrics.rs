@@ -115,6 +115,10 @@ impl Metrics {
     }
 
     /// The page.
+    ///
+    /// # Panics
+    ///
+    /// Never: a `String` takes everything.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();

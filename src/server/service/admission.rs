@@ -259,7 +259,7 @@ where
                 Body::new(AnswerBody {
                     inner,
                     rest: Bytes::new(),
-                    in_flight,
+                    _in_flight: in_flight,
                 })
             }))
         })
@@ -476,7 +476,7 @@ impl HttpBody for RequestBody {
 struct AnswerBody {
     inner: Body,
     rest: Bytes,
-    in_flight: Arc<InFlight>,
+    _in_flight: Arc<InFlight>,
 }
 
 impl HttpBody for AnswerBody {

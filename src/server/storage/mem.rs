@@ -111,7 +111,7 @@ impl MemStorage {
 }
 
 impl Storage for MemStorage {
-    fn start(&self) -> Result<()> {
+    fn start(&self) -> Result<(), String> {
         self.lock().stopped = false;
         Ok(())
     }

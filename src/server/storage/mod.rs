@@ -19,8 +19,10 @@ use bytes::Bytes;
 
 pub mod data_dir;
 mod mem;
+mod standalone;
 
 pub use mem::MemStorage;
+pub use standalone::{EngineSettings, StandaloneStorage};
 
 /// The column families of a TinyKV store, in the order of TinyKV.
 pub const FAMILIES: [&str; 3] = ["default", "write", "lock"];
@@ -141,7 +143,7 @@ pub trait Storage: Send + Sync + 'static {
     /// # Errors
     ///
     /// Whatever keeps the data from being opened, in one sentence.
-    fn start(&self) -> Result<()>;
+    fn start(&self) -> Result<(), String>;
 
     /// Closes it: what was acknowledged is on disk, calls that come later answer
     /// [`Error::Stopped`]. May block.

@@ -1,0 +1,180 @@
+//! `basalt status | flush | compact`.
+
+use std::fmt::Write as _;
+
+use basalt_proto::basaltpb::{
+    CompactRequest, EngineStatus, FlushRequest, StatusRequest, StatusResponse,
+};
+use clap::Args;
+
+use super::{
+    Done, ServerAddr, TextArgs,
+    client::{Server, block_on},
+    print,
+};
+use crate::state::{StatusJson, mode_word, state_word};
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    addr: ServerAddr,
+    /// Print JSON, as the page /status
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FlushArgs {
+    #[command(flatten)]
+    addr: ServerAddr,
+    /// Column family [default: all of them]
+    #[arg(long, value_name = "NAME")]
+    cf: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CompactArgs {
+    #[command(flatten)]
+    addr: ServerAddr,
+    /// Column family
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    cf: String,
+    /// First key, inclusive [default: the first there is]
+    #[arg(long, value_name = "KEY")]
+    start: Option<String>,
+    /// First key not compacted [default: none]
+    #[arg(long, value_name = "KEY")]
+    end: Option<String>,
+    #[command(flatten)]
+    text: TextArgs,
+}
+
+pub(super) fn status(args: &StatusArgs) -> Done {
+    let addr = args.addr.get();
+    let status = block_on(async {
+        let server = Server::connect(&addr).await?;
+        server.ask(server.admin().status(StatusRequest {})).await
+    })?;
+    if args.json {
+        let json = serde_json::to_string(&StatusJson::from(status));
+        return print(format!("{}\n", json.expect("plain structs of text and numbers")).as_bytes());
+    }
+    print(table(&addr, &status).as_bytes())
+}
+
+pub(super) fn flush(args: &FlushArgs) -> Done {
+    block_on(async {
+        let server = Server::connect(&args.addr.get()).await?;
+        let request = FlushRequest {
+            cf: args.cf.clone().unwrap_or_default(),
+        };
+        // It takes as long as it takes.
+        server.answer(server.admin().flush(request).await).map(drop)
+    })
+}
+
+pub(super) fn compact(args: &CompactArgs) -> Done {
+    let start_key = args
+        .text
+        .parse(args.start.as_deref().unwrap_or_default())?
+        .into();
+    let end_key = args
+        .text
+        .parse(args.end.as_deref().unwrap_or_default())?
+        .into();
+    block_on(async {
+        let server = Server::connect(&args.addr.get()).await?;
+        let request = CompactRequest {
+            cf: args.cf.clone(),
+            start_key,
+            end_key,
+        };
+        server
+            .answer(server.admin().compact(request).await)
+            .map(drop)
+    })
+}
+
+/// A status for a person: a word and its value a line, then the levels of each column family.
+fn table(addr: &str, status: &StatusResponse) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        if !value.is_empty() {
+            let _ = writeln!(text, "{name:<10} {value}");
+        }
+    };
+    line("server", addr);
+    line("version", &status.version);
+    line("mode", mode_word(status.mode()));
+    line("state", state_word(status.state()));
+    line("reason", &status.reason);
+    line("uptime", &format!("{} s", status.uptime_seconds));
+    let engines = status.engine.as_ref();
+    for (name, engine) in [
+        ("kv", engines.and_then(|engines| engines.kv.as_ref())),
+        ("raft", engines.and_then(|engines| engines.raft.as_ref())),
+    ] {
+        if let Some(engine) = engine {
+            put_engine(&mut text, name, engine);
+        }
+    }
+    text
+}
+
+fn put_engine(text: &mut String, name: &str, engine: &EngineStatus) {
+    let _ = writeln!(
+        text,
+        "\nengine {name}: sequence {}, synced {}",
+        engine.last_seq, engine.synced_seq
+    );
+    if !engine.stall_reason.is_empty() {
+        let _ = writeln!(text, "writes are slowed: {}", engine.stall_reason);
+    }
+    for family in &engine.column_families {
+        let _ = writeln!(
+            text,
+            "{:<10} memtables {}, waiting for flush {}",
+            family.name,
+            size(family.memtable_bytes),
+            family.immutable_memtable_count
+        );
+        for level in family.levels.iter().filter(|level| level.table_count > 0) {
+            let _ = writeln!(
+                text,
+                "{:<10} L{} {} tables, {}",
+                "",
+                level.level,
+                level.table_count,
+                size(level.table_bytes)
+            );
+        }
+    }
+}
+
+/// Bytes in the largest unit that leaves at least one.
+pub(super) fn size(bytes: u64) -> String {
+    let units = [("GiB", 1u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match units.into_iter().find(|(_, unit)| bytes >= *unit) {
+        Some((name, unit)) => format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit),
+        None => format!("{bytes} B"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_shown_in_the_largest_unit_that_leaves_one() {
+        for (bytes, expected) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (5 << 20, "5.0 MiB"),
+            (u64::MAX, "17179869183.9 GiB"),
+        ] {
+            assert_eq!(size(bytes), expected);
+        }
+    }
+}

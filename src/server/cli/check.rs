@@ -1,0 +1,80 @@
+//! `basalt check DIR`: reads and verifies every byte of a store that no server has open.
+
+use std::{fmt::Write as _, path::PathBuf};
+
+use basalt_engine::{Options, VerifyReport, verify_dir};
+use clap::Args;
+use serde_json::json;
+
+use super::{Done, Failure, admin::size, print};
+use crate::storage::data_dir;
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// Data directory of a server, or directory of an engine
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &CheckArgs) -> Done {
+    let dir = data_dir::locate(&args.dir).map_err(Failure::world)?;
+    let report =
+        verify_dir(&dir, &Options::default()).map_err(|error| Failure::world(error.to_string()))?;
+    let text = if args.json {
+        as_json(&report)
+    } else {
+        as_text(&report)
+    };
+    print(text.as_bytes())?;
+    match report.damage.len() {
+        0 => Ok(()),
+        1 => Err(Failure::world(format!(
+            "{} is damaged in one place",
+            dir.display()
+        ))),
+        count => Err(Failure::world(format!(
+            "{} is damaged in {count} places",
+            dir.display()
+        ))),
+    }
+}
+
+fn as_text(report: &VerifyReport) -> String {
+    let mut text = format!(
+        "tables     {}, {}, {} entries\nlog        {} segments, {} records\nmanifest   {} edits\n",
+        report.tables,
+        size(report.table_bytes),
+        report.entries,
+        report.log_segments,
+        report.log_records,
+        report.edits
+    );
+    if report.log_bytes_dropped > 0 {
+        let dropped = size(report.log_bytes_dropped);
+        let _ = writeln!(
+            text,
+            "unfinished {dropped} of writes behind the end of the log"
+        );
+    }
+    for damage in &report.damage {
+        let _ = writeln!(text, "damage     {damage}");
+    }
+    if report.damage.is_empty() {
+        text.push_str("ok\n");
+    }
+    text
+}
+
+fn as_json(report: &VerifyReport) -> String {
+    let damage: Vec<String> = report.damage.iter().map(ToString::to_string).collect();
+    let json = json!({
+        "tables": report.tables, "table_bytes": report.table_bytes, "entries": report.entries,
+        "log_segments": report.log_segments, "log_records": report.log_records,
+        "log_bytes_dropped": report.log_bytes_dropped, "manifest_edits": report.edits,
+        "damage": damage,
+    });
+    format!("{json}\n")
+}

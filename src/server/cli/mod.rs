@@ -1,0 +1,295 @@
+//! The command line: `basalt server`, the commands that speak to it, and the ones that need none.
+//!
+//! Promises: data goes to standard output, talk to standard error; exit code 0 is success, 1 what the
+//! world did, 2 a wrong flag or setting, 3 (`get` only) a missing key; an error is one line. A reader
+//! of our output that goes away ends a command quietly.
+//!
+//! Not here: what the server does with a request (`service`).
+
+use std::{
+    ffi::OsString,
+    fmt,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand, error::ErrorKind};
+
+use crate::config::DEFAULT_ADDR;
+
+mod admin;
+mod bench;
+mod check;
+mod client;
+mod kv;
+mod server;
+mod text;
+
+/// Why a command ended without success.
+#[derive(Debug, PartialEq, Eq)]
+struct Failure {
+    code: u8,
+    /// One line for standard error; none where the exit code says it all.
+    text: String,
+}
+
+impl Failure {
+    /// The world did it.
+    fn world(text: impl Into<String>) -> Self {
+        Self {
+            code: 1,
+            text: text.into(),
+        }
+    }
+
+    /// A flag or a setting is wrong.
+    fn usage(text: impl Into<String>) -> Self {
+        Self {
+            code: 2,
+            text: text.into(),
+        }
+    }
+
+    /// The key is not there.
+    fn not_found() -> Self {
+        Self {
+            code: 3,
+            text: String::new(),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+type Done = Result<(), Failure>;
+
+/// Writes `bytes` to standard output.
+fn print(bytes: &[u8]) -> Done {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        // Whoever reads has enough; `basalt scan | head` is no failure.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure {
+            code: 0,
+            text: String::new(),
+        }),
+        other => other.map_err(|error| Failure::world(format!("cannot write the output: {error}"))),
+    }
+}
+
+/// A key-value store on its own log-structured engine, with TinyKV's gRPC API.
+#[derive(Debug, Parser)]
+#[command(name = "basalt", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  basalt server                        serve ./basalt-data on 127.0.0.1:20160
+  basalt put hello world               write a key
+  basalt get hello                     read it; exit code 3 when it is missing
+  basalt scan h --limit 10             ten pairs from the first key at or after h
+  basalt bench mixed --duration 10     measure a running server";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve a data directory over gRPC
+    Server(server::ServerArgs),
+    /// Write a key
+    Put(kv::PutArgs),
+    /// Read a key; exit code 3 when it is missing
+    Get(kv::GetArgs),
+    /// Delete a key; one that is missing is fine
+    Delete(kv::DeleteArgs),
+    /// List pairs in the order of their keys
+    Scan(kv::ScanArgs),
+    /// Show how a server fares
+    Status(admin::StatusArgs),
+    /// Write memtables to tables
+    Flush(admin::FlushArgs),
+    /// Compact a range of keys
+    Compact(admin::CompactArgs),
+    /// Verify every file of a store that no server has open; exit code 1 on damage
+    Check(check::CheckArgs),
+    /// Measure a running server
+    Bench(bench::BenchArgs),
+}
+
+/// Where the server is.
+#[derive(Debug, Args)]
+struct ServerAddr {
+    /// Address of the server [default: $BASALT_ADDR, else 127.0.0.1:20160]
+    #[arg(long, value_name = "HOST:PORT")]
+    addr: Option<String>,
+}
+
+impl ServerAddr {
+    fn get(&self) -> String {
+        let variable = || std::env::var("BASALT_ADDR").ok();
+        self.addr
+            .clone()
+            .or_else(variable)
+            .unwrap_or_else(|| DEFAULT_ADDR.to_owned())
+    }
+}
+
+/// How keys and values are written.
+#[derive(Debug, Args)]
+struct TextArgs {
+    /// Keys and values are hex digits
+    #[arg(long, conflicts_with = "escaped")]
+    hex: bool,
+    /// Keys and values may hold \xNN, \n, \r, \t, \0 and \\
+    #[arg(long)]
+    escaped: bool,
+}
+
+impl TextArgs {
+    fn format(&self) -> text::Format {
+        match (self.hex, self.escaped) {
+            (true, _) => text::Format::Hex,
+            (_, true) => text::Format::Escaped,
+            _ => text::Format::Text,
+        }
+    }
+
+    fn parse(&self, what: &str) -> Result<Vec<u8>, Failure> {
+        text::parse(self.format(), what).map_err(Failure::usage)
+    }
+}
+
+/// Runs the command that the process was started with and answers its exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    run(std::env::args_os())
+}
+
+fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let done = match Cli::try_parse_from(args) {
+        Ok(cli) => dispatch(cli.command),
+        Err(error) => explain(&error),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.text.is_empty() {
+                // Nobody reads: the exit code remains.
+                let _ = writeln!(io::stderr(), "basalt: {failure}");
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Done {
+    match command {
+        Command::Server(args) => server::run(&args),
+        Command::Put(args) => kv::put(&args),
+        Command::Get(args) => kv::get(&args),
+        Command::Delete(args) => kv::delete(&args),
+        Command::Scan(args) => kv::scan(&args),
+        Command::Status(args) => admin::status(&args),
+        Command::Flush(args) => admin::flush(&args),
+        Command::Compact(args) => admin::compact(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Bench(args) => bench::run(&args),
+    }
+}
+
+/// Help goes to where it was asked for; anything else becomes one line.
+fn explain(error: &clap::Error) -> Done {
+    let text = error.render().to_string();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => print(text.as_bytes()),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => Err(
+            Failure::usage(format!("a command is missing\n\n{}", text.trim_end())),
+        ),
+        _ => Err(Failure::usage(one_line(&text))),
+    }
+}
+
+/// The message and the tips of clap's text, without its usage.
+fn one_line(text: &str) -> String {
+    let text = text.strip_prefix("error: ").unwrap_or(text);
+    let wanted = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let mut line = String::new();
+    for part in
+        wanted.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
+    {
+        match part.strip_prefix("tip: ") {
+            Some(tip) => {
+                line.push_str("; ");
+                line.push_str(tip);
+            }
+            None => {
+                if !line.is_empty() {
+                    line.push(' ');
+                }
+                line.push_str(part);
+            }
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn refusal(args: &[&str]) -> Failure {
+        let error = Cli::try_parse_from(args).unwrap_err();
+        explain(&error).unwrap_err()
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_flag_is_one_line_with_the_nearest_name() {
+        let failure = refusal(&["basalt", "server", "--pth", "x"]);
+        assert_eq!(failure.code, 2);
+        assert!(
+            failure.text.contains("'--pth'") && failure.text.contains("'--path'"),
+            "{failure}"
+        );
+        assert!(!failure.text.contains('\n'), "{failure:?}");
+
+        let failure = refusal(&["basalt", "put", "k"]);
+        assert!(
+            failure.text.contains("<VALUE>") && !failure.text.contains('\n'),
+            "{failure:?}"
+        );
+        let failure = refusal(&["basalt", "scna", "k"]);
+        assert!(
+            failure.text.contains("'scan'") && !failure.text.contains('\n'),
+            "{failure:?}"
+        );
+        let failure = refusal(&["basalt", "scan", "--hex", "--escaped"]);
+        assert!(
+            failure.code == 2 && !failure.text.contains('\n'),
+            "{failure:?}"
+        );
+    }
+
+    #[test]
+    fn a_command_line_without_a_command_shows_the_help() {
+        let failure = refusal(&["basalt"]);
+        assert_eq!(failure.code, 2);
+        assert!(failure.text.contains("Examples:"), "{failure}");
+    }
+
+    #[test]
+    fn values_may_begin_with_a_minus_when_they_are_numbers() {
+        assert!(Cli::try_parse_from(["basalt", "put", "balance", "-12"]).is_ok());
+        assert!(Cli::try_parse_from(["basalt", "put", "--", "-k", "-v"]).is_ok());
+    }
+}

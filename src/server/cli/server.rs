@@ -1,0 +1,158 @@
+//! `basalt server`: settings, data directory, sockets, then serving until a signal says stop.
+
+use std::{ffi::OsString, path::PathBuf, sync::Arc};
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{Done, Failure, print};
+use crate::{
+    config::{Config, DEFAULT_ADDR},
+    limits::BLOCKING_THREADS,
+    logging,
+    serve::{Server, Sockets},
+    state::VERSION,
+    storage::{EngineSettings, StandaloneStorage, Storage, data_dir},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct ServerArgs {
+    /// Data directory [default: ./basalt-data]
+    #[arg(long, value_name = "DIR")]
+    path: Option<PathBuf>,
+    /// Address of the gRPC services [default: 127.0.0.1:20160]
+    #[arg(long, value_name = "HOST:PORT")]
+    addr: Option<OsString>,
+    /// Address of the HTTP pages /health, /status and /metrics [default: 127.0.0.1:20180]
+    #[arg(long, value_name = "HOST:PORT")]
+    status_addr: Option<OsString>,
+    /// TOML file with any of these settings by the same names
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Least important events that are logged: off, error, warn, info, debug, trace [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<OsString>,
+    /// Memory for decompressed blocks, such as 128MiB [default: 128MiB]
+    #[arg(long, value_name = "SIZE")]
+    cache_size: Option<OsString>,
+    /// Memory of a memtable before it is written to a table, per column family [default: 64MiB]
+    #[arg(long, value_name = "SIZE")]
+    write_buffer_size: Option<OsString>,
+}
+
+impl ServerArgs {
+    fn settings(&self) -> Result<Config, Failure> {
+        let path = self.path.as_ref().map(|path| path.clone().into_os_string());
+        let flags = [
+            ("path", path),
+            ("addr", self.addr.clone()),
+            ("status-addr", self.status_addr.clone()),
+            ("log-level", self.log_level.clone()),
+            ("cache-size", self.cache_size.clone()),
+            ("write-buffer-size", self.write_buffer_size.clone()),
+        ];
+        let flags: Vec<_> = flags
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value?)))
+            .collect();
+        Config::load(&flags, self.config.as_deref(), |name| {
+            std::env::var_os(name)
+        })
+        .map_err(Failure::usage)
+    }
+}
+
+pub(super) fn run(args: &ServerArgs) -> Done {
+    let config = args.settings()?;
+    logging::init(config.log_level);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name("basalt-async")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::world(format!("cannot begin: {error}")))?;
+    let done = runtime.block_on(serve(config));
+    // Whatever still runs on a thread has had its time.
+    runtime.shutdown_background();
+    done
+}
+
+async fn serve(config: Config) -> Done {
+    // From here on a signal is ours; before, it ends the process as it always does.
+    let mut signals = Signals::new()?;
+    let sockets = Sockets::bind(&config.addr, &config.status_addr)
+        .await
+        .map_err(Failure::world)?;
+    let (addr, status_addr) = sockets
+        .addrs()
+        .map_err(|error| Failure::world(error.to_string()))?;
+    let engine_dir = data_dir::prepare(&config.path).map_err(Failure::world)?;
+    let settings = EngineSettings {
+        cache_bytes: config.cache_bytes,
+        write_buffer_bytes: config.write_buffer_bytes,
+    };
+    let storage: Arc<dyn Storage> = Arc::new(StandaloneStorage::new(engine_dir, settings));
+    let starting = Arc::clone(&storage);
+    let started = tokio::task::spawn_blocking(move || starting.start());
+    tokio::select! {
+        started = started => started
+            .map_err(|_| Failure::world("opening the store met a defect of this program"))?
+            .map_err(Failure::world)?,
+        // Recovery may be long, and nothing has been promised to anybody yet.
+        () = signals.next() => return Err(Failure::world("stopped while the store was opened")),
+    }
+
+    let server = Server::begin(storage, sockets);
+    server.announce().await;
+    let path = config.path.canonicalize().unwrap_or(config.path);
+    let elsewhere = if addr.to_string() == DEFAULT_ADDR {
+        String::new()
+    } else {
+        format!(" --addr {addr}")
+    };
+    let line = format!(
+        "basalt {VERSION} serves {} on {addr} (status http://{status_addr}); try: basalt put hello world{elsewhere}\n",
+        path.display()
+    );
+    tracing::info!(version = VERSION, %addr, %status_addr, path = %path.display(), "serving");
+    // A closed standard output stops nobody from serving.
+    let _ = print(line.as_bytes());
+
+    signals.next().await;
+    tracing::info!("draining");
+    let stopped = tokio::select! {
+        stopped = server.stop() => stopped,
+        () = signals.next() => {
+            return Err(Failure::world("stopped at once by a second signal"));
+        }
+    };
+    stopped.map_err(|error| Failure::world(format!("closing the store: {error}")))?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// SIGTERM and SIGINT, whichever comes first.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind)
+                .map_err(|error| Failure::world(format!("cannot wait for signals: {error}")))
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
