@@ -193,6 +193,7 @@ impl DbInner {
         if self.may_work() {
             self.logs.prepare(0)?;
             self.commit.sync_full_segments();
+            self.bound_manifest()?;
         }
         self.remove_obsolete_tables()
     }
@@ -209,9 +210,16 @@ impl DbInner {
         let _ = self.options.fs.remove_file(&path);
     }
 
-    /// False while closing or read-only: then background work would only fail or be in the way.
+    /// False while closing, and while read-only for any other reason than a full disk: then background
+    /// work would only fail or be in the way.
     pub(crate) fn may_work(&self) -> bool {
-        !self.is_closing() && self.read_only_cause().is_none()
+        !self.is_closing() && !self.is_stopped()
+    }
+
+    /// True where no work will be done until `resume`.
+    fn is_stopped(&self) -> bool {
+        self.read_only_cause()
+            .is_some_and(|cause| !self.may_free_space(&cause))
     }
 
     /// Keeps `error` as the reason why writes end here, unless there is one already; answers it back.

@@ -41,6 +41,9 @@ use crate::{
 /// Turns around the done flag before a waiting writer blocks: about the time of one buffered write.
 const SPINS: usize = 64;
 
+/// How often the memory of all memtables is added up.
+const BATCHES_PER_MEMORY_CHECK: u32 = 64;
+
 /// What is called when a batch is acknowledged or has failed.
 pub(crate) type Callback = Box<dyn FnOnce(Result<SequenceNumber>) + Send + 'static>;
 
@@ -136,6 +139,8 @@ pub(crate) struct Queue {
     failed: Option<Arc<Error>>,
     /// Buffers to be used again.
     spare: Vec<Vec<u8>>,
+    /// Batches until the memory of all memtables is looked at again.
+    until_memory_check: u32,
 }
 
 impl Queue {
@@ -167,6 +172,17 @@ impl Queue {
     /// Number of the segment that takes the next record.
     pub(crate) fn segment_number(&self) -> u64 {
         self.segment.number
+    }
+
+    /// True once every [`BATCHES_PER_MEMORY_CHECK`] calls.
+    pub(crate) fn memory_check_is_due(&mut self) -> bool {
+        let due = self.until_memory_check == 0;
+        self.until_memory_check = if due {
+            BATCHES_PER_MEMORY_CHECK
+        } else {
+            self.until_memory_check
+        } - 1;
+        due
     }
 
     fn wants_sync(&self) -> bool {
@@ -267,6 +283,7 @@ impl Commit {
                 unsynced: vec![segment],
                 failed: None,
                 spare: Vec::new(),
+                until_memory_check: 0,
             }),
             changed: Condvar::new(),
             visible: AtomicU64::new(last_seq.0),

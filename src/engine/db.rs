@@ -74,6 +74,8 @@ pub(crate) struct DbInner {
     /// Held by whoever turns frozen memtables into tables. Taken before the log is held still.
     pub(crate) flushing: Mutex<()>,
     pub(crate) read_only: ArcSwapOption<Error>,
+    /// The memtables were found to hold more than their budget.
+    pub(crate) memory_over: AtomicBool,
     pub(crate) closing: AtomicBool,
     pub(crate) recovery: RecoveryReport,
     pub(crate) listeners: RwLock<Vec<FlushListener>>,
@@ -541,14 +543,16 @@ impl DbInner {
             return Err(Error::Closed);
         }
         match self.read_only_cause() {
-            Some(cause)
-                if deletes_only && cause.is_disk_full() && self.commit.failure().is_none() =>
-            {
-                Ok(())
-            }
+            Some(cause) if deletes_only && self.may_free_space(&cause) => Ok(()),
             Some(cause) => Err(Error::ReadOnly { cause }),
             None => Ok(()),
         }
+    }
+
+    /// True where only space is missing: then deletes, flushes and compactions go on, with what the
+    /// reserve gave.
+    pub(crate) fn may_free_space(&self, cause: &Error) -> bool {
+        cause.is_disk_full() && self.commit.failure().is_none()
     }
 
     /// Keeps the failure of a commit as the cause of being read-only.

@@ -11,9 +11,11 @@ use crate::{
     db::DbInner,
     error::{Error, Result},
     faults::Fault,
+    filename,
     key::SequenceNumber,
     manifest::Current,
     version::{LogStart, TableAdded, VersionEdit},
+    wal::{current, manifest_file::ManifestWriter},
 };
 
 /// Memtables of one family to be flushed together, newest first.
@@ -185,18 +187,57 @@ impl DbInner {
         edit.next_file_number = Some(self.numbers.peek().max(manifest.state.next_file_number));
         let last = SequenceNumber(self.commit.lock().next_seq().0 - 1);
         edit.last_seq = Some(last.max(manifest.state.last_seq));
-        let result = manifest
+        manifest
             .apply(&edit, self.manifest.obsolete())
-            .and_then(|()| {
-                self.mark
-                    .manifest_synced(manifest.writer.number(), manifest.writer.synced())
-            });
-        result.map_err(|error| self.note_failure(error))
+            .map_err(|error| self.note_failure(error))?;
+        // The edit counts, whatever becomes of the mark.
+        let (number, synced) = (manifest.writer.number(), manifest.writer.synced());
+        if let Err(error) = self.mark.manifest_synced(number, synced) {
+            self.note_failure(error);
+        }
+        Ok(())
+    }
+
+    /// Begins a new manifest when this one has grown too large.
+    pub(crate) fn bound_manifest(&self) -> Result<()> {
+        let mut manifest = self.manifest.lock();
+        if manifest.writer.synced() < self.options.max_manifest_bytes {
+            return Ok(());
+        }
+        self.begin_manifest(&mut manifest)
+    }
+
+    /// Goes on in a new manifest that begins with the whole state. When that fails it is not known which one the
+    /// next open will find, so the old one takes no more edits.
+    pub(crate) fn begin_manifest(&self, manifest: &mut Current) -> Result<()> {
+        let result = self.try_begin_manifest(manifest);
+        if let Err(error) = &result {
+            manifest.writer.fail(error);
+        }
+        result
+    }
+
+    fn try_begin_manifest(&self, manifest: &mut Current) -> Result<()> {
+        let fs = &*self.options.fs;
+        let (old, number) = (manifest.writer.number(), self.numbers.next());
+        manifest.state.next_file_number = self.numbers.peek();
+        let mut writer =
+            ManifestWriter::create(fs, &self.dir, number, self.id, self.options.faults)?;
+        writer.append(&manifest.state.to_edit().encode())?;
+        fs.sync_dir(&self.dir)
+            .map_err(|e| Error::io("sync directory", &self.dir, e))?;
+        current::write(fs, &self.dir, number)?;
+        manifest.writer = writer;
+        self.mark
+            .manifest_synced(number, manifest.writer.synced())?;
+        let path = filename::manifest(&self.dir, old);
+        fs.remove_file(&path)
+            .map_err(|e| Error::io("remove", path, e))
     }
 
     /// Freezes the memtables of `families` and waits until they are in tables.
     pub(crate) fn flush_families(self: &Arc<Self>, families: &[ColumnFamily]) -> Result<()> {
-        self.check_writable(false)?;
+        self.check_writable(true)?;
         {
             let queue = self.commit.lock();
             for family in families.iter().filter(|family| family.is_logged()) {

@@ -16,9 +16,6 @@ use crate::{
     wal::manifest_file::ManifestWriter,
 };
 
-/// Bytes of a manifest after which a new one is begun.
-pub(crate) const MAX_MANIFEST_BYTES: u64 = 16 << 20;
-
 /// The state of the database and the file that keeps it.
 pub(crate) struct Manifest {
     current: Mutex<Current>,

@@ -29,6 +29,8 @@ pub struct Options {
     /// Bytes of log that may be kept for unflushed memtables (default 512 MiB); above, the memtable
     /// that holds the oldest segment is flushed.
     pub max_log_bytes: u64,
+    /// Bytes of a manifest after which a new one is begun (default 16 MiB).
+    pub max_manifest_bytes: u64,
     /// Obsolete log segments kept for reuse (default 2).
     pub recycled_segments: usize,
     /// Compactions at a time (default 2).
@@ -36,9 +38,8 @@ pub struct Options {
     /// Bytes of the file that is given up on a full disk so that deletes and compaction can go on
     /// (default 1 MiB; 0 keeps none).
     pub reserve_bytes: u64,
-    /// Open table files kept (default 4096); beyond, the least recently used are closed.
-    pub max_open_tables: usize,
-    /// Memory of all memtables together in bytes (default 512 MiB): beyond, writes wait for flushes.
+    /// Memory of all memtables together in bytes (default 512 MiB): beyond, the largest is flushed, and
+    /// writes wait while there is something to flush. Looked at every 64 batches.
     pub memtable_budget_bytes: usize,
     /// The disk (default [`RealFs`]).
     pub fs: Arc<dyn Fs>,
@@ -67,10 +68,10 @@ impl Options {
             block_cache_bytes: 128 << 20,
             log_segment_bytes: (1 << 20, 64 << 20),
             max_log_bytes: 512 << 20,
+            max_manifest_bytes: 16 << 20,
             recycled_segments: 2,
             max_compactions: 2,
             reserve_bytes: 1 << 20,
-            max_open_tables: 4096,
             memtable_budget_bytes: 512 << 20,
             fs,
             executor,

@@ -511,6 +511,7 @@ fn start(
         compactions: Compactions::default(),
         flushing: Mutex::default(),
         read_only: ArcSwapOption::empty(),
+        memory_over: AtomicBool::new(false),
         closing: AtomicBool::new(false),
         recovery: found.report,
         listeners: RwLock::default(),

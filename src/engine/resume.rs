@@ -16,11 +16,7 @@ use crate::{
     key::SequenceNumber,
     log_files::LiveSegment,
     version::{LogStart, TableAdded, VersionEdit},
-    wal::{
-        current,
-        manifest_file::ManifestWriter,
-        segment::{HEADER_LEN, SegmentHeader, SegmentKind},
-    },
+    wal::segment::{SegmentHeader, SegmentKind},
 };
 
 impl DbInner {
@@ -99,9 +95,7 @@ impl DbInner {
         segment: &Segment,
         seq: SequenceNumber,
     ) -> Result<()> {
-        let fs = &*self.options.fs;
         let mut manifest = self.manifest.lock();
-        let number = self.numbers.next();
         let edit = VersionEdit {
             next_file_number: Some(self.numbers.peek()),
             last_seq: Some(seq.max(manifest.state.last_seq)),
@@ -113,22 +107,18 @@ impl DbInner {
             added: tables,
             ..VersionEdit::default()
         };
-        let mut state = manifest.state.clone();
-        state.apply(&edit).map_err(|why| {
+        let before = manifest.state.clone();
+        manifest.state.apply(&edit).map_err(|why| {
             Error::io(
-                "edit",
-                filename::manifest(&self.dir, number),
+                "edit the manifest of",
+                &self.dir,
                 std::io::Error::other(why),
             )
         })?;
-        let mut writer =
-            ManifestWriter::create(fs, &self.dir, number, self.id, self.options.faults)?;
-        writer.append(&state.to_edit().encode())?;
-        fs.sync_dir(&self.dir)
-            .map_err(|e| Error::io("sync directory", &self.dir, e))?;
-        current::write(fs, &self.dir, number)?;
-        manifest.state = state;
-        manifest.writer = writer;
+        if let Err(error) = self.begin_manifest(&mut manifest) {
+            manifest.state = before;
+            return Err(error);
+        }
         let live = LiveSegment {
             number: segment.number,
             base: segment.base,
@@ -136,8 +126,6 @@ impl DbInner {
         };
         self.logs.push_live(live);
         self.mark.log_synced(segment.number, segment.base, seq)?;
-        self.mark
-            .manifest_synced(number, manifest.writer.synced())?;
         for FlushWork {
             family,
             slots,

@@ -2,7 +2,7 @@
 //!
 //! Not here: the queue itself (`commit`), what a batch is (`batch`).
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use crate::{
     batch::{Operation, Operations, WriteBatch},
@@ -105,6 +105,10 @@ impl DbInner {
         logged: bool,
         need: u64,
     ) -> Result<(), Stall> {
+        if queue.memory_check_is_due() && self.over_budget().is_some() {
+            self.memory_over.store(true, Ordering::Relaxed);
+            self.freeze_largest(queue);
+        }
         if let Some(reason) = self.stall_reason(families) {
             return Err(Stall::Work(reason));
         }
@@ -150,6 +154,53 @@ impl DbInner {
                 self.freeze(queue, family);
             } else {
                 self.schedule_flush();
+            }
+        }
+    }
+
+    /// Bytes of all memtables, when that is more than allowed.
+    fn over_budget(&self) -> Option<usize> {
+        let families = self.families();
+        let bytes: usize = families.iter().map(|f| f.inner.peek().memory_bytes()).sum();
+        (bytes > self.options.memtable_budget_bytes).then_some(bytes)
+    }
+
+    /// Freezes the largest memtable, if none is waiting for flush already.
+    fn freeze_largest(self: &Arc<Self>, queue: &Queue) {
+        let families = self.families();
+        if families
+            .iter()
+            .any(|family| !family.inner.peek().frozen.is_empty())
+        {
+            return;
+        }
+        let largest = families
+            .iter()
+            .max_by_key(|f| f.inner.peek().active.memtable.bytes());
+        match largest {
+            Some(family) if family.is_logged() => self.freeze(queue, family),
+            Some(_) => self.freeze_unlogged(queue),
+            None => {}
+        }
+    }
+
+    /// Why writes wait for memory, if they do: only while there is something to flush.
+    fn memory_stall(&self) -> Option<String> {
+        if !self.memory_over.load(Ordering::Relaxed) {
+            return None;
+        }
+        let waiting = self
+            .families()
+            .iter()
+            .any(|f| !f.inner.peek().frozen.is_empty());
+        match self.over_budget() {
+            Some(bytes) if waiting => Some(format!(
+                "memtables hold {bytes} bytes, budget {}, and wait for flush",
+                self.options.memtable_budget_bytes
+            )),
+            _ => {
+                self.memory_over.store(false, Ordering::Relaxed);
+                None
             }
         }
     }
@@ -210,6 +261,7 @@ impl DbInner {
                 .map_err(|error| self.note_failure(error)),
             Stall::Work(reason) if !wait => Err(Error::Busy(reason)),
             Stall::Work(_) => {
+                self.counters.stalls.fetch_add(1, Ordering::Relaxed);
                 self.wait_for_background(|| self.stall_reason(families).is_none());
                 Ok(())
             }
@@ -218,6 +270,9 @@ impl DbInner {
 
     /// Why writes to `families` must wait for background work, if they must.
     pub(crate) fn stall_reason(&self, families: &[ColumnFamily]) -> Option<String> {
+        if let Some(reason) = self.memory_stall() {
+            return Some(reason);
+        }
         for family in families {
             let options = family.inner.options();
             let state = family.inner.peek();
@@ -247,9 +302,7 @@ impl DbInner {
             family.inner.peek().version.level(0).len() >= family.inner.options().l0_slowdown_trigger
         });
         if behind {
-            self.counters
-                .slowdowns
-                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.counters.slowdowns.fetch_add(1, Ordering::Relaxed);
             self.options.executor.sleep(SLOWDOWN);
         }
     }

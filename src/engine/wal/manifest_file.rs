@@ -99,6 +99,11 @@ impl ManifestWriter {
         self.synced
     }
 
+    /// Takes no more edits, because of `cause`: for all this writer knows, another manifest is in use.
+    pub(crate) fn fail(&mut self, cause: &Error) {
+        self.failed.get_or_insert_with(|| Arc::new(cause.clone()));
+    }
+
     /// Writes one record and syncs it. When this returns, the record counts.
     ///
     /// # Errors
