@@ -296,6 +296,7 @@ impl DbInner {
             let record = TableRecord {
                 number,
                 info: table.info.clone(),
+                hidden: 0, // a table from outside has each key once
                 global_seq: None,
             };
             linked.push((family.clone(), record));

@@ -31,8 +31,9 @@ use crate::{
     version::{TableMeta, TableOpener, TableRecord, Version},
 };
 
-/// Entries between two looks at the stop flag.
-const ENTRIES_PER_PAUSE: u64 = 512;
+/// Bytes of values between two looks at the stop flag, where each entry counts for `ENTRY_WORK` more.
+const WORK_PER_PAUSE: usize = 1 << 20;
+const ENTRY_WORK: usize = 1 << 10;
 
 /// What a job needs of the database.
 pub(crate) struct JobContext<'a> {
@@ -158,19 +159,25 @@ fn fill(
     input.seek_to_first()?;
     // An output may end only before the first entry kept of a user key.
     let mut may_cut = true;
+    // What may be done until the next pause.
+    let mut work = 0;
     while input.valid() {
-        if stats.entries_read.is_multiple_of(ENTRIES_PER_PAUSE) {
+        if work == 0 {
             (outputs.context.pause)();
             if outputs.context.stop.load(Ordering::Acquire) {
                 return Err(Error::Closed);
             }
+            work = WORK_PER_PAUSE;
         }
+        work = work.saturating_sub(ENTRY_WORK + input.value().len());
         stats.entries_read += 1;
         let key = input.key();
         may_cut |= filter.is_new_key(key);
         if filter.is_needed(key, || is_bottom(key.user_key)) {
             if std::mem::take(&mut may_cut) {
                 outputs.cut_before(key.user_key)?;
+            } else {
+                outputs.hidden += 1;
             }
             outputs.add(key, input.value())?;
             stats.entries_written += 1;
@@ -195,6 +202,8 @@ struct Outputs<'a> {
     /// First key that may be in the current output.
     start: Vec<u8>,
     current: Option<(u64, TableBuilder)>,
+    /// Entries of the current output behind a newer one of their key.
+    hidden: u64,
     finished: Vec<TableRecord>,
     created: Vec<PathBuf>,
 }
@@ -217,6 +226,7 @@ impl<'a> Outputs<'a> {
             next_tombstone: 0,
             start: Vec::new(),
             current: None,
+            hidden: 0,
             finished: Vec::new(),
             created: Vec::new(),
         }
@@ -275,10 +285,11 @@ impl<'a> Outputs<'a> {
             }
         }
         if let Some((number, builder)) = self.current.take() {
-            let info = builder.finish()?;
+            let (info, hidden) = (builder.finish()?, std::mem::take(&mut self.hidden));
             self.finished.push(TableRecord {
                 number,
                 info,
+                hidden,
                 global_seq: None,
             });
         }

@@ -158,9 +158,13 @@ impl Drop for Compaction {
     }
 }
 
-/// True where a table has deletes or range tombstones.
-fn has_garbage(table: &TableMeta) -> bool {
-    table.info.deletes > 0 || table.info.tombstones > 0
+/// Entries and range tombstones that a rewrite at the bottom may leave out once no snapshot needs them.
+fn garbage(table: &TableMeta) -> u64 {
+    table
+        .info
+        .deletes
+        .saturating_add(table.info.tombstones)
+        .saturating_add(table.hidden)
 }
 
 /// True where no level below `level` has a table that overlaps `span`.

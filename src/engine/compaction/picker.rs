@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::{
-    Compaction, Kind, Reason, Target, has_garbage, is_bottom, is_settled,
+    Compaction, Kind, Reason, Target, garbage, is_bottom, is_settled,
     levels::{LevelTargets, score},
     overlap_limit,
 };
@@ -299,7 +299,7 @@ impl Picker<'_> {
             .iter()
             .fold(0_u128, |sum, table| sum + u128::from(table.info.size));
         let info = &table.info;
-        let dead = u128::from(info.deletes) + u128::from(info.tombstones);
+        let dead = u128::from(garbage(table));
         let all = u128::from(info.entries) + u128::from(info.tombstones);
         let size = u128::from(info.size);
         let freed = size + 4 * size * dead / all.max(1);
@@ -418,12 +418,12 @@ impl Picker<'_> {
             && !cleans
     }
 
-    /// True where a rewrite at the bottom would remove every delete and range tombstone of the table.
+    /// True where a rewrite at the bottom would remove all garbage of the table.
     fn is_cleanable(&self, table: &TableMeta) -> bool {
-        has_garbage(table) && is_settled(table, self.context.boundaries)
+        garbage(table) > 0 && is_settled(table, self.context.boundaries)
     }
 
-    /// Deletes that hide nothing any more are rewritten away; tables of little else than deletes go down to
+    /// What is of no use any more is rewritten away; tables of little else than deletes go down to
     /// what they hide.
     fn pick_garbage(&self) -> Option<Compaction> {
         let cleanable =
@@ -437,7 +437,7 @@ impl Picker<'_> {
                     let one = vec![Arc::clone(table)];
                     if is_bottom(self.version, level, table.span()) {
                         self.compaction(level, level, one, Reason::Garbage)
-                    } else if table.info.deletes.saturating_mul(2) >= table.info.entries {
+                    } else if garbage(table).saturating_mul(2) >= table.info.entries {
                         self.compaction(level, level + 1, one, Reason::Garbage)
                     } else {
                         None

@@ -80,6 +80,7 @@ impl World {
         Arc::new(TableMeta::new(TableRecord {
             number: self.next - 1,
             info,
+            hidden: 0,
             global_seq: None,
         }))
     }

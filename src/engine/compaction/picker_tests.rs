@@ -396,6 +396,9 @@ fn deletes_that_hide_nothing_are_cleaned_and_tables_of_deletes_sink() {
         World::with_snapshots(&[5]).pick("L6: 2[c..d]t1#3-5"),
         "Garbage Merge L6[2] -> L6"
     );
+    let old_versions = "L6: 2[c..d]h1#3-5";
+    assert_eq!(World::with_snapshots(&[4]).pick(old_versions), "nothing");
+    assert_eq!(world.pick(old_versions), "Garbage Merge L6[2] -> L6");
 }
 
 #[test]

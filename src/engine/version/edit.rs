@@ -68,6 +68,8 @@ pub(crate) struct TableRecord {
     pub(crate) number: u64,
     /// What its builder said of it.
     pub(crate) info: TableInfo,
+    /// Entries kept only for snapshots: a newer entry of the table hides them from all other readers.
+    pub(crate) hidden: u64,
     /// Ingested tables: the sequence number that stands for all of its entries' own.
     pub(crate) global_seq: Option<SequenceNumber>,
 }
@@ -235,7 +237,7 @@ impl TableRecord {
         put_slice(out, &info.smallest);
         put_slice(out, &info.largest);
         put_varints(out, [info.entries, info.deletes, info.tombstones]);
-        put_varints(out, [info.min_seq.0, info.max_seq.0]);
+        put_varints(out, [info.min_seq.0, info.max_seq.0, self.hidden]);
         if let Some(seq) = self.global_seq {
             put_varint(out, seq.0);
         }
@@ -263,6 +265,7 @@ impl TableRecord {
             min_seq: seq(reader)?,
             max_seq: seq(reader)?,
         };
+        let hidden = reader.varint()?;
         let global_seq = if flags & HAS_GLOBAL_SEQ == 0 {
             None
         } else {
@@ -273,10 +276,12 @@ impl TableRecord {
         } else {
             info.smallest <= info.largest
         };
-        let counts_fit = info.deletes <= info.entries && info.min_seq <= info.max_seq;
+        let counts_fit =
+            info.deletes <= info.entries && hidden <= info.entries && info.min_seq <= info.max_seq;
         (keys_ascend && counts_fit).then_some(Self {
             number,
             info,
+            hidden,
             global_seq,
         })
     }

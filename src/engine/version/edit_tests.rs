@@ -19,6 +19,7 @@ pub(super) fn sample() -> VersionEdit {
     let table = TableRecord {
         number: 9,
         info,
+        hidden: 4,
         global_seq: Some(SequenceNumber(400)),
     };
     VersionEdit {

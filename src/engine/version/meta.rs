@@ -33,6 +33,8 @@ pub(crate) struct TableMeta {
     pub(crate) number: u64,
     /// What its builder said of it.
     pub(crate) info: TableInfo,
+    /// Entries kept only for snapshots.
+    pub(crate) hidden: u64,
     /// Ingested tables: the sequence number that stands for all of its entries' own.
     pub(crate) global_seq: Option<SequenceNumber>,
     /// Set once. To close tables that are not used, a later version would hold new metas without it.
@@ -47,11 +49,13 @@ impl TableMeta {
         let TableRecord {
             number,
             info,
+            hidden,
             global_seq,
         } = record;
         Self {
             number,
             info,
+            hidden,
             global_seq,
             table: OnceLock::new(),
             being_compacted: AtomicBool::new(false),
@@ -64,6 +68,7 @@ impl TableMeta {
         TableRecord {
             number: self.number,
             info: self.info.clone(),
+            hidden: self.hidden,
             global_seq: self.global_seq,
         }
     }

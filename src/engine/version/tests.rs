@@ -6,7 +6,7 @@
 //! ```
 //! A table is `number[smallest..largest]`, with `)` for an exclusive end, then in any order
 //! `#min-max` sequence numbers (default in L0: its number times ten and nine more; below: 1-1),
-//! `xN` size in KiB (default 10), `dN` deletes among its 100 entries, `tN` range tombstones,
+//! `xN` size in KiB (default 10), `dN` deletes among its 100 entries, `tN` range tombstones, `hN` entries hidden by newer ones,
 //! `*` being compacted.
 
 use super::*;
@@ -56,6 +56,7 @@ pub(crate) fn table(level: usize, text: &str) -> Arc<TableMeta> {
         max_seq: SequenceNumber(seqs.1),
     };
     let mut busy = false;
+    let mut hidden = 0;
     let mut rest = &rest[close + 1..];
     while let Some(flag) = rest.chars().next() {
         let end = rest[1..]
@@ -71,6 +72,7 @@ pub(crate) fn table(level: usize, text: &str) -> Arc<TableMeta> {
             }
             'x' => info.size = number() << 10,
             'd' => info.deletes = number(),
+            'h' => hidden = number(),
             't' => info.tombstones = number(),
             '*' => busy = true,
             _ => panic!("unknown flag {flag} in {text}"),
@@ -80,6 +82,7 @@ pub(crate) fn table(level: usize, text: &str) -> Arc<TableMeta> {
     let meta = TableMeta::new(TableRecord {
         number,
         info,
+        hidden,
         global_seq: None,
     });
     meta.set_being_compacted(busy);
