@@ -234,6 +234,7 @@ mod tests {
     fn the_search_finds_every_record_behind_garbage_of_any_length() {
         for (gap, filler) in (0..40).flat_map(|gap| [(gap, 0x00), (gap, 0x01)]) {
             let mut bytes = vec![filler; gap];
+            put(&mut bytes, 1, 60, 4, b"");
             put(&mut bytes, 1, 70, 5, b"payload");
             let damaged = bytes.len() - 1;
             put(&mut bytes, 1, 90, 6, b"cut");
@@ -244,8 +245,8 @@ mod tests {
                 found,
                 Behind {
                     synced: 90,
-                    bytes: 39 + 34,
-                    records: 2
+                    bytes: 32 + 39 + 34,
+                    records: 3
                 },
                 "gap {gap}"
             );

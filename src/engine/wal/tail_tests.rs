@@ -68,6 +68,20 @@ fn the_sealed_tail_is_read_from_the_new_segment_alone() {
 }
 
 #[test]
+fn every_bit_of_a_sealed_tail_of_one_record_is_known_to_be_durable() {
+    let mut log = Log::new(1000);
+    log.append(10);
+    log.wanted.mark = MarkFound::Absent;
+    let (plan, _) = log.read().expect("whole");
+    seal(&mut log.files, &plan, 9);
+    for bit in HEADER_LEN * 8..log.files.0[&9].len() * 8 {
+        let mut log = log.clone();
+        log.bytes(9)[bit / 8] ^= 1 << (bit % 8);
+        assert!(log.read().is_err(), "bit {bit}");
+    }
+}
+
+#[test]
 fn a_seal_without_records_still_closes_the_cut() {
     let mut log = Log::new(1000);
     log.append(10);
