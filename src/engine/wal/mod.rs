@@ -6,11 +6,6 @@
 //! (`commit`), what a batch or an edit means (`batch`, `version`), or which files are removed
 //! (`recovery`). FORMAT.md, sections 2, 3, 5 and 6, has every byte.
 
-#![allow(
-    dead_code,
-    reason = "the commit and recovery paths take these up one by one"
-)]
-
 pub(crate) mod chain;
 pub(crate) mod current;
 pub(crate) mod manifest_file;

@@ -172,10 +172,6 @@ impl Log {
         self.synced = self.end();
     }
 
-    pub(super) fn plan(&self) -> Result<RecoveredLog> {
-        plan(&self.files, &self.wanted)
-    }
-
     /// What recovery reads, and its plan.
     pub(super) fn read(&self) -> Result<(RecoveredLog, Vec<Entry>)> {
         read(&self.files, &self.wanted)
