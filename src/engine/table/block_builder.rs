@@ -3,9 +3,12 @@
 //! Keys share all they can with the entry before, but for those at restart points, which share nothing.
 //! Readers rely on it.
 
+use byteorder::{ByteOrder, LittleEndian};
+
 use super::{
     KeyHash,
-    block::{ABSENT, COLLISION, MAX_HASHED_RESTARTS, TAIL_LEN, common_prefix},
+    block::{ABSENT, COLLISION, MAX_HASHED_RESTARTS, RESTART_LEN, TAIL_LEN, common_prefix},
+    format::BLOCK_TRAILER_LEN,
     scale,
 };
 use crate::{
@@ -19,9 +22,12 @@ const MAX_BUCKETS: usize = u16::MAX as usize;
 /// Collects the entries of one block after the other.
 pub(super) struct BlockBuilder {
     restart_interval: usize,
-    /// The entries so far.
-    entries: Vec<u8>,
-    restarts: Vec<u32>,
+    /// Key parts of the entries so far.
+    keys: Vec<u8>,
+    /// Their values.
+    values: Vec<u8>,
+    /// Lengths of both at each restart point.
+    restarts: Vec<(u32, u32)>,
     /// For each key: its hash and its restart interval.
     hashes: Vec<(u32, usize)>,
     /// User key of the last entry.
@@ -33,17 +39,13 @@ impl BlockBuilder {
     pub(super) fn new(restart_interval: usize) -> Self {
         Self {
             restart_interval: restart_interval.max(1),
-            entries: Vec::new(),
+            keys: Vec::new(),
+            values: Vec::new(),
             restarts: Vec::new(),
             hashes: Vec::new(),
             last_key: Vec::new(),
             count: 0,
         }
-    }
-
-    /// Number of entries.
-    pub(super) fn len(&self) -> usize {
-        self.count
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -57,25 +59,25 @@ impl BlockBuilder {
         } else {
             0
         };
-        self.entries.len() + self.restarts.len() * 4 + hashed + TAIL_LEN
+        self.keys.len() + self.values.len() + self.restarts.len() * RESTART_LEN + hashed + TAIL_LEN
     }
 
     /// Adds an entry, which is above the last one.
     pub(super) fn add(&mut self, key: InternalKey<'_>, hash: KeyHash, value: &[u8]) {
         let shared = if self.count.is_multiple_of(self.restart_interval) {
-            let at = u32::try_from(self.entries.len()).expect("a block is shorter than 4 GiB");
-            self.restarts.push(at);
+            self.restarts
+                .push((len_u32(&self.keys), len_u32(&self.values)));
             0
         } else {
             common_prefix(&self.last_key, key.user_key)
         };
         let suffix = &key.user_key[shared..];
-        put_varint(&mut self.entries, shared as u64);
-        put_varint(&mut self.entries, suffix.len() as u64);
-        put_varint(&mut self.entries, value.len() as u64);
-        put_u64(&mut self.entries, key.trailer);
-        self.entries.extend_from_slice(suffix);
-        self.entries.extend_from_slice(value);
+        put_varint(&mut self.keys, shared as u64);
+        put_varint(&mut self.keys, suffix.len() as u64);
+        put_varint(&mut self.keys, value.len() as u64);
+        put_u64(&mut self.keys, key.trailer);
+        self.keys.extend_from_slice(suffix);
+        self.values.extend_from_slice(value);
         let interval = (hash.low(), self.restarts.len() - 1);
         if self.hashes.last() != Some(&interval) {
             self.hashes.push(interval);
@@ -85,24 +87,32 @@ impl BlockBuilder {
         self.count += 1;
     }
 
-    /// Completes the block and answers its bytes; `clear` begins the next one.
-    pub(super) fn finish(&mut self) -> &[u8] {
+    /// Appends the whole block to `out`; `clear` begins the next one.
+    pub(super) fn finish(&self, out: &mut Vec<u8>) {
         let buckets = self.buckets();
-        self.entries.extend_from_slice(&buckets);
-        for &restart in &self.restarts {
-            put_u32(&mut self.entries, restart);
+        out.reserve(self.size() + BLOCK_TRAILER_LEN);
+        out.extend_from_slice(&self.keys);
+        out.extend_from_slice(&self.values);
+        out.extend_from_slice(&buckets);
+        for &(key, value) in &self.restarts {
+            put_u32(out, key);
+            put_u32(out, value);
         }
+        put_u32(out, len_u32(&self.keys));
+        put_u32(
+            out,
+            u32::try_from(self.restarts.len()).expect("fewer than bytes"),
+        );
         let count = u16::try_from(buckets.len()).expect("bounded when they were made");
-        self.entries
-            .extend_from_slice(&[(count & 0xff) as u8, (count >> 8) as u8]);
-        let restarts = u32::try_from(self.restarts.len()).expect("fewer than bytes");
-        put_u32(&mut self.entries, restarts);
-        &self.entries
+        let mut bytes = [0; 2];
+        LittleEndian::write_u16(&mut bytes, count);
+        out.extend_from_slice(&bytes);
     }
 
     /// Empties it for the next block.
     pub(super) fn clear(&mut self) {
-        self.entries.clear();
+        self.keys.clear();
+        self.values.clear();
         self.restarts.clear();
         self.hashes.clear();
         self.last_key.clear();
@@ -135,3 +145,7 @@ impl BlockBuilder {
 
 /// Most bytes an entry takes beyond its key and value.
 pub(super) const ENTRY_OVERHEAD: usize = 3 * 5 + TRAILER_LEN;
+
+fn len_u32(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).expect("a block is shorter than 4 GiB")
+}

@@ -42,6 +42,8 @@ pub(crate) struct TableBuilder {
     block_bytes: usize,
     filter_bits: usize,
     block: BlockBuilder,
+    /// A block before its compression.
+    raw: Vec<u8>,
     index: IndexBuilder,
     filter: FilterBuilder,
     /// The block that was written last, while its separator waits for the next key.
@@ -76,6 +78,7 @@ impl TableBuilder {
             block_bytes: options.block_bytes.clamp(1, MAX_FILL),
             filter_bits: options.filter_bits_per_key,
             block: BlockBuilder::new(options.restart_interval),
+            raw: Vec::new(),
             index: IndexBuilder::default(),
             filter: FilterBuilder::default(),
             pending: None,
@@ -200,10 +203,17 @@ impl TableBuilder {
         if self.block.is_empty() {
             return Ok(());
         }
-        let block = self.block.finish();
         self.pending = Some(match self.compression {
-            Compression::None => self.out.block(block)?,
-            Compression::Lz4 => self.out.compressed_block(block)?,
+            Compression::None => {
+                let start = self.out.buffer.len();
+                self.block.finish(&mut self.out.buffer);
+                self.out.seal(start, RAW)?
+            }
+            Compression::Lz4 => {
+                self.raw.clear();
+                self.block.finish(&mut self.raw);
+                self.out.compressed_block(&self.raw)?
+            }
         });
         self.block.clear();
         Ok(())

@@ -1,8 +1,9 @@
 //! The index block: for each data block a separator, at or above its last key and below the next block's
 //! first, and where the block stands (FORMAT.md, index block).
 //!
-//! It is checked whole when the table is opened, and then used where it lies. In memory there are only eight
-//! bytes of each separator, behind the part common to all, which decide nearly every comparison.
+//! It is checked whole when the table is opened, and then used where it lies. In memory there are sixteen bytes
+//! for each block: where it stands, and eight bytes of its separator, behind the part common to all, which decide
+//! nearly every comparison.
 //!
 //! A separator is an internal key. Its trailer is zero, which is behind every version of its user key, except
 //! where versions of one key go on in the next block: then it is the trailer of the last entry.
@@ -12,7 +13,7 @@ use byteorder::{BigEndian, ByteOrder, LittleEndian};
 use super::{
     SeqRule,
     block::common_prefix,
-    format::{BlockHandle, Damage},
+    format::{BLOCK_TRAILER_LEN, BlockHandle, Damage},
 };
 use crate::{
     coding::{Reader, put_slice, put_u32, put_varint},
@@ -93,8 +94,8 @@ pub(super) struct Index {
     common: Box<[u8]>,
     /// The eight bytes behind them, zeros where a separator ends, as numbers that compare as the bytes do.
     heads: Box<[u64]>,
-    /// End of the last data block in the file.
-    data_end: u64,
+    /// Where each data block begins in the file, and the end of the last. They stand back to back.
+    offsets: Box<[u64]>,
 }
 
 impl Index {
@@ -112,7 +113,7 @@ impl Index {
             entries_end,
             common: Box::default(),
             heads: Box::default(),
-            data_end: 0,
+            offsets: Box::default(),
         };
         index.common = match count.checked_sub(1) {
             Some(last) => {
@@ -123,22 +124,27 @@ impl Index {
             None => Box::default(),
         };
         let mut heads = Vec::with_capacity(count);
+        let mut offsets = Vec::with_capacity(count + 1);
+        let mut data_end = 0;
         let mut before: Option<InternalKey<'_>> = None;
         for ordinal in 0..count {
             let IndexEntry { separator, handle } = index.entry(block, ordinal)?;
             if before.is_some_and(|before| before >= separator) {
                 return Err("index separators out of order");
             }
-            if handle.offset != index.data_end {
+            if handle.offset != data_end {
                 return Err("data blocks overlap or leave a gap");
             }
-            index.data_end = handle.end().ok_or("data block ends beyond 64 bits")?;
+            offsets.push(data_end);
+            data_end = handle.end().ok_or("data block ends beyond 64 bits")?;
             // All separators lie between the first and the last, and so begin with what these share.
             let rest = separator.user_key.strip_prefix(&*index.common);
             heads.push(head(rest.ok_or("index separators out of order")?));
             before = Some(separator);
         }
+        offsets.push(data_end);
         index.heads = heads.into();
+        index.offsets = offsets.into();
         Ok(index)
     }
 
@@ -149,7 +155,18 @@ impl Index {
 
     /// End of the last data block in the file.
     pub(super) fn data_end(&self) -> u64 {
-        self.data_end
+        self.offsets.last().copied().unwrap_or(0)
+    }
+
+    /// Where a data block stands.
+    #[inline]
+    pub(super) fn handle(&self, ordinal: usize) -> BlockHandle {
+        let (offset, end) = (self.offsets[ordinal], self.offsets[ordinal + 1]);
+        let len = u32::try_from(end - offset - BLOCK_TRAILER_LEN as u64);
+        BlockHandle {
+            offset,
+            len: len.expect("it was made of a handle"),
+        }
     }
 
     /// The entry of a data block.

@@ -4,11 +4,11 @@
 //! are read where they lie. Going back, it decodes a restart interval once and remembers for each step only what
 //! the step forward took away.
 
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     Table,
-    block::{BlockView, entry_at},
+    block::{BlockView, Entry, Place},
     format::{BlockHandle, Damage},
     reader::{Access, Block},
 };
@@ -31,13 +31,13 @@ pub(crate) struct TableIter {
     ordinal: Option<usize>,
     handle: BlockHandle,
     block: Block,
-    /// Where its entries end.
-    entries_end: usize,
-    /// Where the current entry begins.
-    at: usize,
+    /// Where its key parts end, and its values.
+    end: Place,
+    /// Where the current entry begins, and the next.
+    at: Place,
+    next: Place,
     key: Vec<u8>,
     trailer: u64,
-    value: Range<usize>,
     /// Steps back within the current restart interval, the nearest last.
     back: Vec<StepBack>,
     /// Ends of keys that the steps back put on again, one after the other.
@@ -52,10 +52,12 @@ struct StepBack {
     shared: usize,
     /// Where the bytes begin that come behind them.
     tail: usize,
-    at: usize,
+    at: Place,
     trailer: u64,
-    value: Range<usize>,
 }
+
+/// No place: no block is loaded.
+const NOWHERE: Place = Place { key: 0, value: 0 };
 
 impl TableIter {
     pub(super) fn new(table: Arc<Table>, keep: bool) -> Self {
@@ -66,11 +68,11 @@ impl TableIter {
             ordinal: None,
             handle: BlockHandle { offset: 0, len: 0 },
             block: Block::Shared(Arc::from([])),
-            entries_end: 0,
-            at: 0,
+            end: NOWHERE,
+            at: NOWHERE,
+            next: NOWHERE,
             key: Vec::new(),
             trailer: 0,
-            value: 0..0,
             back: Vec::new(),
             tails: Vec::new(),
             populated: 0,
@@ -93,7 +95,7 @@ impl TableIter {
         }
         let sequential = self.ordinal.is_some_and(|before| before + 1 == ordinal);
         self.ordinal = None;
-        self.handle = self.table.handle(ordinal)?;
+        self.handle = self.table.handle(ordinal);
         let populated = sequential && self.populate_ahead(ordinal)?;
         let access = Access {
             populated,
@@ -101,7 +103,11 @@ impl TableIter {
         };
         self.block = self.table.data_block(ordinal, self.handle, access)?;
         let view = BlockView::parse(self.block.bytes(&*self.table.file));
-        self.entries_end = view.map_err(|what| self.damage(what))?.entries.len();
+        let view = view.map_err(|what| self.damage(what))?;
+        self.end = Place {
+            key: view.keys.len(),
+            value: view.values_end,
+        };
         self.ordinal = Some(ordinal);
         Ok(())
     }
@@ -129,28 +135,27 @@ impl TableIter {
     /// To the entry at `at` of the block, of which the key buffer holds the one before; `remember` the way
     /// back to that.
     #[inline]
-    fn step(&mut self, at: usize, remember: bool) -> Result<(), Damage> {
+    fn step(&mut self, at: Place, remember: bool) -> Result<(), Damage> {
         let block = self.block.bytes(&*self.table.file);
-        let entry = entry_at(&block[..self.entries_end], at)?;
+        let entry = Entry::decode(&block[..self.end.key], at)?;
         if entry.shared > self.key.len() {
             return Err("entry shares more than there is");
         }
-        entry.check()?;
+        entry.check(self.end.value)?;
         if remember {
             self.back.push(StepBack {
                 shared: entry.shared,
                 tail: self.tails.len(),
                 at: self.at,
                 trailer: self.trailer,
-                value: self.value.clone(),
             });
             self.tails.extend_from_slice(&self.key[entry.shared..]);
         }
         self.key.truncate(entry.shared);
         self.key.extend_from_slice(entry.suffix);
         self.trailer = self.table.rule.apply(entry.trailer);
-        self.value = entry.value;
         self.at = at;
+        self.next = entry.next;
         Ok(())
     }
 
@@ -163,7 +168,11 @@ impl TableIter {
         }
         self.load(ordinal)?;
         self.key.clear();
-        self.step(0, false).map_err(|what| self.damage(what))?;
+        let first = Place {
+            key: 0,
+            value: self.end.key,
+        };
+        self.step(first, false).map_err(|what| self.damage(what))?;
         self.valid = true;
         Ok(())
     }
@@ -175,23 +184,23 @@ impl TableIter {
             return Ok(());
         };
         self.load(ordinal)?;
-        self.last_before(self.entries_end)
+        self.last_before(self.end)
             .map_err(|what| self.damage(what))?;
         self.valid = true;
         Ok(())
     }
 
-    /// To the entry that ends at `end`, from the restart point before it.
-    fn last_before(&mut self, end: usize) -> Result<(), Damage> {
+    /// To the entry before the one at `end`, from the restart point before it.
+    fn last_before(&mut self, end: Place) -> Result<(), Damage> {
         self.forget_steps();
         let view = BlockView::parse(self.block.bytes(&*self.table.file))?;
         let restart = view.restart_below(end)?;
         self.key.clear();
         self.step(restart, false)?;
-        while self.value.end < end {
-            self.step(self.value.end, true)?;
+        while self.next.key < end.key {
+            self.step(self.next, true)?;
         }
-        if self.value.end == end {
+        if self.next == end {
             Ok(())
         } else {
             Err("entry runs over a restart point")
@@ -201,17 +210,17 @@ impl TableIter {
     /// To the first entry of the current block at or after `target`; false if there is none.
     fn find(&mut self, target: InternalKey<'_>) -> Result<bool, Damage> {
         let view = BlockView::parse(self.block.bytes(&*self.table.file))?;
-        let start = view.restart_before(target, self.table.rule)?;
-        let Some(found) = view.find_from(start, target, self.table.rule)? else {
+        let restart = view.restart_before(target, self.table.rule)?;
+        let Some(found) = view.find_from(restart, target, self.table.rule)? else {
             return Ok(false);
         };
+        let entry = found.entry;
         self.key.clear();
-        self.key
-            .extend_from_slice(&target.user_key[..found.entry.shared]);
-        self.key.extend_from_slice(found.entry.suffix);
-        self.trailer = self.table.rule.apply(found.entry.trailer);
-        self.value = found.entry.value;
-        self.at = found.at;
+        self.key.extend_from_slice(&target.user_key[..entry.shared]);
+        self.key.extend_from_slice(entry.suffix);
+        self.trailer = self.table.rule.apply(entry.trailer);
+        self.at = entry.at;
+        self.next = entry.next;
         Ok(true)
     }
 }
@@ -229,7 +238,7 @@ impl InternalIterator for TableIter {
     }
 
     fn value(&self) -> &[u8] {
-        &self.block.bytes(&*self.table.file)[self.value.clone()]
+        &self.block.bytes(&*self.table.file)[self.at.value..self.next.value]
     }
 
     fn seek_to_first(&mut self) -> Result<()> {
@@ -269,10 +278,10 @@ impl InternalIterator for TableIter {
     fn next(&mut self) -> Result<()> {
         debug_assert!(self.valid, "a cursor on an entry");
         self.forget_steps();
-        if self.value.end == self.entries_end {
+        if self.next.key == self.end.key {
             return self.first_of(self.ordinal.map_or(0, |ordinal| ordinal + 1));
         }
-        let result = self.step(self.value.end, false);
+        let result = self.step(self.next, false);
         self.valid = result.is_ok();
         result.map_err(|what| self.damage(what))
     }
@@ -283,12 +292,12 @@ impl InternalIterator for TableIter {
             self.key.truncate(step.shared);
             self.key.extend_from_slice(&self.tails[step.tail..]);
             self.tails.truncate(step.tail);
+            self.next = self.at;
             self.at = step.at;
             self.trailer = step.trailer;
-            self.value = step.value;
             return Ok(());
         }
-        if self.at == 0 {
+        if self.at.key == 0 {
             return self.last_of(self.ordinal.and_then(|ordinal| ordinal.checked_sub(1)));
         }
         let result = self.last_before(self.at);

@@ -25,7 +25,7 @@ use super::{
         BlockHandle, Damage, FOOTER_LEN, Footer, MAX_BLOCK_LEN, Properties, RAW, check_block,
         decode_tombstones, decompress,
     },
-    index::{Index, IndexEntry},
+    index::Index,
 };
 use crate::{
     cache::BlockCache,
@@ -382,17 +382,8 @@ impl Table {
 
     /// Where a data block stands.
     #[inline]
-    pub(super) fn handle(&self, ordinal: usize) -> Result<BlockHandle> {
-        let index = self.index_block.bytes(&*self.file);
-        match self.index.entry(index, ordinal) {
-            Ok(IndexEntry { handle, .. })
-                if handle.end().is_some_and(|end| end <= self.data_end()) =>
-            {
-                Ok(handle)
-            }
-            Ok(_) => Err(self.index_damage("index names a block outside of the data")),
-            Err(what) => Err(self.index_damage(what)),
-        }
+    pub(super) fn handle(&self, ordinal: usize) -> BlockHandle {
+        self.index.handle(ordinal)
     }
 
     /// End of the data blocks in the file.
@@ -424,7 +415,7 @@ impl Table {
         let Some(ordinal) = self.find_block(seek)? else {
             return Ok(None);
         };
-        let handle = self.handle(ordinal)?;
+        let handle = self.handle(ordinal);
         let block = self.data_block(
             ordinal,
             handle,
@@ -560,5 +551,5 @@ fn find_in(
     let found = view
         .find_from(start, seek, rule)?
         .filter(|found| found.same_user_key);
-    Ok(found.map(|found| (rule.apply(found.entry.trailer), found.entry.value)))
+    Ok(found.map(|found| (rule.apply(found.entry.trailer), found.entry.value())))
 }

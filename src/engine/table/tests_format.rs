@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::{
-    block::{BlockView, Bucket, entry_at},
+    block::{BlockView, Bucket, Entry, Place},
     format::decompress,
     test_files::{MemFile, Row, build, key_of, open},
     *,
@@ -71,7 +71,7 @@ fn content() -> (Vec<Row>, Vec<RangeTombstone>, CfOptions) {
         seq: SequenceNumber(seq),
     });
     let options = CfOptions {
-        block_bytes: 110,
+        block_bytes: 125,
         restart_interval: 2,
         compression: [Compression::None; LEVELS],
         ..CfOptions::default()
@@ -122,14 +122,21 @@ fn the_example_reads_as_the_document_says() {
 fn the_compressed_example_is_a_block_of_one_entry() {
     let block = decompress(&example("lz4-block")).expect("the example is sound");
     let view = BlockView::parse(&block).expect("the example is sound");
-    let entry = entry_at(view.entries, 0).expect("the example is sound");
+    let entry = Entry::decode(view.keys, view.restart(0)).expect("the example is sound");
     assert_eq!((entry.shared, entry.suffix), (0, &b"k"[..]));
     assert_eq!(
         entry.trailer,
         pack_trailer(SequenceNumber(1), ValueKind::Put)
     );
-    assert_eq!(view.entries[entry.value.clone()], [b'x'; 100]);
-    assert_eq!((entry.value.end, view.restarts()), (view.entries.len(), 1));
+    assert_eq!(block[entry.value()], [b'x'; 100]);
+    assert_eq!(
+        entry.next,
+        Place {
+            key: view.keys.len(),
+            value: view.values_end
+        }
+    );
+    assert_eq!(view.restarts(), 1);
     assert_eq!(
         view.bucket(key_hash(b"k")),
         Bucket::Unknown,

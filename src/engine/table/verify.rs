@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{
     Table,
-    block::{BlockView, Bucket, common_prefix, entry_at},
+    block::{BlockView, Bucket, Entry, Place, common_prefix},
     format::{Damage, MAX_BLOCK_LEN, RAW, check_block, decompress},
     index::IndexEntry,
     key_hash,
@@ -107,14 +107,21 @@ impl<'a> Seen<'a> {
     /// Checks a data block and the separator behind it.
     fn block(&mut self, block: &[u8], separator: InternalKey<'a>) -> Result<(), Damage> {
         let view = BlockView::parse(block)?;
-        let (mut at, mut restarts) = (0, 0);
-        while at < view.entries.len() {
+        let mut at = Place {
+            key: 0,
+            value: view.keys.len(),
+        };
+        let mut restarts = 0;
+        while at.key < view.keys.len() {
             let restart = restarts < view.restarts() && view.restart(restarts) == at;
             restarts += usize::from(restart);
             at = self.entry(&view, at, restart, restarts)?;
         }
         if restarts != view.restarts() {
             return Err("restart point where no entry begins");
+        }
+        if at.value != view.values_end {
+            return Err("bytes between the values and the hash index");
         }
         if self.last() > separator {
             return Err("separator below its block");
@@ -134,12 +141,12 @@ impl<'a> Seen<'a> {
     fn entry(
         &mut self,
         view: &BlockView<'_>,
-        at: usize,
+        at: Place,
         restart: bool,
         restarts: usize,
-    ) -> Result<usize, Damage> {
-        let entry = entry_at(view.entries, at)?;
-        entry.check()?;
+    ) -> Result<Place, Damage> {
+        let entry = Entry::decode(view.keys, at)?;
+        entry.check(view.values_end)?;
         if entry.shared > self.key.len() || (restart && entry.shared != 0) {
             return Err("entry shares more than there is");
         }
@@ -167,7 +174,7 @@ impl<'a> Seen<'a> {
         {
             return Err("separator above the next block");
         }
-        self.count(entry.value.len())?;
+        self.count(entry.value().len())?;
         let hash = key_hash(&self.key);
         if let (Some((shape, _)), Some(filter)) = (&self.meta.filter, self.filter)
             && !shape.may_contain(filter, hash)
@@ -176,12 +183,12 @@ impl<'a> Seen<'a> {
         }
         match view.bucket(hash) {
             Bucket::Absent => return Err("key is not in the hash index"),
-            Bucket::At(offset) if offset != view.restart(restarts - 1) => {
+            Bucket::At(interval) if interval != restarts - 1 => {
                 return Err("hash index points past a key");
             }
             Bucket::At(_) | Bucket::Unknown => {}
         }
-        Ok(entry.value.end)
+        Ok(entry.next)
     }
 
     /// Adds the current entry to the sums.
