@@ -13,7 +13,7 @@ use crate::{
     column_family::{ColumnFamily, Slot},
     compaction::{
         Compaction, Cursors, JobContext, Kind, ManualPick, PickContext, Target, flush_to_table,
-        pick, pick_range, run,
+        ingest_level, pick, pick_range, run,
     },
     db::DbInner,
     error::{Error, Result},
@@ -33,6 +33,37 @@ pub(crate) struct Compactions {
 struct Places {
     cursors: Cursors,
     running: Vec<Target>,
+}
+
+impl Places {
+    fn release(&mut self, target: Option<&Target>) {
+        if let Some(at) = self.running.iter().position(|held| Some(held) == target) {
+            self.running.remove(at);
+        }
+    }
+}
+
+/// A place in a level that no compaction puts tables into, until this is dropped.
+pub(crate) struct Reserved<'a> {
+    db: &'a DbInner,
+    family: FamilyId,
+    target: Target,
+}
+
+impl Reserved<'_> {
+    /// The level of the place.
+    pub(crate) fn level(&self) -> usize {
+        self.target.level
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if let Some(places) = self.db.compactions.lock().get_mut(&self.family) {
+            places.release(Some(&self.target));
+        }
+        self.db.background.notify();
+    }
 }
 
 impl Compactions {
@@ -99,14 +130,7 @@ impl DbInner {
         let result = self.run_and_install(family, &compaction);
         let mut families = self.compactions.lock();
         if let Some(places) = families.get_mut(&family.id()) {
-            let target = compaction.target();
-            if let Some(at) = places
-                .running
-                .iter()
-                .position(|t| Some(t) == target.as_ref())
-            {
-                places.running.remove(at);
-            }
+            places.release(compaction.target().as_ref());
         }
         drop(compaction);
         drop(families);
@@ -256,14 +280,13 @@ impl DbInner {
     fn wait_for_one_compaction(&self) {
         let ended = || self.compactions_ended();
         let before = ended();
-        let running = self
-            .compactions
-            .lock()
-            .values()
-            .any(|places| !places.running.is_empty());
-        if running {
-            self.wait_for_background(|| ended() != before);
-        }
+        let running = || {
+            self.compactions
+                .lock()
+                .values()
+                .any(|places| !places.running.is_empty())
+        };
+        self.wait_for_background(|| ended() != before || !running());
     }
 
     fn compactions_ended(&self) -> u64 {
@@ -273,15 +296,22 @@ impl DbInner {
             + get(&self.counters.dropped_whole)
     }
 
-    /// Asks `ask` while it is known where compactions of `family` put their outputs.
-    pub(crate) fn running_targets<T>(
-        &self,
-        family: &ColumnFamily,
-        ask: impl FnOnce(&[Target]) -> T,
-    ) -> T {
-        let families = self.compactions.lock();
-        ask(families
-            .get(&family.id())
-            .map_or(&[], |places| &places.running))
+    /// Reserves the lowest place for an ingested table with the keys of `span`. Whoever picks a
+    /// compaction before the table is installed keeps out of it.
+    pub(crate) fn reserve_place(&self, family: &ColumnFamily, span: KeySpan<'_>) -> Reserved<'_> {
+        let mut families = self.compactions.lock();
+        let places = families.entry(family.id()).or_default();
+        // Under the lock: what ended before is in the version, the rest is in `running`.
+        let level = ingest_level(&family.inner.peek().version, &places.running, span);
+        let target = Target {
+            level,
+            range: span.to_range(),
+        };
+        places.running.push(target.clone());
+        Reserved {
+            db: self,
+            family: family.id(),
+            target,
+        }
     }
 }

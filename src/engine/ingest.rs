@@ -13,7 +13,7 @@ use crate::{
     batch::{Operations, WriteBatch},
     cache::BlockCache,
     column_family::{ColumnFamily, Slot},
-    compaction::ingest_level,
+    compact::Reserved,
     db::DbInner,
     error::{Error, Result},
     filename,
@@ -219,9 +219,11 @@ impl Ingest {
 }
 
 /// What an ingest adds, with the sequence numbers it got.
-struct Parts {
+struct Parts<'a> {
     work: Vec<FlushWork>,
     added: Vec<TableAdded>,
+    /// Where the tables go: kept free until they are installed.
+    _reserved: Vec<Reserved<'a>>,
 }
 
 impl DbInner {
@@ -351,7 +353,7 @@ impl DbInner {
         tables: &[(ColumnFamily, TableRecord)],
         first: SequenceNumber,
         deletes: u32,
-    ) -> Result<Parts> {
+    ) -> Result<Parts<'_>> {
         let table_seq = SequenceNumber(first.0 + u64::from(deletes));
         let last = SequenceNumber(table_seq.0 + request.batch.len() as u64);
         let covered = if families[0].is_logged() {
@@ -378,6 +380,7 @@ impl DbInner {
                 slot.memtable.insert_range_tombstone(start, end, seq);
             }
         })?);
+        let mut reserved = Vec::new();
         let touched: Vec<u32> = added.iter().map(|added| added.family).collect();
         for (family, record) in tables {
             let mut table = record.clone();
@@ -385,7 +388,9 @@ impl DbInner {
             // Below what is there only where nothing of this step or of memory overlaps.
             let alone = !touched.contains(&family.id());
             let level = if alone {
-                self.level_for(family, &table)
+                let meta = crate::version::TableMeta::new(table.clone());
+                reserved.push(self.reserve_place(family, meta.span()));
+                reserved.last().map_or(0, Reserved::level)
             } else {
                 0
             };
@@ -404,14 +409,10 @@ impl DbInner {
                 }
             }
         })?);
-        Ok(Parts { work, added })
-    }
-
-    fn level_for(&self, family: &ColumnFamily, table: &TableRecord) -> usize {
-        let meta = crate::version::TableMeta::new(table.clone());
-        let state = family.inner.peek();
-        self.running_targets(family, |running| {
-            ingest_level(&state.version, running, meta.span())
+        Ok(Parts {
+            work,
+            added,
+            _reserved: reserved,
         })
     }
 

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{db::DbInner, error::Error, key::SequenceNumber, options::LEVELS};
+use crate::{
+    compaction::pending_bytes, db::DbInner, error::Error, key::SequenceNumber, options::LEVELS,
+};
 
 /// Counters since open. Relaxed: they order nothing.
 #[derive(Debug, Default)]
@@ -46,6 +48,8 @@ pub struct FamilyStats {
     pub immutable_bytes: usize,
     /// Its levels, from the top.
     pub levels: [LevelStats; LEVELS],
+    /// Bytes that compaction has to rewrite, about, before every level has the size it should have.
+    pub pending_compaction_bytes: u64,
     /// Every write up to here is in tables.
     pub flushed_seq: SequenceNumber,
 }
@@ -157,6 +161,10 @@ impl DbInner {
                         immutable_memtables: state.frozen.len(),
                         immutable_bytes: state.frozen.iter().map(|s| s.memtable.bytes()).sum(),
                         levels,
+                        pending_compaction_bytes: pending_bytes(
+                            &state.version,
+                            &family.inner.options(),
+                        ),
                         flushed_seq: SequenceNumber(
                             family.inner.flushed_seq.load(Ordering::Acquire),
                         ),

@@ -18,9 +18,9 @@ use crate::{
     memtable::Memtable,
     options::Compression,
     table::key_hash,
+    tables::Tables,
     version::{
-        FamilyCreated, KeySpan, LogStart, ManifestState, ObsoleteTables, TableAdded, TableFiles,
-        VersionEdit,
+        FamilyCreated, KeySpan, LogStart, ManifestState, ObsoleteTables, TableAdded, VersionEdit,
     },
 };
 
@@ -112,12 +112,13 @@ impl World {
         } else {
             ReadMode::Pread
         };
-        let files = TableFiles::new(
-            Arc::clone(&fs) as _,
-            dir().into(),
+        let cache = BlockCache::new(1 << 20);
+        let files = Tables {
+            dir: dir().into(),
+            fs: Arc::clone(&fs) as _,
             mode,
-            BlockCache::new(1 << 20),
-        );
+            cache,
+        };
         Self {
             fs,
             executor: SimExecutor::new(seed),
@@ -507,7 +508,7 @@ fn reads_stay_the_same_at_every_snapshot_and_garbage_goes() {
         while world.start_picked() {
             world.install_one();
         }
-        let targets = super::super::LevelTargets::of(&world.version(), &world.options);
+        let targets = super::super::levels::LevelTargets::of(&world.version(), &world.options);
         assert!(world.version().level(0).len() < world.options.l0_compaction_trigger);
         for level in 1..LEVELS - 1 {
             assert!(world.version().level_bytes(level) <= targets.bytes[level]);

@@ -10,8 +10,8 @@ mod levels;
 mod picker;
 
 pub(crate) use filter::Stripes;
-pub(crate) use job::{JobContext, JobOutput, JobStats, flush_to_table, run};
-pub(crate) use levels::{LevelTargets, pending_bytes};
+pub(crate) use job::{JobContext, flush_to_table, run};
+pub(crate) use levels::pending_bytes;
 pub(crate) use picker::{Cursors, ManualPick, PickContext, ingest_level, pick, pick_range};
 
 use std::sync::Arc;
@@ -58,6 +58,7 @@ pub(crate) enum Reason {
 #[derive(Debug)]
 pub(crate) struct Compaction {
     pub(crate) kind: Kind,
+    #[cfg_attr(not(test), expect(dead_code, reason = "for those who print it"))]
     pub(crate) reason: Reason,
     /// Level of the first inputs.
     pub(crate) level: usize,

@@ -86,11 +86,6 @@ impl TableMeta {
         Ok(self.table.get_or_init(|| opened))
     }
 
-    /// The open table, if it has been opened.
-    pub(crate) fn opened(&self) -> Option<&Arc<Table>> {
-        self.table.get()
-    }
-
     /// Smallest sequence number a reader sees in it.
     pub(crate) fn min_seq(&self) -> SequenceNumber {
         self.global_seq.unwrap_or(self.info.min_seq)
@@ -165,14 +160,6 @@ impl ObsoleteTables {
     /// Takes all numbers collected so far.
     pub(crate) fn take(&self) -> Vec<u64> {
         std::mem::take(&mut *self.numbers.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// True with nothing to remove.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.numbers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_empty()
     }
 
     fn push(&self, number: u64) {

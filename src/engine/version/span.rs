@@ -13,6 +13,7 @@ pub(crate) struct KeySpan<'a> {
 
 impl<'a> KeySpan<'a> {
     /// Every key.
+    #[cfg(test)]
     pub(crate) const ALL: KeySpan<'static> = KeySpan {
         start: &[],
         end: Bound::Unbounded,
