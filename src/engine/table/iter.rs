@@ -10,7 +10,8 @@ use super::{
     Table,
     block::{BlockView, Entry, Place},
     format::{BlockHandle, Damage},
-    reader::{Access, Block},
+    open::Block,
+    reader::Access,
 };
 use crate::{
     error::{Error, Result},

@@ -13,6 +13,7 @@ mod filter;
 mod format;
 mod index;
 mod iter;
+mod open;
 mod reader;
 #[cfg(test)]
 mod test_files;

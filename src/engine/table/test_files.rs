@@ -2,8 +2,12 @@
 
 use std::{
     io,
+    ops::Range,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use super::{Table, TableBuilder, TableIdentity, TableInfo};
@@ -18,10 +22,38 @@ use crate::{
 /// Random id of the tables here.
 pub(super) const TABLE_ID: u64 = 0x1122_3344_5566_7788;
 
+/// A file in memory that knows what was asked of it.
 #[derive(Debug)]
 pub(super) struct MemFile {
     pub(super) bytes: Vec<u8>,
     pub(super) mapped: bool,
+    /// Ranges brought into memory, or read where the file is not mapped.
+    pub(super) asked: Mutex<Vec<Range<u64>>>,
+    /// From now on the disk fails.
+    pub(super) failing: AtomicBool,
+}
+
+impl MemFile {
+    pub(super) fn new(bytes: Vec<u8>, mapped: bool) -> Self {
+        Self {
+            bytes,
+            mapped,
+            asked: Mutex::default(),
+            failing: AtomicBool::new(false),
+        }
+    }
+
+    fn ask(&self, offset: u64, len: usize) -> io::Result<()> {
+        self.asked
+            .lock()
+            .expect("one thread")
+            .push(offset..offset + len as u64);
+        if self.failing.load(Ordering::Relaxed) {
+            Err(io::Error::other("bad sector"))
+        } else {
+            Ok(())
+        }
+    }
 }
 
 impl ReadableFile for MemFile {
@@ -30,6 +62,7 @@ impl ReadableFile for MemFile {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.ask(offset, buf.len())?;
         let at = usize::try_from(offset).expect("small file");
         let from = self
             .bytes
@@ -48,7 +81,7 @@ impl ReadableFile for MemFile {
             offset + len as u64 <= self.len(),
             "populate within the file"
         );
-        Ok(())
+        self.ask(offset, len)
     }
 }
 
@@ -109,7 +142,7 @@ pub(super) fn open(
     mapped: bool,
     global_seq: Option<SequenceNumber>,
 ) -> Result<Arc<Table>> {
-    let file = Arc::new(MemFile { bytes, mapped });
+    let file = Arc::new(MemFile::new(bytes, mapped));
     let cache = BlockCache::new(1 << 20);
     Table::open(file, Path::new(&path()), 7, &identity, global_seq, cache).map(Arc::new)
 }

@@ -373,7 +373,7 @@ fn blocks_of_mapped_uncompressed_tables_stay_out_of_the_cache_and_others_go_in()
         };
         let (bytes, info) = build(&rows, &[], &options, 0).expect("memory");
         let cache = crate::cache::BlockCache::new(1 << 20);
-        let file = Arc::new(MemFile { bytes, mapped });
+        let file = Arc::new(MemFile::new(bytes, mapped));
         let table = Table::open(file, &path(), 7, &info.identity(), None, Arc::clone(&cache));
         let table = Arc::new(table.expect("sound table"));
         let mut once = table.iter_once();
@@ -461,10 +461,7 @@ fn what_a_file_says_of_itself_is_what_its_builder_said() {
     let trailer = pack_trailer(SequenceNumber(1), ValueKind::Put);
     let rows = [(b"b".to_vec(), trailer, Vec::new())];
     let (bytes, info) = build(&rows, &[], &CfOptions::default(), 0).expect("memory");
-    let file = MemFile {
-        bytes,
-        mapped: false,
-    };
+    let file = MemFile::new(bytes, false);
     assert_eq!(
         TableIdentity::read(&file, &path()).expect("sound table"),
         info.identity()
@@ -491,4 +488,82 @@ fn size_so_far_is_near_the_size_of_the_file() {
     let so_far = builder.size_so_far();
     let size = builder.finish().expect("memory").size;
     assert!(so_far.abs_diff(size) < size / 50, "{so_far} {size}");
+}
+
+/// A table of many blocks over a file that can be asked what it was asked for.
+fn watched(compression: Compression, mapped: bool) -> (Arc<MemFile>, Arc<Table>, Vec<Row>) {
+    let trailer = pack_trailer(SequenceNumber(1), ValueKind::Put);
+    let rows: Vec<Row> = (0..100_u32)
+        .map(|i| (i.to_be_bytes().to_vec(), trailer, vec![7; 50]))
+        .collect();
+    let options = CfOptions {
+        block_bytes: 300,
+        compression: [compression; LEVELS],
+        ..CfOptions::default()
+    };
+    let (bytes, info) = build(&rows, &[], &options, 0).expect("memory");
+    let file = Arc::new(MemFile::new(bytes, mapped));
+    let cache = crate::cache::BlockCache::new(1 << 20);
+    let table = Table::open(
+        Arc::clone(&file) as _,
+        &path(),
+        7,
+        &info.identity(),
+        None,
+        cache,
+    );
+    file.asked.lock().expect("one thread").clear();
+    (file, Arc::new(table.expect("sound table")), rows)
+}
+
+#[test]
+fn a_block_is_asked_of_the_disk_once_however_often_it_is_used() {
+    for (compression, mapped) in [
+        (Compression::None, true),
+        (Compression::Lz4, true),
+        (Compression::Lz4, false),
+    ] {
+        let (file, table, rows) = watched(compression, mapped);
+        assert!(table.data_blocks() > 20);
+        for row in rows.iter().chain(&rows) {
+            check_get(&table, &rows, key_of(row));
+        }
+        check_scans(&table, &rows);
+        let asked = std::mem::take(&mut *file.asked.lock().expect("one thread"));
+        assert_eq!(asked.len(), table.data_blocks(), "{compression:?} {mapped}");
+        assert!(asked.is_sorted_by(|a, b| a.end == b.start), "{asked:?}");
+    }
+}
+
+#[test]
+fn a_walk_in_order_asks_for_many_blocks_of_a_map_at_once() {
+    let (file, table, rows) = watched(Compression::None, true);
+    check_scans(&table, &rows);
+    let asked = file.asked.lock().expect("one thread").len();
+    assert_eq!(asked, 2, "the first block, and then all others");
+}
+
+#[test]
+fn a_failing_disk_is_an_error_with_the_file_and_the_table_works_again_when_it_recovers() {
+    for mapped in [true, false] {
+        let (file, table, rows) = watched(Compression::None, mapped);
+        file.failing
+            .store(true, std::sync::atomic::Ordering::Relaxed);
+        let mut iter = table.iter();
+        let errors = [
+            table
+                .get(key_of(&rows[5]), key_hash(&rows[5].0))
+                .expect_err("bad sector"),
+            iter.seek_to_first().expect_err("bad sector"),
+            iter.seek_to_last().expect_err("bad sector"),
+            table.verify(0).expect_err("bad sector"),
+        ];
+        for error in errors {
+            assert_eq!(error.to_string(), "read /db/000007.sst: bad sector");
+        }
+        assert!(!iter.valid());
+        file.failing
+            .store(false, std::sync::atomic::Ordering::Relaxed);
+        check_scans(&table, &rows);
+    }
 }

@@ -95,10 +95,7 @@ fn the_parts_of_the_example_are_what_the_builder_writes() {
 fn the_example_reads_as_the_document_says() {
     let (rows, tombstones, _) = content();
     let bytes: Vec<u8> = PARTS.into_iter().flat_map(example).collect();
-    let file = MemFile {
-        bytes: bytes.clone(),
-        mapped: true,
-    };
+    let file = MemFile::new(bytes.clone(), true);
     let identity = TableIdentity::read(&file, &test_files::path()).expect("the example is a table");
     let crc = crc32fast::hash(&bytes);
     let table = open(bytes, identity, true, None).expect("the example is a table");

@@ -10,7 +10,7 @@ use super::{
     format::{Damage, MAX_BLOCK_LEN, RAW, check_block, decompress},
     index::IndexEntry,
     key_hash,
-    reader::Meta,
+    open::Meta,
 };
 use crate::{
     error::{Error, Result},
