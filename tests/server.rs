@@ -1,0 +1,22 @@
+//! The real binary, over gRPC and on its command line: what it answers, what it refuses, and what
+//! survives when it is killed.
+//!
+//! Every server listens on ports the system picks, so that tests run side by side.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+#[path = "server/support.rs"]
+mod support;
+
+#[path = "server/commands.rs"]
+mod commands;
+#[path = "server/errors.rs"]
+mod errors;
+#[path = "server/kill.rs"]
+mod kill;
+#[path = "server/semantics.rs"]
+mod semantics;
+#[path = "server/signals.rs"]
+mod signals;
+#[path = "server/starting.rs"]
+mod starting;
