@@ -41,7 +41,7 @@ use crate::{
         chain::{self, DirSegments, RecoveredLog, Wanted},
         current,
         manifest_file::{self, ManifestWriter},
-        mark::{MARK_LEN, Mark, MarkFile, MarkFound},
+        mark::{self, MARK_LEN, Mark, MarkFile, MarkFound},
         record::Record,
         segment::{HEADER_LEN, SegmentHeader, SegmentKind},
         tail,
@@ -250,17 +250,16 @@ pub(crate) fn read(fs: &dyn Fs, dir: &Path, number: u64, options: &Options) -> R
     let path = filename::manifest(dir, number);
     let bytes = fs.read(&path).map_err(|error| {
         if error.kind() == io::ErrorKind::NotFound {
-            Error::corruption(
-                dir.join(filename::CURRENT),
-                0,
-                format!("names {}, which is missing", path.display()),
-            )
+            Error::corruption(&path, 0, "missing, and CURRENT names it")
         } else {
             Error::io("read", &path, error)
         }
     })?;
     let mark_path = dir.join(filename::MARK);
     let mark = match fs.read(&mark_path) {
+        Ok(bytes) if mark::is_a_segment(&bytes) => {
+            return Err(Error::corruption(mark_path, 0, "it is a log segment"));
+        }
         Ok(bytes) => Some(bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(Error::io("read", mark_path, error)),

@@ -211,12 +211,33 @@ pub(crate) fn plan(source: &dyn SegmentSource, wanted: &Wanted) -> Result<Recove
         .max(wanted.mark.good().map_or(0, |mark| mark.position));
     let believe_any_end = wanted.faults.is(Fault::CutBelowSynced);
     if walk.end < known && !believe_any_end {
+        let broken = lost_marked_segment(source, wanted, &headers)?.or(broken);
         return Err(walk.damage(source, wanted, broken, known));
     }
     if let Some(mark) = wanted.mark.good().filter(|_| !believe_any_end) {
         walk.check_marked_segment(source, wanted, mark)?;
     }
     Ok(walk.finish(wanted, &headers, known))
+}
+
+/// The segment that the mark names, when its header, which was durable, is bad.
+fn lost_marked_segment(
+    source: &dyn SegmentSource,
+    wanted: &Wanted,
+    headers: &Headers,
+) -> Result<Option<Broken>> {
+    let Some(mark) = wanted.mark.good().filter(|m| m.segment >= wanted.oldest) else {
+        return Ok(None);
+    };
+    let number = mark.segment;
+    match headers.get(&number) {
+        Some(Ok(_)) => Ok(None),
+        Some(Err(bad)) => Ok(Some(Broken { number, bad: *bad })),
+        None => {
+            let what = format!("missing; durable up to position {}", mark.position);
+            Err(Error::corruption(source.path(number), 0, what))
+        }
+    }
 }
 
 /// Headers of all segments that may be needed, by file number.

@@ -15,6 +15,7 @@ use crate::{
     error::{Error, Result},
     fs::LogFile,
     key::SequenceNumber,
+    wal::segment::SegmentKind,
 };
 
 /// Bytes of a mark: less than a sector, so that it is old or new, never half.
@@ -40,6 +41,12 @@ pub(crate) struct Mark {
     pub(crate) manifest: u64,
     /// Bytes of the manifest known durable.
     pub(crate) manifest_offset: u64,
+}
+
+/// True where the bytes are those of a log segment: then files were exchanged, and the segment that stands here is
+/// missing from the log together with the only witness of it.
+pub(crate) fn is_a_segment(bytes: &[u8]) -> bool {
+    bytes.starts_with(SegmentKind::Log.magic())
 }
 
 /// What an open found of the mark. Only a good one is evidence.

@@ -21,7 +21,7 @@ pub(crate) enum SegmentKind {
 }
 
 impl SegmentKind {
-    fn magic(self) -> &'static [u8; 8] {
+    pub(super) fn magic(self) -> &'static [u8; 8] {
         match self {
             Self::Log => b"BSLTLOG1",
             Self::Manifest => b"BSLTMAN1",
