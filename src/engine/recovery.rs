@@ -473,6 +473,10 @@ fn start(
     ));
     mark.log_synced(segment.number, segment.base, last_seq)?;
     mark.manifest_synced(number, writer.synced())?;
+    if found.log.needs_seal() {
+        // What was copied is durable now, and so is the evidence that it was.
+        mark.sync()?;
+    }
 
     logs.release_before(start.0)?;
     remove_orphans(&*fs, dir, &found, number, &logs)?;
@@ -622,7 +626,7 @@ fn first_segment(
         file: Some(Arc::clone(&file)),
     });
     debug_assert!(options.log_segment_bytes.0 >= HEADER_LEN as u64);
-    Ok(Segment { number, base, file })
+    Ok(Segment::new(number, base, file))
 }
 
 /// Removes what no part of the database needs. Called when the new manifest is in use.
