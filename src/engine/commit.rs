@@ -202,11 +202,6 @@ impl Queue {
         self.synced_segment
     }
 
-    /// Number of the segment that takes the next record.
-    pub(crate) fn segment_number(&self) -> u64 {
-        self.segment.number
-    }
-
     /// True once every [`BATCHES_PER_MEMORY_CHECK`] calls.
     pub(crate) fn memory_check_is_due(&mut self) -> bool {
         let due = self.until_memory_check == 0;

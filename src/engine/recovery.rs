@@ -334,7 +334,7 @@ pub(crate) fn replay(
         let path = filename::log(dir, segment.number);
         log.replay(&source, segment, |position, record| {
             report.records += 1;
-            let damaged = |what: &str| Error::corruption(&path, record.offset as u64, what);
+            let damaged = |what: &str| Error::corruption(&path, record.offset, what);
             let end = position + record.header.record_len();
             let (count, applied) =
                 apply_record(record, position, end, families, state.next_family_id)
