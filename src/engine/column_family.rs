@@ -185,6 +185,19 @@ impl Family {
         });
     }
 
+    /// Lets go of all it holds, because it was dropped: a handle kept by somebody keeps no memory and no files.
+    pub(crate) fn release(&self) {
+        assert!(
+            self.dropped.load(Ordering::Acquire),
+            "readers look for the drop after they have taken the state"
+        );
+        self.replace(|_| ReadState {
+            active: Slot::new(),
+            frozen: Vec::new(),
+            version: Arc::default(),
+        });
+    }
+
     /// Puts a new version in place, and takes away the memtables that it holds now.
     pub(crate) fn install(&self, version: Arc<Version>, flushed: &[Arc<Slot>]) {
         self.replace(|state| {

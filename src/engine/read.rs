@@ -101,9 +101,10 @@ impl DbInner {
         at: Option<SequenceNumber>,
         mut take: T,
     ) -> Result<Option<T::Output>> {
-        self.check_family(cf)?;
         // The state first, then the number: what this state lacks was written after the number.
         let state = cf.inner.peek();
+        // Of a family that is dropped the state is empty.
+        self.check_family(cf)?;
         let seq = at.unwrap_or_else(|| self.commit.visible());
         self.get_in(&state, key, seq, &mut take)
     }
@@ -156,9 +157,9 @@ impl DbInner {
         cf: &ColumnFamily,
         options: &ReadOptions,
     ) -> Result<UserIter<Source>> {
-        self.check_family(cf)?;
         // The state first, then the number, as for `get`.
         let state = cf.inner.read_state();
+        self.check_family(cf)?;
         let seq = options
             .snapshot
             .as_ref()
@@ -231,12 +232,12 @@ impl DbInner {
         keys: &[K],
         options: &ReadOptions,
     ) -> Result<Vec<Option<PinnedSlice>>> {
-        self.check_family(cf)?;
         let state = cf.inner.read_state();
+        self.check_family(cf)?;
         let seq = options
             .snapshot
             .as_ref()
-            .map_or_else(|| self.commit.visible(), Snapshot::seq);
+            .map_or_else(|| self.commit.visible(), |s| s.seq());
         keys.iter()
             .map(|key| self.get_in(&state, key.as_ref(), seq, &mut Pin))
             .collect()
