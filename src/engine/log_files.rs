@@ -35,6 +35,8 @@ pub(crate) struct LogFiles {
     faults: Faults,
     recycle_max: usize,
     capacity_max: u64,
+    /// Held while a file is made, so that files become ready in the order of their numbers. Taken before `state`.
+    making: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -66,6 +68,7 @@ impl LogFiles {
             faults,
             recycle_max,
             capacity_max: capacity.1.max(capacity.0),
+            making: Mutex::default(),
             state: Mutex::new(State {
                 live: VecDeque::new(),
                 prepared: None,
@@ -92,6 +95,7 @@ impl LogFiles {
     /// Prepares a file of at least `need` bytes for the next segment, with its name durable, unless
     /// one is ready.
     pub(crate) fn prepare(&self, need: u64) -> Result<()> {
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         if self
             .lock()
             .prepared
@@ -111,6 +115,7 @@ impl LogFiles {
 
     /// Takes no prepared file and reuses none: after a failure nothing is known of them.
     pub(crate) fn forget_prepared(&self) {
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.lock();
         state.prepared = None;
         state.recyclable.clear();
