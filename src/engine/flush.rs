@@ -90,25 +90,38 @@ impl DbInner {
         self.install_flush(&mut manifest, &work, edit)
     }
 
-    /// Makes one L0 table of each family's memtables; their directory entries are durable.
+    /// Makes one L0 table of each family's memtables; their directory entries are durable. On a failure none is left.
     pub(crate) fn write_tables(&self, work: &[FlushWork]) -> Result<Vec<TableAdded>> {
         let mut added = Vec::new();
         for FlushWork { family, slots, .. } in work {
             if slots.is_empty() || family.is_dropped() {
                 continue;
             }
-            if let Some(table) = self.write_flush_table(family, slots)? {
-                self.counters
-                    .flushed_bytes
-                    .fetch_add(table.info.size, Ordering::Relaxed);
-                added.push(TableAdded {
-                    family: family.id(),
-                    level: 0,
-                    table,
-                });
+            match self.write_flush_table(family, slots) {
+                Ok(Some(table)) => {
+                    self.counters
+                        .flushed_bytes
+                        .fetch_add(table.info.size, Ordering::Relaxed);
+                    added.push(TableAdded {
+                        family: family.id(),
+                        level: 0,
+                        table,
+                    });
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    self.remove_unused(&added);
+                    return Err(error);
+                }
             }
         }
         Ok(added)
+    }
+
+    /// Removes tables that no edit names. One that cannot be removed goes at the next open.
+    pub(crate) fn remove_unused(&self, tables: &[TableAdded]) {
+        let numbers: Vec<u64> = tables.iter().map(|added| added.table.number).collect();
+        let _ = crate::manifest::remove_tables(&*self.options.fs, &self.dir, &numbers);
     }
 
     /// Makes `edit` durable, which adds the tables of `work` (and perhaps more), and puts it in place.
@@ -119,8 +132,12 @@ impl DbInner {
         mut edit: VersionEdit,
     ) -> Result<()> {
         let alive = |family: &ColumnFamily| !family.is_dropped();
-        edit.added
-            .retain(|added| self.family_by_id(added.family).is_some());
+        // A family dropped since its table was begun takes the table along.
+        let (added, orphans): (Vec<_>, Vec<_>) = std::mem::take(&mut edit.added)
+            .into_iter()
+            .partition(|added| self.family_by_id(added.family).is_some());
+        edit.added = added;
+        self.remove_unused(&orphans);
         edit.flushed.extend(
             work.iter()
                 .filter(|w| alive(&w.family))
