@@ -17,6 +17,20 @@ pub struct Bounds {
 }
 
 impl Bounds {
+    /// The keys that begin with `prefix`.
+    #[must_use]
+    pub fn prefix(prefix: &[u8]) -> Self {
+        // Above every key with the prefix is the prefix with its last byte that can grow grown.
+        let upper = (0..prefix.len()).rev().find_map(|at| {
+            let grown = prefix[at].checked_add(1)?;
+            Some([&prefix[..at], &[grown]].concat())
+        });
+        Self {
+            lower: Some(prefix.to_vec()),
+            upper,
+        }
+    }
+
     /// True where `key` is within.
     #[must_use]
     pub fn contain(&self, key: &[u8]) -> bool {
@@ -168,6 +182,17 @@ mod tests {
         assert_eq!(at(&c), None);
         c.seek_to_last();
         assert_eq!(at(&c), Some("f"));
+    }
+
+    #[test]
+    fn a_prefix_holds_what_begins_with_it_and_nothing_else() {
+        let keys: [&[u8]; 6] = [b"", b"a", b"a\xff", b"a\xff\xff", b"b", b"\xff\xff"];
+        for prefix in keys {
+            for key in keys {
+                let within = Bounds::prefix(prefix).contain(key);
+                assert_eq!(within, key.starts_with(prefix), "{prefix:?} {key:?}");
+            }
+        }
     }
 
     #[test]

@@ -1,0 +1,130 @@
+//! The engine against a model: a million random operations over random options.
+//!
+//! Each case is a database from its creation to its last check, with every operation there is drawn at random and
+//! each answer compared with plain maps. Most cases run on the simulated disk and executor, where a seed gives
+//! the same run; some on the real disk with threads; and one test lets threads of writers and readers loose.
+//! Afterwards the counts of what happened must reach their minima, so that a run that says little fails.
+//!
+//! `BASALT_SEED=0x...` replays one case, as a failure prints it; `BASALT_LONG=n` runs `n` times as many.
+
+#[path = "model/choose.rs"]
+mod choose;
+#[path = "model/counts.rs"]
+mod counts;
+#[path = "model/reads.rs"]
+mod reads;
+#[path = "model/restart.rs"]
+mod restart;
+#[path = "model/whole.rs"]
+mod whole;
+#[path = "model/world.rs"]
+mod world;
+#[path = "model/writes.rs"]
+mod writes;
+
+use std::{sync::Mutex, thread, time::Instant};
+
+use basalt_testkit::{Replay, Rng, Seeds, long_factor};
+use counts::Counts;
+use world::{Place, World};
+
+/// Databases on the simulated disk, and operations of each.
+const SIM_CASES: u64 = 250;
+const SIM_OPERATIONS: u64 = 4_000;
+/// The same on the real disk.
+const REAL_CASES: u64 = 12;
+const REAL_OPERATIONS: u64 = 1_500;
+
+#[test]
+fn a_million_random_operations_agree_with_the_model() {
+    let start = Instant::now();
+    let sim = Seeds::new("model sim", SIM_CASES * long_factor());
+    let real = Seeds::new("model real", REAL_CASES * long_factor());
+    let is_replay = sim.is_replay();
+    // The lowest bit says which disk, so that a seed is all that a replay needs.
+    let cases: Vec<u64> = if is_replay {
+        sim.collect()
+    } else {
+        sim.map(|seed| seed & !1)
+            .chain(real.map(|seed| seed | 1))
+            .collect()
+    };
+    let cases = Mutex::new(cases);
+    let total = Mutex::new(Counts::default());
+    let work = || {
+        loop {
+            let next = cases.lock().expect("no panic holds it").pop();
+            let Some(seed) = next else { break };
+            let begun = Instant::now();
+            let counts = run_case(seed);
+            if std::env::var_os("BASALT_VERBOSE").is_some() {
+                let took = begun.elapsed().as_secs_f64();
+                println!("case {seed:#x}: {took:.2} s, {} flushes", counts.flushes);
+            }
+            total.lock().expect("no panic holds it").add(&counts);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(work);
+        }
+    });
+    let total = total.into_inner().expect("no panic holds it");
+    println!("{total}{:>12.1}  seconds", start.elapsed().as_secs_f64());
+    if !is_replay {
+        let few = total.too_few();
+        assert!(few.is_empty(), "too little happened: {few:#?}");
+    }
+}
+
+/// One database from its creation to its last check.
+fn run_case(seed: u64) -> Counts {
+    let test = "a_million_random_operations_agree_with_the_model";
+    let _replay = Replay::new("--test model", test, seed);
+    let mut rng = Rng::new(seed);
+    let (place, operations) = if seed & 1 == 0 {
+        (Place::sim(rng.next_u64()), SIM_OPERATIONS)
+    } else {
+        (Place::real(), REAL_OPERATIONS)
+    };
+    let mut world = World::new(rng, place);
+    for _ in 0..operations {
+        operation(&mut world);
+        world.counts.operations += 1;
+    }
+    world.finish()
+}
+
+/// Draws an operation and does it.
+fn operation(world: &mut World) {
+    match world.rng.below(10_000) {
+        0..3000 => world.put(),
+        3000..3800 => world.delete(),
+        3800..4000 => world.delete_range(),
+        4000..4600 => world.write_batch(),
+        4600..5000 => world.submit(),
+        5000..5400 => world.settle_one(),
+        5400..6800 => world.get(),
+        6800..7400 => world.get_at(),
+        7400..7700 => world.multi_get(),
+        7700..7900 => world.iterator(),
+        7900..9000 => world.move_iterator(),
+        9000..9150 => world.range(),
+        9150..9350 => world.snapshot(),
+        9350..9800 => world.run_jobs(),
+        9800..9840 => world.flush(),
+        9840..9860 => world.compact_range(),
+        9860..9866 => world.checkpoint(),
+        9866..9910 => world.ingest(),
+        9910..9930 => world.create_or_drop(),
+        9930..9945 => {
+            let at = world.rng.index(world.families.len());
+            world.change_options(at);
+        }
+        9945..9965 => world.refusals(),
+        9965..9980 => world.restart(),
+        9980..9985 => world.verify(),
+        9985..9990 => world.compare_all(),
+        _ => world.settle_all(),
+    }
+}
