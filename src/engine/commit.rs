@@ -18,7 +18,7 @@
 
 use std::{
     collections::VecDeque,
-    fmt,
+    fmt, io,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -109,6 +109,39 @@ pub(crate) struct Segment {
     /// Log position of its first record.
     pub(crate) base: u64,
     pub(crate) file: Arc<dyn LogFile>,
+    gate: Arc<Mutex<SyncGate>>,
+}
+
+/// Whether a sync of the file has failed. The system tells a write-back error to one caller only, so
+/// syncs of one file take turns, and after a failure none of them succeeds.
+#[derive(Debug, Default)]
+struct SyncGate {
+    failed: Option<io::ErrorKind>,
+}
+
+impl Segment {
+    pub(crate) fn new(number: u64, base: u64, file: Arc<dyn LogFile>) -> Self {
+        Self {
+            number,
+            base,
+            file,
+            gate: Arc::default(),
+        }
+    }
+
+    /// Makes everything written to the file durable, unless that ever failed. The gate is held across the
+    /// sync on purpose: who comes second must learn what became of the first.
+    fn sync(&self) -> io::Result<()> {
+        let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kind) = gate.failed {
+            return Err(io::Error::new(kind, "an earlier sync of this file failed"));
+        }
+        let result = self.file.sync();
+        if let Err(error) = &result {
+            gate.failed = Some(error.kind());
+        }
+        result
+    }
 }
 
 /// Bytes for one place of one segment, not yet written.
@@ -167,11 +200,6 @@ impl Queue {
     /// Newest segment whose header is known to be durable.
     pub(crate) fn synced_segment(&self) -> u64 {
         self.synced_segment
-    }
-
-    /// Number of the segment that takes the next record.
-    pub(crate) fn segment_number(&self) -> u64 {
-        self.segment.number
     }
 
     /// True once every [`BATCHES_PER_MEMORY_CHECK`] calls.
@@ -361,7 +389,7 @@ impl Commit {
             previous: queue.segment.number,
             synced: queue.synced,
         };
-        queue.segment = Segment { number, base, file };
+        queue.segment = Segment::new(number, base, file);
         queue.offset = 0;
         queue.unsynced.push(queue.segment.clone());
         queue.push_bytes(&[&header.encode(SegmentKind::Log)]);
@@ -546,7 +574,7 @@ impl Commit {
             0
         };
         for segment in &unsynced[skip..] {
-            if let Err(error) = segment.file.sync() {
+            if let Err(error) = segment.sync() {
                 self.note_failed_sync();
                 if !self.faults.is(Fault::IgnoreSyncError) {
                     return Err(failed("sync", segment, error));
@@ -585,7 +613,7 @@ impl Commit {
                 }
                 (oldest.clone(), next.base)
             };
-            let result = segment.file.sync();
+            let result = segment.sync();
             let mut queue = self.lock();
             match result {
                 Ok(()) => {

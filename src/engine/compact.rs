@@ -82,7 +82,15 @@ enum Step {
 impl DbInner {
     /// Does one compaction, if there is one to do.
     pub(crate) fn compact_once(self: &Arc<Self>) -> Result<bool> {
-        for family in self.families() {
+        // Families take turns at being asked first, so that a busy one does not starve the others.
+        let mut families = self.families();
+        let turn = self
+            .counters
+            .compaction_turns
+            .fetch_add(1, Ordering::Relaxed);
+        let first = usize::try_from(turn % families.len() as u64).expect("less than their number");
+        families.rotate_left(first);
+        for family in families {
             if let Some(compaction) = self.pick(&family) {
                 self.compact(&family, compaction)?;
                 return Ok(true);

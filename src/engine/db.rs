@@ -557,10 +557,10 @@ impl DbInner {
 
     /// Keeps the failure of a commit as the cause of being read-only.
     pub(crate) fn settle<T>(&self, result: Result<T>) -> Result<T> {
-        if let Err(Error::ReadOnly { cause }) = &result {
-            if self.read_only.load().is_none() {
-                self.note_failure(Error::clone(cause));
-            }
+        if let Err(Error::ReadOnly { cause }) = &result
+            && self.read_only.load().is_none()
+        {
+            self.note_failure(Error::clone(cause));
         }
         result
     }

@@ -1,4 +1,47 @@
 //! Basalt's storage engine: an embeddable, log-structured, ordered key-value store.
+//!
+//! ```
+//! use basalt_engine::{CfOptions, Db, Options, ReadOptions, WriteBatch, WriteOptions};
+//!
+//! # let dir = tempfile::tempdir().expect("a directory");
+//! # let path = dir.path();
+//! let db = Db::open(path, Options::default())?;
+//! let users = db.open_cf("users", CfOptions::default())?;
+//!
+//! db.put(&users, b"ada", b"1815", WriteOptions::SYNC)?;
+//! let mut batch = WriteBatch::new();
+//! batch.put(&users, b"grace", b"1906");
+//! batch.delete(&users, b"nobody");
+//! db.write(batch, WriteOptions::NO_SYNC)?;
+//!
+//! assert_eq!(db.get(&users, b"ada")?.as_deref(), Some(&b"1815"[..]));
+//! let names: Vec<_> = db.range(&users, &ReadOptions::default())?.collect::<Result<_, _>>()?;
+//! assert_eq!(names.len(), 2);
+//! db.close()?;
+//! # Ok::<(), basalt_engine::Error>(())
+//! ```
+//!
+//! # What there is
+//!
+//! - [`Db`]: open, families, reads, writes, flush, compaction, checkpoint, ingest, verify. Handles ([`Db`],
+//!   [`ColumnFamily`], [`Snapshot`]) are cheap clones without lifetimes, `Send + Sync`.
+//! - [`WriteBatch`]: atomic over any families of one class; [`Db::submit`] answers a [`Ticket`] at once.
+//! - [`DbIter`] and [`DbRange`]: one moment, forward and backward, within bounds.
+//! - [`Options`], [`CfOptions`]: unit, default and effect of each.
+//! - [`fs`] and [`executor`]: all the engine asks of the world; with [`fs::SimFs`] and
+//!   [`executor::SimExecutor`] a whole database runs on one thread from a seed, and its disk can lose power.
+//!
+//! # What is promised
+//!
+//! A write acknowledged with `sync: true` survives power loss; one with `sync: false` survives the death of the process, in a family
+//! that is logged. A family that is not logged survives from its flush on. What is recovered is a prefix
+//! of the write order, never half a batch, never a hole. Damage in what was durable is an error that names file and offset, never a
+//! wrong or missing row. A failing disk makes the database read-only with the cause kept; see [`Db::resume`].
+//!
+//! # What it is not
+//!
+//! No transactions beyond batches and snapshots, no merge operators, no time to live, one process at a time for a directory.
+//! Each open table holds a file descriptor: a database of thousands of tables needs a limit to match.
 
 mod background;
 pub mod batch;

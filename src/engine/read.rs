@@ -237,7 +237,7 @@ impl DbInner {
         let seq = options
             .snapshot
             .as_ref()
-            .map_or_else(|| self.commit.visible(), |s| s.seq());
+            .map_or_else(|| self.commit.visible(), Snapshot::seq);
         keys.iter()
             .map(|key| self.get_in(&state, key.as_ref(), seq, &mut Pin))
             .collect()

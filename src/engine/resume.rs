@@ -80,11 +80,7 @@ impl DbInner {
         file.write_at(0, &header.encode(SegmentKind::Log))
             .map_err(|e| Error::io("write", &path, e))?;
         file.sync().map_err(|e| Error::io("sync", &path, e))?;
-        Ok(Segment {
-            number,
-            base: position,
-            file,
-        })
+        Ok(Segment::new(number, position, file))
     }
 
     /// Begins a manifest that holds the state with the new tables, and installs it.

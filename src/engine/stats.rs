@@ -18,6 +18,7 @@ pub(crate) struct Counters {
     pub(crate) compactions_into: [AtomicU64; LEVELS],
     pub(crate) compacted_bytes_read: AtomicU64,
     pub(crate) compacted_bytes_written: AtomicU64,
+    pub(crate) compaction_turns: AtomicU64,
     pub(crate) stalls: AtomicU64,
     pub(crate) slowdowns: AtomicU64,
 }

@@ -151,11 +151,6 @@ impl TableBuilder {
         self.out.offset() + rest as u64
     }
 
-    /// Number of entries added.
-    pub(crate) fn entries(&self) -> u64 {
-        self.properties.entries
-    }
-
     /// Writes what is left and makes the file durable; its directory entry is not.
     ///
     /// # Errors

@@ -161,11 +161,6 @@ impl Table {
         &self.tombstones
     }
 
-    /// The number it was opened under.
-    pub(crate) fn number(&self) -> u64 {
-        self.number
-    }
-
     /// What the table says of itself; `crc` is that of the whole file.
     pub(crate) fn info(&self, crc: u32) -> TableInfo {
         self.properties

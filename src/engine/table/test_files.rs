@@ -129,7 +129,6 @@ pub(super) fn build(
     for row in rows {
         builder.add(key_of(row), &row.2)?;
     }
-    assert_eq!(builder.entries(), rows.len() as u64);
     let info = builder.finish()?;
     let bytes = sink.0.lock().expect("one thread").clone();
     Ok((bytes, info))
