@@ -14,6 +14,7 @@ use std::{
     },
 };
 
+use crate::slice::PinLedger;
 use quick_cache::{
     OptionsBuilder, Weighter,
     sync::{Cache, DefaultLifecycle},
@@ -33,6 +34,8 @@ type Key = (u64, u64);
 pub(crate) struct BlockCache {
     blocks: Cache<Key, Arc<[u8]>, Bytes, BuildHasherDefault<PlaceHasher>>,
     next_owner: AtomicU64,
+    /// What values read from the same tables hold in place.
+    pins: Arc<PinLedger>,
 }
 
 /// What is in the cache.
@@ -47,8 +50,13 @@ pub(crate) struct BlockCacheStats {
 }
 
 impl BlockCache {
-    /// An empty cache for `capacity` bytes.
+    /// An empty cache for `capacity` bytes, beside which nothing is held in place.
     pub(crate) fn new(capacity: usize) -> Arc<Self> {
+        Self::with_pins(capacity, 0)
+    }
+
+    /// An empty cache for `capacity` bytes; values may hold `max_pinned` bytes in place.
+    pub(crate) fn with_pins(capacity: usize, max_pinned: usize) -> Arc<Self> {
         let options = OptionsBuilder::new()
             .shards(SHARDS)
             .estimated_items_capacity((capacity / TYPICAL_BLOCK).max(16))
@@ -64,7 +72,13 @@ impl BlockCache {
         Arc::new(Self {
             blocks,
             next_owner: AtomicU64::new(1),
+            pins: PinLedger::new(max_pinned),
         })
+    }
+
+    /// Counts what values hold in place.
+    pub(crate) fn pins(&self) -> &Arc<PinLedger> {
+        &self.pins
     }
 
     /// A number for a table that is being opened, never given twice: blocks of a closed table are never

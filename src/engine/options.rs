@@ -24,6 +24,9 @@ pub struct Options {
     /// Bytes of decompressed blocks kept (default 128 MiB). Uncompressed blocks of mapped tables are
     /// read in place and take nothing of it.
     pub block_cache_bytes: usize,
+    /// Bytes that values handed out may hold in place, in maps and blocks (default 256 MiB); beyond, they are
+    /// copies.
+    pub max_pinned_bytes: usize,
     /// Smallest and largest log segment in bytes (default 1 MiB and 64 MiB): segments double in between.
     pub log_segment_bytes: (u64, u64),
     /// Bytes of log that may be kept for unflushed memtables (default 512 MiB); above, the memtable
@@ -66,6 +69,7 @@ impl Options {
             error_if_exists: false,
             read_mode: ReadMode::Mapped,
             block_cache_bytes: 128 << 20,
+            max_pinned_bytes: 256 << 20,
             log_segment_bytes: (1 << 20, 64 << 20),
             max_log_bytes: 512 << 20,
             max_manifest_bytes: 16 << 20,

@@ -491,7 +491,7 @@ fn start(
         Arc::clone(&options.executor),
         options.faults,
     ));
-    let cache = BlockCache::new(options.block_cache_bytes);
+    let cache = BlockCache::with_pins(options.block_cache_bytes, options.max_pinned_bytes);
     let tables = Arc::new(Tables {
         dir: dir.to_path_buf(),
         fs: Arc::clone(&fs),

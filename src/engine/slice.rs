@@ -1,17 +1,25 @@
 //! `PinnedSlice`: a value read from the database, in place where it lives in a mapped table.
 
-use std::{fmt, ops::Deref, ops::Range, sync::Arc};
+use std::{
+    fmt,
+    ops::{Deref, Range},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use crate::fs::ReadableFile;
 
-/// Values up to this length are copied instead of pinned.
+/// Values below this length are copied instead of pinned.
 pub const PIN_MIN_LEN: usize = 1024;
 
 /// Copies up to this length need no memory of their own.
 const INLINE_LEN: usize = 62;
 
 /// Bytes of a value. It derefs to `[u8]`, and keeps alive what holds the bytes: an own copy, a
-/// decompressed block, or the map of a table file.
+/// decompressed block, or the map of a table file. How much may be held that way is bounded
+/// (`Options::max_pinned_bytes`); beyond, values are copied.
 #[derive(Clone)]
 pub struct PinnedSlice(Holder);
 
@@ -19,8 +27,79 @@ pub struct PinnedSlice(Holder);
 enum Holder {
     Inline(u8, [u8; INLINE_LEN]),
     Owned(Arc<[u8]>),
-    Block(Arc<[u8]>, Range<usize>),
-    Mapped(Arc<dyn ReadableFile>, Range<usize>),
+    Pinned(Arc<Pin>),
+}
+
+/// Bytes held in place, counted until the last clone is dropped.
+struct Pin {
+    place: Place,
+    range: Range<usize>,
+    ledger: Arc<PinLedger>,
+}
+
+enum Place {
+    Block(Arc<[u8]>),
+    Mapped(Arc<dyn ReadableFile>),
+}
+
+impl Pin {
+    fn held(&self) -> usize {
+        match &self.place {
+            Place::Block(block) => block.len(),
+            Place::Mapped(_) => self.range.len(),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.place {
+            Place::Block(block) => &block[self.range.clone()],
+            Place::Mapped(file) => {
+                let map = file
+                    .map()
+                    .expect("checked when it was made; a map never goes away");
+                &map[self.range.clone()]
+            }
+        }
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.ledger.bytes.fetch_sub(self.held(), Ordering::Relaxed);
+    }
+}
+
+/// Counts the bytes that slices hold in place, and bounds them.
+#[derive(Debug)]
+pub(crate) struct PinLedger {
+    bytes: AtomicUsize,
+    max: usize,
+}
+
+impl PinLedger {
+    pub(crate) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            bytes: AtomicUsize::new(0),
+            max,
+        })
+    }
+
+    /// Bytes held now.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Counts `bytes` more; false, and nothing is counted, where that is over the bound.
+    fn take(&self, bytes: usize) -> bool {
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let fits = before
+            .checked_add(bytes)
+            .is_some_and(|after| after <= self.max);
+        if !fits {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        fits
+    }
 }
 
 impl PinnedSlice {
@@ -37,23 +116,40 @@ impl PinnedSlice {
         }
     }
 
-    /// A range of a block.
-    pub(crate) fn of_block(block: Arc<[u8]>, range: Range<usize>) -> Self {
-        assert!(
-            range.start <= range.end && range.end <= block.len(),
-            "range within the block"
-        );
-        Self(Holder::Block(block, range))
+    /// A range of a block: in place, or a copy where it is small or too much is held already.
+    pub(crate) fn of_block(
+        block: &Arc<[u8]>,
+        range: Range<usize>,
+        ledger: &Arc<PinLedger>,
+    ) -> Self {
+        if range.len() < PIN_MIN_LEN || !ledger.take(block.len()) {
+            return Self::copied(&block[range]);
+        }
+        let (place, ledger) = (Place::Block(Arc::clone(block)), Arc::clone(ledger));
+        Self(Holder::Pinned(Arc::new(Pin {
+            place,
+            range,
+            ledger,
+        })))
     }
 
-    /// A range of a mapped file that has been verified.
-    pub(crate) fn of_map(file: Arc<dyn ReadableFile>, range: Range<usize>) -> Self {
-        assert!(
-            file.map()
-                .is_some_and(|map| map.get(range.clone()).is_some()),
-            "range within the map"
-        );
-        Self(Holder::Mapped(file, range))
+    /// A range of a mapped file that has been verified: in place, or a copy as for a block.
+    pub(crate) fn of_map(
+        file: &Arc<dyn ReadableFile>,
+        range: Range<usize>,
+        ledger: &Arc<PinLedger>,
+    ) -> Self {
+        let map = file.map().expect("only ranges of a map come here");
+        if range.len() < PIN_MIN_LEN || !ledger.take(range.len()) {
+            return Self::copied(&map[range]);
+        }
+        assert!(range.end <= map.len(), "range within the map");
+        let (place, ledger) = (Place::Mapped(Arc::clone(file)), Arc::clone(ledger));
+        Self(Holder::Pinned(Arc::new(Pin {
+            place,
+            range,
+            ledger,
+        })))
     }
 }
 
@@ -64,13 +160,7 @@ impl Deref for PinnedSlice {
         match &self.0 {
             Holder::Inline(len, bytes) => &bytes[..usize::from(*len)],
             Holder::Owned(bytes) => bytes,
-            Holder::Block(block, range) => &block[range.clone()],
-            Holder::Mapped(file, range) => {
-                let map = file
-                    .map()
-                    .expect("checked when the slice was made; a map never goes away");
-                &map[range.clone()]
-            }
+            Holder::Pinned(pin) => pin.bytes(),
         }
     }
 }
@@ -115,10 +205,30 @@ mod tests {
     }
 
     #[test]
-    fn a_range_of_a_block_outlives_its_other_holders() {
-        let block: Arc<[u8]> = Arc::from(&b"0123456789"[..]);
-        let slice = PinnedSlice::of_block(Arc::clone(&block), 2..5);
+    fn a_range_of_a_block_outlives_its_other_holders_and_is_counted_until_the_last_clone_goes() {
+        let ledger = PinLedger::new(10_000);
+        let block: Arc<[u8]> = (0..=255).cycle().take(4000).collect();
+        let expected = block[2..2000].to_vec();
+        let slice = PinnedSlice::of_block(&block, 2..2000, &ledger);
         drop(block);
-        assert_eq!(slice, b"234");
+        let clone = slice.clone();
+        drop(slice);
+        assert_eq!(clone, expected[..]);
+        assert_eq!(ledger.bytes(), 4000, "the whole block is held");
+        drop(clone);
+        assert_eq!(ledger.bytes(), 0);
+    }
+
+    #[test]
+    fn small_values_and_those_beyond_the_bound_are_copied() {
+        let ledger = PinLedger::new(5000);
+        let block: Arc<[u8]> = Arc::from(vec![7; 4000]);
+        let small = PinnedSlice::of_block(&block, 0..100, &ledger);
+        assert_eq!(ledger.bytes(), 0);
+        let first = PinnedSlice::of_block(&block, 0..2000, &ledger);
+        let second = PinnedSlice::of_block(&block, 0..2000, &ledger);
+        assert_eq!((ledger.bytes(), Arc::strong_count(&block)), (4000, 2));
+        assert_eq!(second, first[..]);
+        assert_eq!(small, [7; 100][..]);
     }
 }

@@ -92,6 +92,8 @@ pub struct Stats {
     pub stalls: u64,
     /// Writes that were slowed.
     pub slowdowns: u64,
+    /// Bytes that values handed out hold in place.
+    pub pinned_bytes: usize,
     /// The block cache.
     pub cache: CacheStats,
 }
@@ -137,6 +139,7 @@ impl DbInner {
             compacted_bytes_written: get(&counters.compacted_bytes_written),
             stalls: get(&counters.stalls),
             slowdowns: get(&counters.slowdowns),
+            pinned_bytes: self.tables.cache.pins().bytes(),
             cache: {
                 let cache = self.tables.cache.stats();
                 CacheStats {

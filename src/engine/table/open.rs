@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Result},
     fs::ReadableFile,
     key::SequenceNumber,
-    slice::{PIN_MIN_LEN, PinnedSlice},
+    slice::{PinLedger, PinnedSlice},
     tombstones::Tombstones,
 };
 
@@ -44,13 +44,17 @@ impl Block {
     }
 
     /// A value of the block: in place where it is long.
-    pub(super) fn pin(&self, file: &Arc<dyn ReadableFile>, value: Range<usize>) -> PinnedSlice {
+    pub(super) fn pin(
+        &self,
+        file: &Arc<dyn ReadableFile>,
+        value: Range<usize>,
+        ledger: &Arc<PinLedger>,
+    ) -> PinnedSlice {
         match self {
-            _ if value.len() < PIN_MIN_LEN => PinnedSlice::copied(&self.bytes(&**file)[value]),
             Self::Mapped { start, .. } => {
-                PinnedSlice::of_map(Arc::clone(file), start + value.start..start + value.end)
+                PinnedSlice::of_map(file, start + value.start..start + value.end, ledger)
             }
-            Self::Shared(bytes) => PinnedSlice::of_block(Arc::clone(bytes), value),
+            Self::Shared(bytes) => PinnedSlice::of_block(bytes, value, ledger),
         }
     }
 }

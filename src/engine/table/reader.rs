@@ -127,7 +127,7 @@ impl Table {
         hash: KeyHash,
     ) -> Result<Option<(u64, PinnedSlice)>> {
         self.lookup(seek, hash, |block, trailer, value| {
-            (trailer, block.pin(&self.file, value))
+            (trailer, block.pin(&self.file, value, self.cache.pins()))
         })
     }
 
