@@ -142,7 +142,7 @@ pub(super) fn open(
     global_seq: Option<SequenceNumber>,
 ) -> Result<Arc<Table>> {
     let file = Arc::new(MemFile::new(bytes, mapped));
-    let cache = BlockCache::new(1 << 20);
+    let cache = BlockCache::with_pins(1 << 20, 1 << 20);
     Table::open(file, Path::new(&path()), 7, &identity, global_seq, cache).map(Arc::new)
 }
 

@@ -76,7 +76,7 @@ pub fn read(fs: &dyn Fs, path: &Path, mode: ReadMode) -> Result<(u64, Content)> 
         1,
         &identity,
         None,
-        BlockCache::new(1 << 20),
+        BlockCache::with_pins(1 << 20, 1 << 20),
     )?);
     table.verify(crc)?;
     let mut content = Content::default();

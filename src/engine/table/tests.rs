@@ -372,7 +372,7 @@ fn blocks_of_mapped_uncompressed_tables_stay_out_of_the_cache_and_others_go_in()
             ..CfOptions::default()
         };
         let (bytes, info) = build(&rows, &[], &options, 0).expect("memory");
-        let cache = crate::cache::BlockCache::new(1 << 20);
+        let cache = crate::cache::BlockCache::with_pins(1 << 20, 1 << 20);
         let file = Arc::new(MemFile::new(bytes, mapped));
         let table = Table::open(file, &path(), 7, &info.identity(), None, Arc::clone(&cache));
         let table = Arc::new(table.expect("sound table"));
@@ -503,7 +503,7 @@ fn watched(compression: Compression, mapped: bool) -> (Arc<MemFile>, Arc<Table>,
     };
     let (bytes, info) = build(&rows, &[], &options, 0).expect("memory");
     let file = Arc::new(MemFile::new(bytes, mapped));
-    let cache = crate::cache::BlockCache::new(1 << 20);
+    let cache = crate::cache::BlockCache::with_pins(1 << 20, 1 << 20);
     let table = Table::open(
         Arc::clone(&file) as _,
         &path(),
