@@ -113,12 +113,14 @@ impl LogFiles {
         Ok(())
     }
 
-    /// Takes no prepared file and reuses none: after a failure nothing is known of them.
-    pub(crate) fn forget_prepared(&self) {
+    /// Takes no prepared file and reuses none: after a failure nothing is known of them. Answers their numbers;
+    /// they are of no use any more.
+    pub(crate) fn forget_prepared(&self) -> Vec<u64> {
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.lock();
-        state.prepared = None;
-        state.recyclable.clear();
+        let prepared = state.prepared.take();
+        let spare = state.recyclable.drain(..).chain(prepared);
+        spare.map(|(number, _)| number).collect()
     }
 
     /// Reuses an old file, or makes one, of at least `need` bytes.

@@ -52,10 +52,13 @@ impl DbInner {
             })
             .collect();
         let tables = self.write_tables(&work)?;
+        let old_manifest = self.manifest.lock().writer.number();
+        let spare_logs = self.logs.forget_prepared();
         let segment = self.begin_segment(position, previous)?;
         self.switch_manifest(&work, tables, &segment, seq)?;
         self.commit.restart(segment, seq);
         self.read_only.store(None);
+        self.remove_leftovers(old_manifest, &spare_logs);
         crate::recovery::make_reserve(&*self.options.fs, &self.dir, self.options.reserve_bytes);
         self.background.notify();
         self.schedule_compaction();
@@ -63,9 +66,17 @@ impl DbInner {
         Ok(())
     }
 
+    /// Removes what the new manifest and the new segment replace. What cannot be removed now goes at the next open.
+    fn remove_leftovers(&self, manifest: u64, logs: &[u64]) {
+        let fs = &*self.options.fs;
+        let _ = fs.remove_file(&filename::manifest(&self.dir, manifest));
+        for &number in logs {
+            let _ = fs.remove_file(&filename::log(&self.dir, number));
+        }
+    }
+
     /// A new segment that begins at `position`, with a durable header.
     fn begin_segment(&self, position: u64, previous: u64) -> Result<Segment> {
-        self.logs.forget_prepared();
         self.logs.prepare(0)?;
         let (number, file) = self.logs.take_prepared(0).expect("just prepared");
         let path = filename::log(&self.dir, number);
