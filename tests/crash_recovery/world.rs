@@ -796,12 +796,10 @@ impl Shared {
                 ..model.expect()
             }
         };
-        match self.images {
-            Images::Only(wanted, _) if wanted != boundary => return,
-            Images::Some(share) if Rng::new(self.seed ^ (boundary << 20)).below(share) != 0 => {
-                return;
-            }
-            _ => {}
+        if let Images::Only(wanted, _) = self.images
+            && wanted != boundary
+        {
+            return;
         }
         let whole = if boundary % 8 == 7 {
             Survival::KeepAll
