@@ -101,5 +101,5 @@ pub use verify::{VerifyReport, verify_dir};
 /// Seams for the tests of the format; no promise to anyone.
 #[doc(hidden)]
 pub mod testing {
-    pub use crate::{table::testing as table, wal::testing as wal};
+    pub use crate::{table::testing as table, version::testing as version, wal::testing as wal};
 }

@@ -22,8 +22,6 @@ pub mod testing;
 mod tests;
 #[cfg(test)]
 mod tests_damage;
-#[cfg(test)]
-mod tests_format;
 mod verify;
 
 pub(crate) use builder::TableBuilder;

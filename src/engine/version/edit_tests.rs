@@ -1,4 +1,4 @@
-//! Version edits: round trips, the example of FORMAT.md, and hostile bytes.
+//! Version edits: round trips and hostile bytes. (The example of FORMAT.md: `tests/format.rs`.)
 
 use super::*;
 
@@ -56,36 +56,6 @@ pub(super) fn sample() -> VersionEdit {
             table,
         }],
     }
-}
-
-/// The bytes of the fenced block `name` of FORMAT.md: hex digits, `#` begins a comment.
-fn format_example(name: &str) -> Vec<u8> {
-    let format = include_str!("../../../FORMAT.md");
-    let fence = format!("```hex {name}\n");
-    let (_, block) = format
-        .split_once(&fence)
-        .expect("FORMAT.md has the example");
-    let (block, _) = block.split_once("```").expect("the block ends");
-    let digits: Vec<u8> = block
-        .lines()
-        .flat_map(|line| line.split('#').next().unwrap_or_default().bytes())
-        .filter(u8::is_ascii_hexdigit)
-        .collect();
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-    digits.chunks(2).map(byte).collect()
-}
-
-#[test]
-fn the_example_of_the_format_is_the_encoding_of_an_edit() {
-    let edit = sample();
-    let example = format_example("version-edit");
-    let spelled: Vec<String> = edit
-        .encode()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    assert_eq!(edit.encode(), example, "encoded: {}", spelled.join(" "));
-    assert_eq!(VersionEdit::decode(&example).as_ref(), Ok(&edit));
 }
 
 #[test]

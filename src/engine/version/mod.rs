@@ -12,6 +12,7 @@ mod edit;
 mod meta;
 mod span;
 mod state;
+pub mod testing;
 
 pub(crate) use edit::{
     FamilyCreated, LogStart, TableAdded, TableRecord, TableRemoved, VersionEdit,

@@ -19,8 +19,6 @@ pub mod testing;
 #[cfg(test)]
 mod chain_tests;
 #[cfg(test)]
-mod format_tests;
-#[cfg(test)]
 mod manifest_tests;
 #[cfg(test)]
 mod tail_tests;
