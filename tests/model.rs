@@ -98,33 +98,40 @@ fn run_case(seed: u64) -> Counts {
 /// Draws an operation and does it.
 fn operation(world: &mut World) {
     match world.rng.below(10_000) {
-        0..3000 => world.put(),
-        3000..3800 => world.delete(),
-        3800..4000 => world.delete_range(),
-        4000..4600 => world.write_batch(),
-        4600..5000 => world.submit(),
-        5000..5400 => world.settle_one(),
-        5400..6800 => world.get(),
-        6800..7400 => world.get_at(),
-        7400..7700 => world.multi_get(),
-        7700..7900 => world.iterator(),
-        7900..9000 => world.move_iterator(),
-        9000..9150 => world.range(),
-        9150..9350 => world.snapshot(),
-        9350..9800 => world.run_jobs(),
-        9800..9840 => world.flush(),
-        9840..9860 => world.compact_range(),
-        9860..9866 => world.checkpoint(),
-        9866..9910 => world.ingest(),
-        9910..9930 => world.create_or_drop(),
-        9930..9945 => {
+        0..20 => world.create_or_drop(),
+        20..35 => {
             let at = world.rng.index(world.families.len());
             world.change_options(at);
         }
-        9945..9965 => world.refusals(),
-        9965..9980 => world.restart(),
-        9980..9985 => world.verify(),
-        9985..9990 => world.compare_all(),
-        _ => world.settle_all(),
+        35..55 => world.refusals(),
+        55..72 => world.restart(),
+        72..77 => world.verify(),
+        77..82 => world.compare_all(),
+        82..88 => world.checkpoint(),
+        88..100 => world.settle_all(),
+        _ => plain_operation(world),
+    }
+}
+
+/// The same without those that end a database or change its families.
+fn plain_operation(world: &mut World) {
+    match world.rng.below(1_000) {
+        0..300 => world.put(),
+        300..380 => world.delete(),
+        380..400 => world.delete_range(),
+        400..460 => world.write_batch(),
+        460..500 => world.submit(),
+        500..540 => world.settle_one(),
+        540..680 => world.get(),
+        680..740 => world.get_at(),
+        740..770 => world.multi_get(),
+        770..790 => world.iterator(),
+        790..905 => world.move_iterator(),
+        905..920 => world.range(),
+        920..940 => world.snapshot(),
+        940..989 => world.run_jobs(),
+        989..993 => world.flush(),
+        993..995 => world.compact_range(),
+        _ => world.ingest(),
     }
 }

@@ -159,6 +159,19 @@ impl History {
         model
     }
 
+    /// Sequence number of the last batch up to `seq`; `None` when that is in the base.
+    #[must_use]
+    pub fn last_up_to(&self, seq: u64) -> Option<u64> {
+        let all = self.batches.iter().map(|(last, _)| *last);
+        all.take_while(|last| *last <= seq).last()
+    }
+
+    /// The batches after `seq`, in order.
+    pub fn after(&self, seq: u64) -> impl Iterator<Item = &[Change]> {
+        let later = self.batches.iter().filter(move |(last, _)| *last > seq);
+        later.map(|(_, changes)| changes.as_slice())
+    }
+
     /// Makes the state at `seq` the base.
     pub fn forget_before(&mut self, seq: u64) {
         while self.batches.front().is_some_and(|(last, _)| *last <= seq) {
@@ -237,6 +250,9 @@ mod tests {
         history.push(5, vec![put("c", "")]);
         assert!(keys(&history.at(2)).is_empty());
         assert_eq!(keys(&history.at(4)), [b"a", b"b"]);
+        assert_eq!(history.after(3).count(), 1);
+        assert_eq!(history.last_up_to(4), Some(3));
+        assert_eq!(history.last_up_to(2), None);
         history.forget_before(4);
         assert_eq!(history.len(), 1);
         assert_eq!(keys(&history.at(5)), [b"a", b"b", b"c"]);

@@ -29,8 +29,8 @@ macro_rules! counts {
                     few.push(format!("{}: {}, at least {}", stringify!($name), self.$name, $least));
                 })*
                 for (level, &count) in self.compactions_into.iter().enumerate().skip(2) {
-                    if count < 2_000 {
-                        few.push(format!("compactions into level {level}: {count}, at least 2000"));
+                    if count < 1_500 {
+                        few.push(format!("compactions into level {level}: {count}, at least 1500"));
                     }
                 }
                 few
@@ -69,9 +69,9 @@ counts! {
     snapshots: 6_000,
     flushes: 20_000,
     compactions: 25_000,
-    trivial_moves: 5_000,
+    trivial_moves: 2_500,
     tables_dropped: 8_000,
-    stalls: 500,
+    stalls: 300,
     compact_ranges: 1_000,
     checkpoints: 300,
     ingests: 2_000,
@@ -79,15 +79,17 @@ counts! {
     families_dropped: 500,
     options_changed: 1_000,
     refusals: 1_000,
-    clean_reopens: 300,
-    dropped_reopens: 150,
-    deaths: 200,
-    /// Deaths that took unlogged writes with them.
-    deaths_with_loss: 150,
+    clean_reopens: 250,
+    dropped_reopens: 120,
+    deaths: 250,
+    /// Deaths between two changes of the disk inside an operation.
+    deaths_midway: 120,
+    deaths_with_unlogged_loss: 300,
+    deaths_with_logged_loss: 100,
     comparisons: 1_000,
     verifications: 350,
     iterators_across_flush: 5_000,
     iterators_across_compaction: 5_000,
-    iterators_across_drop: 350,
-    iterators_across_close: 700,
+    iterators_across_drop: 300,
+    iterators_across_close: 500,
 }

@@ -1,6 +1,9 @@
 //! The ends of a database's life and what must be there afterwards.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
+};
 
 use basalt_engine::{
     ColumnFamily, Db, Error, ReadOptions,
@@ -12,72 +15,165 @@ use basalt_testkit::{FamilyId, History, Map, Model, Value};
 
 use crate::{
     choose,
-    world::{Pending, Place, Waiting, World, check_files, compare},
+    world::{Place, World, check_files, compare},
 };
 
-/// What is left where the process dies.
-struct Image {
-    fs: Arc<SimFs>,
+/// A disk as a crash leaves it, and what must be on it.
+struct Death {
+    image: Arc<SimFs>,
     executor: Arc<SimExecutor>,
+    /// Logged writes up to here were acknowledged in a way that survives this crash.
+    logged: u64,
+    /// Unlogged writes up to here were in tables.
+    unlogged: u64,
 }
 
 impl World {
     /// Ends the database in one of the ways there are, opens it again and compares.
     pub(crate) fn restart(&mut self) {
+        let death = match self.rng.below(6) {
+            0 | 1 => self.die(),
+            2 => self.die_midway(),
+            _ => None,
+        };
         self.catch_up();
-        // The place of each unlogged family that must have been reached.
-        let flushed = self.unlogged_flushed(&self.db);
-        let unlogged_at = self.submitted;
-        let image = self.die();
-        if image.is_none() {
+        let died = death.is_some();
+        let logged = death.as_ref().map_or(self.submitted, |death| death.logged);
+        let unlogged = death
+            .as_ref()
+            .map_or_else(|| self.unlogged_flushed(), |death| death.unlogged);
+        let last = self.submitted;
+        if !died {
             self.end_cleanly();
         }
         self.harvest();
-        for (snapshot, _) in std::mem::take(&mut self.snapshots) {
-            drop(snapshot);
-        }
+        self.snapshots.clear();
         self.iters.clear();
         self.tickets.clear();
-        let executor_seed = self.rng.next_u64();
-        let image = image.map(|fs| Image {
-            fs,
-            executor: Arc::new(SimExecutor::new(executor_seed)),
-        });
-        let died = image.is_some();
-        self.reopen(image);
+        self.pending.clear();
+        self.reopen(death);
 
-        let reached = self.unlogged_flushed(&self.db);
+        let reached = self.unlogged_flushed();
         assert!(
-            reached >= flushed,
-            "a flush was taken back: {reached}, was {flushed}"
+            reached >= unlogged,
+            "a flush was taken back: {reached}, was {unlogged}"
         );
-        self.counts.deaths_with_loss += u64::from(died && reached < unlogged_at);
-        let base = self.unlogged.at(reached);
-        for (id, family) in base.families() {
+        self.counts.deaths_with_unlogged_loss += u64::from(died && reached < last);
+        let state = self.unlogged.at(reached);
+        self.take_over(&state);
+        self.unlogged = History::new(state);
+        let (state, lost) = self.find_logged(logged);
+        self.take_over(&state);
+        self.counts.deaths_with_logged_loss += u64::from(lost > 0);
+        assert!(died || lost == 0, "all of it survives a clean end");
+        self.logged = History::new(state);
+        self.submitted = self.db.last_seq().0;
+        self.synced = self.submitted;
+        compare(&self.db, &self.published, None, self.rng.one_in(2));
+        self.counts.comparisons += 1;
+        if self.rng.one_in(4) {
+            let at = self.rng.index(self.families.len());
+            self.change_options(at);
+        }
+    }
+
+    /// Makes the families of `state` what is published.
+    fn take_over(&mut self, state: &Model) {
+        for (id, family) in state.families() {
             self.published.set_map(id, Arc::clone(&family.map));
         }
-        self.unlogged = History::new(base);
-        self.find_logged(died);
-        self.submitted = self.db.last_seq().0;
-        self.check_after_open();
     }
 
     /// Up to where the unlogged families are in tables: one point for all of them, whatever their age.
-    fn unlogged_flushed(&self, db: &Db) -> u64 {
-        let unlogged = self.families.iter().filter(|(cf, _)| !cf.is_logged());
-        unlogged
-            .filter_map(|(cf, _)| db.cf(cf.name()).ok())
-            .map(|cf| db.flushed_seq(&cf).0)
+    fn unlogged_flushed(&self) -> u64 {
+        self.flushed(false)
+    }
+
+    fn flushed(&self, logged: bool) -> u64 {
+        let class = self
+            .families
+            .iter()
+            .filter(|(cf, _)| cf.is_logged() == logged);
+        class
+            .map(|(cf, _)| self.db.flushed_seq(cf).0)
             .max()
             .unwrap_or(0)
     }
 
-    /// Takes the disk as the death of the process leaves it, in one of three cases.
-    fn die(&mut self) -> Option<Arc<SimFs>> {
+    /// What survives `how` if it comes now: up to which logged write, and which unlogged one.
+    fn surviving(&mut self, how: Survival) -> (u64, u64) {
+        let logged = match how {
+            // What is visible is acknowledged.
+            Survival::ProcessDeath | Survival::KeepAll => self.db.last_seq().0,
+            _ => self.synced.max(self.flushed(true)),
+        };
+        (logged, self.unlogged_flushed())
+    }
+
+    fn draw_survival(&mut self) -> Survival {
+        match self.rng.below(8) {
+            0..=3 => Survival::ProcessDeath,
+            4 => Survival::LoseUnsynced,
+            5 => Survival::KeepAll,
+            _ => Survival::Random {
+                seed: self.rng.next_u64(),
+            },
+        }
+    }
+
+    /// Takes the disk as a crash between two operations leaves it.
+    fn die(&mut self) -> Option<Death> {
         let Place::Sim { fs, .. } = &self.place else {
             return None;
         };
-        self.rng.one_in(3).then(|| fs.crash(Survival::ProcessDeath))
+        let fs = Arc::clone(fs);
+        let how = self.draw_survival();
+        let (logged, unlogged) = self.surviving(how);
+        self.counts.deaths += 1;
+        Some(Death {
+            image: fs.crash(how),
+            executor: Arc::new(SimExecutor::new(self.rng.next_u64())),
+            logged,
+            unlogged,
+        })
+    }
+
+    /// Takes the disk as a crash in the midst of an operation leaves it, between any two changes of the disk.
+    fn die_midway(&mut self) -> Option<Death> {
+        let Place::Sim { fs, .. } = &self.place else {
+            return None;
+        };
+        let fs = Arc::clone(fs);
+        let how = self.draw_survival();
+        let changes_left = AtomicU64::new(self.rng.below(120));
+        let taken: Arc<Mutex<Option<Arc<SimFs>>>> = Arc::default();
+        let slot = Arc::clone(&taken);
+        fs.set_observer(Some(Arc::new(move |fs, _, _| {
+            // The last change that is waited for finds zero left; the ones after it find more than ever.
+            if changes_left.fetch_sub(1, Ordering::Relaxed) == 0 {
+                *slot.lock().expect("no panic holds it") = Some(fs.crash(how));
+            }
+        })));
+        self.hunting = true;
+        let mut death = None;
+        for _ in 0..400 {
+            let (logged, unlogged) = self.surviving(how);
+            crate::plain_operation(self);
+            self.counts.operations += 1;
+            if let Some(image) = taken.lock().expect("no panic holds it").take() {
+                death = Some(Death {
+                    image,
+                    executor: Arc::new(SimExecutor::new(self.rng.next_u64())),
+                    logged,
+                    unlogged,
+                });
+                break;
+            }
+        }
+        self.hunting = false;
+        fs.set_observer(None);
+        self.counts.deaths_midway += u64::from(death.is_some());
+        death
     }
 
     /// Closes the database, or lets its last handle go, with iterators alive or not.
@@ -102,13 +198,7 @@ impl World {
         let visible = self.db.last_seq().0;
         self.catch_up_to(visible);
         assert!(self.pending.is_empty(), "close finishes what was submitted");
-        for (seq, waiting) in std::mem::take(&mut self.tickets) {
-            let heard = match waiting {
-                Waiting::Ticket(ticket) => ticket.poll().expect("close answers all"),
-                Waiting::Callback(receiver) => receiver.recv().expect("close answers all"),
-            };
-            assert_eq!(heard.expect("a good disk").0, seq);
-        }
+        self.hear_all();
         let refused = Db::open(self.dir(), self.db_options());
         assert!(
             matches!(refused, Err(Error::Locked { .. })),
@@ -132,23 +222,21 @@ impl World {
     }
 
     /// Replaces the database by one opened on what is left.
-    fn reopen(&mut self, image: Option<Image>) {
-        let (place, old_place) = match image {
-            Some(Image { fs, executor }) => (Some(Place::Sim { fs, executor }), true),
-            None => (None, false),
-        };
+    fn reopen(&mut self, death: Option<Death>) {
         // A database has to be there while the old one goes: an empty one on a disk of its own.
         let spare = Place::sim(0);
         let nothing = choose::options(&mut self.rng, spare.fs(), spare.executor());
         let nothing = Db::open("/nothing", nothing).expect("a new database");
-        let old = std::mem::replace(&mut self.db, nothing);
-        drop(old);
-        if old_place {
+        drop(std::mem::replace(&mut self.db, nothing));
+        if let Some(Death {
+            image, executor, ..
+        }) = death
+        {
             self.dropped.clear();
-            self.counts.deaths += 1;
-        }
-        if let Some(place) = place {
-            self.place = place;
+            self.place = Place::Sim {
+                fs: image,
+                executor,
+            };
         }
         let options = self.db_options();
         self.db = Db::open(self.dir(), options).expect("it opens");
@@ -161,32 +249,32 @@ impl World {
         }
     }
 
-    /// Which of the submitted logged batches are there: all where the end was clean, else the first so many.
-    fn find_logged(&mut self, died: bool) {
-        let mut unsure: VecDeque<Pending> = std::mem::take(&mut self.pending)
-            .into_iter()
-            .filter(|batch| batch.logged)
-            .collect();
-        assert!(died || unsure.is_empty());
+    /// The state of the logged families: one after a write from `from` on. And the number of writes that it lacks.
+    fn find_logged(&mut self, from: u64) -> (Model, usize) {
+        let least = self.logged.last_up_to(from).unwrap_or(0);
+        let last = self.db.last_seq().0;
+        assert!(
+            last >= least,
+            "acknowledged writes keep their numbers: {last} < {least}"
+        );
         let there = logged_maps(&self.db);
-        while !is_same(&there, &self.published) {
-            let Some(batch) = unsure.pop_front() else {
+        let mut state = self.logged.at(from);
+        let mut later = self.logged.after(from);
+        while !is_same(&there, &state) {
+            let Some(batch) = later.next() else {
+                self.published = self.logged.at(from);
+                eprintln!(
+                    "the state is none after any write from {from} on; the difference to that one:"
+                );
                 compare(&self.db, &self.published, None, false);
                 unreachable!("the comparison differs");
             };
-            for change in &batch.changes {
-                self.published.apply(change);
+            for change in batch {
+                state.apply(change);
             }
         }
-    }
-
-    fn check_after_open(&mut self) {
-        compare(&self.db, &self.published, None, self.rng.one_in(2));
-        self.counts.comparisons += 1;
-        if self.rng.one_in(4) {
-            let at = self.rng.index(self.families.len());
-            self.change_options(at);
-        }
+        let lost = later.count();
+        (state, lost)
     }
 
     /// The last checks of an episode.

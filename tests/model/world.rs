@@ -78,7 +78,6 @@ impl Place {
 /// A submitted batch that no read has seen yet.
 pub(crate) struct Pending {
     pub(crate) seq: u64,
-    pub(crate) logged: bool,
     pub(crate) changes: Vec<Change>,
 }
 
@@ -86,6 +85,14 @@ pub(crate) struct Pending {
 pub(crate) enum Waiting {
     Ticket(Ticket),
     Callback(Receiver<Result<SequenceNumber>>),
+}
+
+/// A batch on its way.
+pub(crate) struct Submitted {
+    pub(crate) seq: u64,
+    /// It survives a power cut once it is heard of.
+    pub(crate) sync: bool,
+    pub(crate) waiting: Waiting,
 }
 
 /// A database and what it should hold.
@@ -103,11 +110,17 @@ pub(crate) struct World {
     pub(crate) published: Model,
     /// What has a place in the order of writes and is not in `published`.
     pub(crate) pending: VecDeque<Pending>,
-    pub(crate) tickets: Vec<(u64, Waiting)>,
+    pub(crate) tickets: Vec<Submitted>,
     /// Last sequence number given out.
     pub(crate) submitted: u64,
     /// The unlogged families since a flush of theirs.
     pub(crate) unlogged: History,
+    /// The logged families since a point that is durable.
+    pub(crate) logged: History,
+    /// Logged writes up to here survive a power cut.
+    pub(crate) synced: u64,
+    /// An image of the disk is about to be taken in the midst of an operation.
+    pub(crate) hunting: bool,
     pub(crate) snapshots: Vec<(Snapshot, Model)>,
     pub(crate) iters: Vec<LiveIter>,
     /// Flushes of this database, as its listener hears of them.
@@ -135,6 +148,9 @@ impl World {
             tickets: Vec::new(),
             submitted: db.last_seq().0,
             unlogged: History::default(),
+            logged: History::default(),
+            synced: 0,
+            hunting: false,
             snapshots: Vec::new(),
             iters: Vec::new(),
             heard: Arc::default(),
@@ -142,6 +158,7 @@ impl World {
             db,
         };
         world.published.create(default.id(), default.name(), true);
+        world.logged.create(default.id(), default.name(), true);
         world.listen();
         world.change_options(0);
         for name in ["a", "b", "u", "v"] {
@@ -183,9 +200,7 @@ impl World {
         };
         let cf = cf.expect("a new family");
         self.published.create(cf.id(), name, logged);
-        if !logged {
-            self.unlogged.create(cf.id(), name, false);
-        }
+        self.history(logged).create(cf.id(), name, logged);
         self.families.push((cf, options));
         self.counts.families_created += 1;
     }
@@ -197,6 +212,15 @@ impl World {
         let again = self.db.open_cf(cf.name(), options.clone());
         assert_eq!(again.expect("the same class").id(), cf.id());
         self.counts.options_changed += 1;
+    }
+
+    /// The order of writes of a class.
+    pub(crate) fn history(&mut self, logged: bool) -> &mut History {
+        if logged {
+            &mut self.logged
+        } else {
+            &mut self.unlogged
+        }
     }
 
     /// A family alive.
@@ -238,16 +262,22 @@ impl World {
     /// Waits until every submitted batch is done, and hears of each.
     pub(crate) fn settle_all(&mut self) {
         self.db.sync().expect("a sync");
-        for (seq, waiting) in std::mem::take(&mut self.tickets) {
+        self.hear_all();
+        self.synced = self.submitted;
+        self.catch_up_to(self.db.last_seq().0);
+    }
+
+    /// Hears of every submitted batch; all are done.
+    pub(crate) fn hear_all(&mut self) {
+        for Submitted { seq, waiting, .. } in std::mem::take(&mut self.tickets) {
             let heard = match waiting {
-                Waiting::Ticket(ticket) => ticket.poll().expect("done by the sync"),
+                Waiting::Ticket(ticket) => ticket.poll().expect("it is done"),
                 // The thread that published it may be about to call.
                 Waiting::Callback(receiver) => receiver.recv().expect("it is called once"),
             };
             assert_eq!(heard.expect("a good disk").0, seq);
             self.counts.tickets += 1;
         }
-        self.catch_up_to(self.db.last_seq().0);
     }
 
     /// Entries of a family now.

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use basalt_engine::{ColumnFamily, Error, WriteBatch, WriteOptions};
 use basalt_testkit::{Change, FamilyId};
 
-use crate::world::{Pending, Waiting, World};
+use crate::world::{Pending, Submitted, Waiting, World};
 
 impl World {
     /// True or false for logged families; unlogged writes are never synced.
@@ -19,14 +19,16 @@ impl World {
     pub(crate) fn note(&mut self, seq: u64, logged: bool, changes: Vec<Change>) {
         assert!(seq > self.submitted, "sequence numbers ascend");
         self.submitted = seq;
-        if !logged {
-            self.unlogged.push(seq, changes.clone());
+        self.history(logged).push(seq, changes.clone());
+        self.pending.push_back(Pending { seq, changes });
+    }
+
+    /// Takes note of a batch that was acknowledged.
+    fn note_written(&mut self, logged: bool, options: WriteOptions, changes: Vec<Change>) {
+        self.note(self.submitted + changes.len() as u64, logged, changes);
+        if options.sync {
+            self.synced = self.submitted;
         }
-        self.pending.push_back(Pending {
-            seq,
-            logged,
-            changes,
-        });
     }
 
     pub(crate) fn put(&mut self) {
@@ -37,9 +39,9 @@ impl World {
         );
         let options = self.sync(cf.is_logged());
         self.db.put(&cf, &key, &value, options).expect("a put");
-        self.note(
-            self.submitted + 1,
+        self.note_written(
             cf.is_logged(),
+            options,
             vec![Change::Put(cf.id(), key, value)],
         );
         self.counts.puts += 1;
@@ -50,11 +52,7 @@ impl World {
         let key = self.keys.any(&mut self.rng);
         let options = self.sync(cf.is_logged());
         self.db.delete(&cf, &key, options).expect("a delete");
-        self.note(
-            self.submitted + 1,
-            cf.is_logged(),
-            vec![Change::Delete(cf.id(), key)],
-        );
+        self.note_written(cf.is_logged(), options, vec![Change::Delete(cf.id(), key)]);
         self.counts.deletes += 1;
     }
 
@@ -67,7 +65,7 @@ impl World {
             .expect("a range delete");
         if start < end {
             let change = Change::DeleteRange(cf.id(), start, end);
-            self.note(self.submitted + 1, cf.is_logged(), vec![change]);
+            self.note_written(cf.is_logged(), options, vec![change]);
             self.counts.range_deletes += 1;
         }
     }
@@ -130,7 +128,7 @@ impl World {
             self.submitted + changes.len() as u64,
             "one number an operation"
         );
-        self.note(seq.0, logged, changes);
+        self.note_written(logged, options, changes);
         self.counts.batches += 1;
     }
 
@@ -163,7 +161,11 @@ impl World {
         } else {
             Waiting::Ticket(ticket)
         };
-        self.tickets.push((seq, waiting));
+        self.tickets.push(Submitted {
+            seq,
+            sync: options.sync,
+            waiting,
+        });
         self.counts.submits += 1;
     }
 
@@ -173,12 +175,13 @@ impl World {
             return;
         }
         let at = self.rng.index(self.tickets.len());
-        let (seq, waiting) = self.tickets.swap_remove(at);
+        let Submitted { seq, sync, waiting } = self.tickets.swap_remove(at);
+        let again = |waiting| Submitted { seq, sync, waiting };
         let heard = match waiting {
             Waiting::Ticket(ticket) if self.rng.one_in(2) => match ticket.poll() {
                 Some(result) => result,
                 None => {
-                    self.tickets.push((seq, Waiting::Ticket(ticket)));
+                    self.tickets.push(again(Waiting::Ticket(ticket)));
                     return;
                 }
             },
@@ -186,7 +189,7 @@ impl World {
             Waiting::Callback(receiver) => match receiver.try_recv() {
                 Ok(result) => result,
                 Err(mpsc::TryRecvError::Empty) => {
-                    self.tickets.push((seq, Waiting::Callback(receiver)));
+                    self.tickets.push(again(Waiting::Callback(receiver)));
                     return;
                 }
                 Err(mpsc::TryRecvError::Disconnected) => panic!("a callback was dropped uncalled"),
@@ -197,6 +200,9 @@ impl World {
             self.db.last_seq().0 >= seq,
             "an acknowledged batch is published"
         );
+        if sync {
+            self.synced = self.synced.max(seq);
+        }
         self.counts.tickets += 1;
     }
 
@@ -267,8 +273,6 @@ impl World {
 
     fn forget_family(&mut self, id: FamilyId, logged: bool) {
         self.published.drop_family(id);
-        if !logged {
-            self.unlogged.drop_family(id);
-        }
+        self.history(logged).drop_family(id);
     }
 }
