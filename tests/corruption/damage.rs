@@ -1,6 +1,9 @@
 //! Damage in larger pieces: files removed, lengthened, swapped and older; blocks, records and sectors out of place.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use super::{
     cases::{Case, Change, Expect, Image, blocks_of, records_of},
@@ -69,8 +72,26 @@ pub(crate) fn swapped(image: &Image<'_>) -> Vec<Case> {
 pub(crate) fn older(image: &Image<'_>, store: &Store) -> Vec<Case> {
     let mut cases = Vec::new();
     let mut seen = BTreeSet::new();
+    let current = |files: &[(PathBuf, Vec<u8>)]| {
+        let file = files.iter().position(|(path, _)| kind(path) == "CURRENT");
+        file.expect("there is one")
+    };
+    let file = current(&image.files);
     for (number, moment) in store.moments.iter().enumerate() {
-        for (path, bytes) in files(moment) {
+        // An older CURRENT together with the manifest that it names: only the mark knows better.
+        let old = files(moment);
+        let (path, bytes) = &old[current(&old)];
+        if image.bytes(file) != bytes {
+            let mut changes = vec![put(path, bytes, number)];
+            let manifests = old.iter().filter(|(path, _)| kind(path) == "MANIFEST");
+            changes.extend(manifests.map(|(path, bytes)| put(path, bytes, number)));
+            cases.push(Case {
+                change: Change::All(changes),
+                kind: "CURRENT",
+                expect: Expect::Error,
+            });
+        }
+        for (path, bytes) in old {
             if !seen.insert((path.clone(), bytes.clone())) {
                 continue;
             }
@@ -88,6 +109,14 @@ pub(crate) fn older(image: &Image<'_>, store: &Store) -> Vec<Case> {
         }
     }
     cases
+}
+
+fn put(path: &Path, bytes: &[u8], moment: usize) -> Change {
+    Change::Put {
+        path: path.to_owned(),
+        bytes: bytes.to_vec(),
+        why: format!("as at moment {moment}"),
+    }
 }
 
 /// Each block of each table in the place of every other, of the same table and of others; and two exchanged.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use basalt_engine::{
-    ColumnFamily, Db, DbIter, Error, ReadOptions, WriteOptions,
+    ColumnFamily, Db, DbIter, Error, Fault, Faults, ReadOptions, WriteOptions,
     executor::SimExecutor,
     fs::{ReadMode, SimFs},
     verify_dir,
@@ -28,8 +28,8 @@ pub(crate) const LARGEST_ALLOCATION: usize = 2 << 20;
 pub(crate) enum Outcome {
     /// Open refused.
     Refused(Error),
-    /// Open went well; these reads, or parts of `verify`, did not. All others were right.
-    Noticed(Vec<Error>),
+    /// Open went well; reads, or `verify` alone, met these errors. All other reads were right.
+    Noticed { errors: Vec<Error>, by_reads: bool },
     /// Every answer was right, and `verify` found nothing.
     NoEffect,
 }
@@ -39,7 +39,7 @@ impl Outcome {
     pub(crate) fn errors(&self) -> &[Error] {
         match self {
             Self::Refused(error) => std::slice::from_ref(error),
-            Self::Noticed(errors) => errors,
+            Self::Noticed { errors, .. } => errors,
             Self::NoEffect => &[],
         }
     }
@@ -52,6 +52,8 @@ pub(crate) struct Depth {
     pub(crate) mode: ReadMode,
     /// Check the closed store with `verify_dir` first.
     pub(crate) offline: bool,
+    /// A planted fault of the engine.
+    pub(crate) fault: Fault,
     /// After reading: write, flush and compact everything, read again, close, and read once more.
     pub(crate) go_on: bool,
 }
@@ -134,7 +136,11 @@ fn open_and_read(
     before: u64,
     locked: bool,
 ) -> Result<Outcome, String> {
-    let open = || Db::open(DIR, options(disk, executor, depth.mode));
+    let open = || {
+        let mut options = options(disk, executor, depth.mode);
+        options.faults = Faults(depth.fault);
+        Db::open(DIR, options)
+    };
     let db = match open() {
         Ok(db) => db,
         Err(error) => {
@@ -172,7 +178,10 @@ fn open_and_read(
     Ok(if noticed.is_empty() {
         Outcome::NoEffect
     } else {
-        Outcome::Noticed(noticed)
+        Outcome::Noticed {
+            errors: noticed,
+            by_reads: read > 0,
+        }
     })
 }
 
@@ -209,7 +218,9 @@ fn agree(
         .as_ref()
         .is_ok_and(|report| report.damage.is_empty());
     match (sound, outcome) {
-        (true, Outcome::NoEffect) | (false, Outcome::Refused(_) | Outcome::Noticed(_)) => Ok(()),
+        (true, Outcome::NoEffect) | (false, Outcome::Refused(_) | Outcome::Noticed { .. }) => {
+            Ok(())
+        }
         _ => Err(format!(
             "verify_dir says {offline:?}, the open store {outcome:?}"
         )),

@@ -80,6 +80,7 @@ fn packed() -> CfOptions {
 /// A life in progress: the database and what it must hold.
 struct Life {
     disk: Arc<SimFs>,
+    executor: Arc<SimExecutor>,
     db: Db,
     families: BTreeMap<String, ColumnFamily>,
     truth: BTreeMap<String, Rows>,
@@ -157,6 +158,34 @@ impl Life {
         self.look();
     }
 
+    /// The machine dies in the middle of writes that nobody was promised, and the first of them is torn: the
+    /// next open cuts the log there and seals the cut, although what stands behind it can still be recognised.
+    fn die_and_reopen(&mut self) {
+        for n in 0..3 {
+            let family = &self.families["default"];
+            let value = format!("torn {n}");
+            self.db
+                .put(family, b"k98", value.as_bytes(), WriteOptions::NO_SYNC)
+                .expect("the disk is sound");
+        }
+        let disk = self.disk.crash(Survival::ProcessDeath);
+        let torn = files(&disk).into_iter().find_map(|(path, bytes)| {
+            let at = bytes.windows(6).position(|window| window == b"torn 0")?;
+            (kind(&path) == "log").then_some((path, at as u64))
+        });
+        let (path, at) = torn.expect("the log has the record");
+        disk.corrupt(path, at, 1).expect("it was just read");
+        self.executor = Arc::new(SimExecutor::new(8));
+        self.disk = disk;
+        self.db = Db::open(DIR, options(&self.disk, &self.executor, ReadMode::Mapped))
+            .expect("a torn tail opens");
+        assert!(self.db.recovery().log_bytes_dropped > 0, "the cut is seen");
+        for (name, family) in &mut self.families {
+            *family = self.db.cf(name).expect("it is there");
+        }
+        self.look();
+    }
+
     /// Keeps an image of this moment.
     fn look(&mut self) {
         self.moments.push(self.disk.crash(Survival::ProcessDeath));
@@ -212,7 +241,8 @@ pub(crate) fn live() -> Store {
     let executor = Arc::new(SimExecutor::new(7));
     let db = Db::open(DIR, options(&disk, &executor, ReadMode::Mapped)).expect("an empty disk");
     let mut life = Life {
-        disk: disk.clone(),
+        disk,
+        executor,
         db,
         families: BTreeMap::new(),
         truth: BTreeMap::new(),
@@ -220,9 +250,12 @@ pub(crate) fn live() -> Store {
     };
     early(&mut life);
     middle(&mut life);
+    middle_log(&mut life);
+    life.die_and_reopen();
     late(&mut life);
     assert_shape(&life);
-    executor.run_until_idle();
+    life.executor.run_until_idle();
+    let disk = life.disk;
     let truth = Truth {
         absent: absent(&life.truth),
         families: life.truth,
@@ -309,8 +342,8 @@ fn middle(life: &mut Life) {
     life.look();
 }
 
-/// Records that only the log has, over several segments.
-fn late(life: &mut Life) {
+/// Records that only the log has, before a cut in it.
+fn middle_log(life: &mut Life) {
     for n in 0..14 {
         let key = format!("k{:02}", n * 5);
         life.write(
@@ -321,6 +354,13 @@ fn late(life: &mut Life) {
             ],
         );
     }
+}
+
+/// Edits behind the first of the last manifest; records that only the log has, behind the cut, over several segments.
+fn late(life: &mut Life) {
+    life.create("late", packed());
+    life.write(false, vec![put("loose", "l3", "again")]);
+    life.flush("loose");
     life.write(true, vec![Step::Delete("default", b"k41".to_vec())]);
     life.write(true, vec![Step::DeleteRange("packed", "p05", "p07")]);
     life.write(true, vec![put("default", "k99", noise(2100, 5))]);
