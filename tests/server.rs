@@ -3,7 +3,10 @@
 //!
 //! Every server listens on ports the system picks, so that tests run side by side.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 #[path = "server/support.rs"]
 mod support;

@@ -4,11 +4,13 @@
 //! is kept as the cause and closes the database for writing; a panic in a job is such a failure.
 
 use std::{
+    cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
 
 use crate::{
+    column_family::ColumnFamily,
     db::DbInner,
     error::{Error, Result},
     executor::Priority,
@@ -21,11 +23,21 @@ pub(crate) struct Flags {
     /// A flush was asked for while one ran.
     pub(crate) flush_again: bool,
     pub(crate) compactions: usize,
+    /// A compaction was asked for while there were as many as may be.
+    pub(crate) compact_again: bool,
     pub(crate) files: bool,
     /// Jobs that hold the database, running or queued.
     pub(crate) jobs: usize,
-    /// Manual work holds automatic compaction off.
-    pub(crate) manual: usize,
+}
+
+thread_local! {
+    /// Jobs of databases that run on this thread, one inside the other.
+    static RUNNING_HERE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// True on a thread that runs a job of a database: it must not wait for jobs to end.
+pub(crate) fn is_in_a_job() -> bool {
+    RUNNING_HERE.get() > 0
 }
 
 /// The state of background work, and where others wait for it.
@@ -92,16 +104,19 @@ impl DbInner {
         }
     }
 
-    /// Runs `work` in the background. A panic in it is kept as a failure.
+    /// Runs `work` in the background. A panic in it is kept as a failure, and `on_panic` takes its flags back.
     fn spawn(
         self: &Arc<Self>,
         flags: &mut Flags,
         priority: Priority,
+        on_panic: fn(&mut Flags),
         work: impl FnOnce(&Arc<Self>) + Send + 'static,
     ) {
         flags.jobs += 1;
         let this = Arc::clone(self);
+        let background = Arc::clone(&self.background);
         let job = Box::new(move || {
+            RUNNING_HERE.set(RUNNING_HERE.get() + 1);
             let outcome = catch_unwind(AssertUnwindSafe(|| work(&this)));
             if let Err(panic) = outcome {
                 let text = panic
@@ -111,9 +126,13 @@ impl DbInner {
                     .unwrap_or("no text");
                 let source = std::io::Error::other(format!("a background job panicked: {text}"));
                 this.note_failure(Error::io("run a job on", &this.dir, source));
+                on_panic(&mut background.lock());
             }
-            this.background.lock().jobs -= 1;
-            this.background.changed.notify_all();
+            // Before it counts as ended: who waits for the last job may open the directory again at once.
+            drop(this);
+            RUNNING_HERE.set(RUNNING_HERE.get() - 1);
+            background.lock().jobs -= 1;
+            background.changed.notify_all();
         });
         self.options.executor.spawn(priority, job);
     }
@@ -126,7 +145,8 @@ impl DbInner {
             return;
         }
         flags.flush = true;
-        self.spawn(&mut flags, Priority::High, |db| {
+        let on_panic = |flags: &mut Flags| flags.flush = false;
+        self.spawn(&mut flags, Priority::High, on_panic, |db| {
             loop {
                 db.background.lock().flush_again = false;
                 let result = if db.may_work() {
@@ -154,24 +174,46 @@ impl DbInner {
             return;
         }
         let mut flags = self.background.lock();
-        if flags.manual > 0 || flags.compactions >= self.options.max_compactions {
+        if flags.compactions >= self.options.max_compactions {
+            // Those that run may have looked before there was something to do.
+            flags.compact_again = true;
             return;
         }
         flags.compactions += 1;
-        self.spawn(&mut flags, Priority::Low, |db| {
+        let on_panic = |flags: &mut Flags| flags.compactions -= 1;
+        self.spawn(&mut flags, Priority::Low, on_panic, |db| {
             let mut result = Ok(false);
             if db.may_work() {
                 result = db.compact_once();
             }
-            db.background.lock().compactions -= 1;
+            let again = {
+                let mut flags = db.background.lock();
+                flags.compactions -= 1;
+                std::mem::take(&mut flags.compact_again)
+            };
             match result {
-                Ok(true) => db.schedule_compaction(),
-                Ok(false) => {}
+                Ok(done) if done || again => db.schedule_compaction(),
+                Ok(_) => {}
                 Err(error) => {
                     db.note_failure(error);
                 }
             }
         });
+    }
+
+    /// Sees to it that what writes wait for is under way. A stall ends by nothing else.
+    pub(crate) fn see_to_work(self: &Arc<Self>) {
+        let (flushing, compacting) = {
+            let flags = self.background.lock();
+            (flags.flush, flags.compactions > 0)
+        };
+        let is_waiting = |family: &ColumnFamily| !family.inner.peek().frozen.is_empty();
+        if !flushing && self.families().iter().any(is_waiting) {
+            self.schedule_flush();
+        }
+        if !compacting {
+            self.schedule_compaction();
+        }
     }
 
     /// Has full segments synced, the next one prepared, and obsolete files removed.
@@ -181,7 +223,8 @@ impl DbInner {
             return;
         }
         flags.files = true;
-        self.spawn(&mut flags, Priority::High, |db| {
+        let on_panic = |flags: &mut Flags| flags.files = false;
+        self.spawn(&mut flags, Priority::High, on_panic, |db| {
             db.background.lock().files = false;
             if let Err(error) = db.file_work() {
                 db.note_failure(error);
@@ -222,10 +265,16 @@ impl DbInner {
             .is_some_and(|cause| !self.may_free_space(&cause))
     }
 
-    /// Keeps `error` as the reason why writes end here, unless there is one already; answers it back.
+    /// Keeps `error` as the reason why writes end here, unless there is one already, or it is none: a wrong
+    /// call, say. Answers it back.
     pub(crate) fn note_failure(&self, error: Error) -> Error {
-        if matches!(error, Error::ReadOnly { .. } | Error::Closed) {
-            return error;
+        match error {
+            Error::ReadOnly { .. }
+            | Error::Closed
+            | Error::InvalidArgument(_)
+            | Error::NoSuchColumnFamily(_)
+            | Error::Busy(_) => return error,
+            _ => {}
         }
         let cause = Arc::new(error.clone());
         self.read_only

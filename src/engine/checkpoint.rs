@@ -42,15 +42,17 @@ impl Point {
 impl DbInner {
     /// Takes a point at which log and manifest agree; everything in it is durable.
     pub(crate) fn take_point(&self) -> Result<Point> {
-        let prepare = |queue: &mut Queue, _: &Entry| Ok(queue.end_pos());
-        self.commit.exclusively(0, prepare, |end, entry| {
+        let prepare = |queue: &mut Queue, _: &Entry| Ok((queue.end_pos(), queue.segment_number()));
+        self.commit.exclusively(0, prepare, |(end, newest), entry| {
             let state = self.manifest.lock().state.clone();
             let oldest = state.log.map_or(0, |start| start.segment);
             let segments = self
                 .logs
                 .live()
                 .into_iter()
-                .filter(|s| s.number >= oldest && s.base <= end);
+                // A batch that waits behind this point may have begun a segment: it begins at `end`, and not
+                // even its header is written.
+                .filter(|s| (oldest..=newest).contains(&s.number));
             Ok(Point {
                 segments: segments.collect(),
                 end,

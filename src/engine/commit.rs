@@ -19,11 +19,14 @@
 use std::{
     collections::VecDeque,
     fmt, io,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
+
+use arc_swap::ArcSwapOption;
 
 use crate::{
     error::{Error, Result},
@@ -161,6 +164,8 @@ pub(crate) struct Queue {
     entries: VecDeque<Arc<Entry>>,
     /// Somebody writes, syncs, or holds the log still.
     driving: bool,
+    /// Callers that want to hold the log still, next: nobody else becomes the driver before them.
+    still_wanted: usize,
     waiting: usize,
     /// Log positions: everything before `written` has been handed to the system, before `synced` is durable.
     written: u64,
@@ -202,6 +207,11 @@ impl Queue {
         self.synced_segment
     }
 
+    /// Number of the segment that takes the next record.
+    pub(crate) fn segment_number(&self) -> u64 {
+        self.segment.number
+    }
+
     /// True once every [`BATCHES_PER_MEMORY_CHECK`] calls.
     pub(crate) fn memory_check_is_due(&mut self) -> bool {
         let due = self.until_memory_check == 0;
@@ -211,6 +221,23 @@ impl Queue {
             self.until_memory_check
         } - 1;
         due
+    }
+
+    /// True while somebody writes, syncs, or holds the log still.
+    #[cfg(test)]
+    pub(crate) fn is_held_still(&self) -> bool {
+        self.driving
+    }
+
+    /// True while somebody sleeps until something changes.
+    #[cfg(test)]
+    pub(crate) fn has_waiters(&self) -> bool {
+        self.waiting > 0
+    }
+
+    /// True where nobody may become the driver now.
+    fn is_taken(&self) -> bool {
+        self.driving || self.still_wanted > 0
     }
 
     fn wants_sync(&self) -> bool {
@@ -266,8 +293,8 @@ pub(crate) struct Commit {
     job_scheduled: AtomicBool,
     /// Mirrors `Queue::driving` for waiters that spin a little before they block.
     driving_hint: AtomicBool,
-    /// True with `Queue::failed`.
-    has_failed: AtomicBool,
+    /// The same as `Queue::failed`, for those who may not take the queue's lock.
+    cause: ArcSwapOption<Error>,
     /// Entries whose memtable inserts are under way.
     inserting: Arc<AtomicU64>,
 }
@@ -304,6 +331,7 @@ impl Commit {
                 pending: Vec::new(),
                 entries: VecDeque::new(),
                 driving: false,
+                still_wanted: 0,
                 waiting: 0,
                 written: position,
                 synced: position,
@@ -320,7 +348,7 @@ impl Commit {
             faults,
             job_scheduled: AtomicBool::new(false),
             driving_hint: AtomicBool::new(false),
-            has_failed: AtomicBool::new(false),
+            cause: ArcSwapOption::empty(),
             inserting: Arc::default(),
         }
     }
@@ -413,28 +441,47 @@ impl Commit {
     /// Sees to it that the queue is driven although nobody waits: at once when that is only a buffered
     /// write, else by a background job.
     pub(crate) fn kick(self: &Arc<Self>, sync: bool) {
-        if !sync {
-            let mut finished = Vec::new();
-            let mut queue = self.lock();
-            if queue.failed.is_none()
-                && !queue.driving
-                && !queue.pending.is_empty()
-                && !queue.wants_sync()
-            {
-                queue = self.round(queue, false);
+        let mut finished = Vec::new();
+        let mut queue = self.lock();
+        if !sync
+            && queue.failed.is_none()
+            && !queue.is_taken()
+            && !queue.pending.is_empty()
+            && !queue.wants_sync()
+        {
+            queue = self.round(queue, false);
+        }
+        // Others may wait for nothing but the inserts that the caller has just finished, or went to
+        // sleep before its bytes came; the job may find no thread for long.
+        self.publish(&mut queue, &mut finished);
+        let left = !queue.entries.is_empty();
+        if left && queue.waiting > 0 && !queue.driving {
+            self.changed.notify_all();
+        }
+        drop(queue);
+        self.run_callbacks(finished);
+        if left {
+            self.schedule_job();
+        }
+    }
+
+    /// Has what is in the queue now driven in the background. What comes meanwhile gets a job of its
+    /// own, so that other background work has its turn in between.
+    fn schedule_job(self: &Arc<Self>) {
+        if self.job_scheduled.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let this = Arc::clone(self);
+        let job = Box::new(move || {
+            this.job_scheduled.store(false, Ordering::Release);
+            let end = this.lock().next_seq;
+            let is_later = |entry: &Arc<Entry>| entry.first_seq.0 >= end;
+            this.drive_until(|queue| queue.entries.front().is_none_or(is_later));
+            if !this.lock().entries.is_empty() {
+                this.schedule_job();
             }
-            self.publish(&mut queue, &mut finished);
-            drop(queue);
-            self.run_callbacks(finished);
-        }
-        if !self.lock().entries.is_empty() && !self.job_scheduled.swap(true, Ordering::AcqRel) {
-            let this = Arc::clone(self);
-            let job = Box::new(move || {
-                this.job_scheduled.store(false, Ordering::Release);
-                this.drive_until(|queue| queue.entries.is_empty());
-            });
-            self.executor.spawn(crate::executor::Priority::High, job);
-        }
+        });
+        self.executor.spawn(crate::executor::Priority::High, job);
     }
 
     /// Makes everything that has a place by now durable (waiting for its publication too).
@@ -463,7 +510,7 @@ impl Commit {
     }
 
     /// Drives until `done`.
-    fn drive_until(&self, done: impl FnMut(&Queue) -> bool) {
+    pub(crate) fn drive_until(&self, done: impl FnMut(&Queue) -> bool) {
         self.drive_until_with(done, |_| false);
     }
 
@@ -477,12 +524,19 @@ impl Commit {
         let mut queue = self.lock();
         loop {
             self.publish(&mut queue, &mut finished);
+            if !finished.is_empty() {
+                // At once: with others writing all the time, this thread may be busy here for long.
+                drop(queue);
+                self.run_callbacks(std::mem::take(&mut finished));
+                queue = self.lock();
+                continue;
+            }
             if done(&queue) {
                 break;
             }
             let sync = queue.wants_sync() || force_sync(&queue);
             let has_work = queue.failed.is_none() && (sync || !queue.pending.is_empty());
-            if queue.driving || !has_work {
+            if queue.is_taken() || !has_work {
                 if self.executor.is_simulated() {
                     drop(queue);
                     assert!(
@@ -502,8 +556,6 @@ impl Commit {
             }
             queue = self.round(queue, sync);
         }
-        drop(queue);
-        self.run_callbacks(finished);
     }
 
     /// One round of the driver: writes what is pending, and syncs when asked.
@@ -679,7 +731,8 @@ impl Commit {
 
     fn run_callbacks(&self, finished: Vec<(Callback, Result<SequenceNumber>)>) {
         for (callback, result) in finished {
-            callback(result);
+            // A panic of the caller's code ends that call, not the driver nor the next callback.
+            let _ = catch_unwind(AssertUnwindSafe(|| callback(result)));
         }
     }
 
@@ -696,18 +749,16 @@ impl Commit {
 
     fn fail_locked(&self, queue: &mut Queue, error: Error) {
         if queue.failed.is_none() {
-            queue.failed = Some(Arc::new(error));
-            self.has_failed.store(true, Ordering::Release);
+            let cause = Arc::new(error);
+            self.cause.store(Some(Arc::clone(&cause)));
+            queue.failed = Some(cause);
         }
     }
 
-    /// Why the log takes nothing any more.
+    /// Why the log takes nothing any more. Takes no lock: it is asked under the lock of background work, which
+    /// is taken under the queue's.
     pub(crate) fn failure(&self) -> Option<Arc<Error>> {
-        if self.has_failed.load(Ordering::Acquire) {
-            self.lock().failed.clone()
-        } else {
-            None
-        }
+        self.cause.load_full()
     }
 
     /// After a failure: waits until nobody inserts and nobody writes the log. Answers the last sequence number
@@ -745,7 +796,7 @@ impl Commit {
         queue.segment = segment;
         queue.offset = HEADER_LEN as u64;
         queue.failed = None;
-        self.has_failed.store(false, Ordering::Release);
+        self.cause.store(None);
         self.visible.store(seq.0, Ordering::Release);
     }
 
@@ -760,6 +811,7 @@ impl Commit {
         work: impl FnOnce(P, &Entry) -> Result<R>,
     ) -> Result<R> {
         let mut queue = self.lock();
+        queue.still_wanted += 1;
         while queue.driving {
             if self.executor.is_simulated() {
                 drop(queue);
@@ -777,7 +829,9 @@ impl Commit {
                 queue.waiting -= 1;
             }
         }
+        queue.still_wanted -= 1;
         if let Some(cause) = &queue.failed {
+            self.changed.notify_all();
             return Err(Error::ReadOnly {
                 cause: Arc::clone(cause),
             });
@@ -813,16 +867,22 @@ impl Commit {
         self.run_callbacks(std::mem::take(&mut finished));
 
         let result = match failed {
-            Some(cause) => Err(Error::ReadOnly { cause }),
-            None => prepared.and_then(|prepared| work(prepared, &entry)),
+            Some(cause) => Ok(Err(Error::ReadOnly { cause })),
+            None => catch_unwind(AssertUnwindSafe(|| {
+                prepared.and_then(|prepared| work(prepared, &entry))
+            })),
         };
         let mut queue = self.lock();
         self.set_driving(&mut queue, false);
         entry.mark_inserted();
         self.publish(&mut queue, &mut finished);
+        if queue.failed.is_some() && matches!(result, Ok(Ok(_))) {
+            // The log failed meanwhile, but all before this entry was published, and what it did is done.
+            self.visible.fetch_max(entry.last_seq.0, Ordering::AcqRel);
+        }
         self.changed.notify_all();
         drop(queue);
         self.run_callbacks(finished);
-        result
+        result.unwrap_or_else(|panic| resume_unwind(panic))
     }
 }

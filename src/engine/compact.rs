@@ -66,6 +66,26 @@ impl Drop for Reserved<'_> {
     }
 }
 
+/// A claimed compaction; its tables and its place are free again when this is dropped, however that comes.
+struct Running<'a> {
+    db: &'a DbInner,
+    family: FamilyId,
+    compaction: Compaction,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        {
+            let mut families = self.db.compactions.lock();
+            if let Some(places) = families.get_mut(&self.family) {
+                places.release(self.compaction.target().as_ref());
+            }
+            self.compaction.release();
+        }
+        self.db.background.notify();
+    }
+}
+
 impl Compactions {
     fn lock(&self) -> MutexGuard<'_, HashMap<FamilyId, Places>> {
         self.families.lock().unwrap_or_else(PoisonError::into_inner)
@@ -135,15 +155,12 @@ impl DbInner {
 
     /// Runs a claimed compaction and installs what it made.
     fn compact(self: &Arc<Self>, family: &ColumnFamily, compaction: Compaction) -> Result<()> {
-        let result = self.run_and_install(family, &compaction);
-        let mut families = self.compactions.lock();
-        if let Some(places) = families.get_mut(&family.id()) {
-            places.release(compaction.target().as_ref());
-        }
-        drop(compaction);
-        drop(families);
-        self.background.notify();
-        result
+        let running = Running {
+            db: self,
+            family: family.id(),
+            compaction,
+        };
+        self.run_and_install(family, &running.compaction)
     }
 
     fn run_and_install(

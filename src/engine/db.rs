@@ -12,13 +12,14 @@ use std::{
 use arc_swap::ArcSwapOption;
 
 use crate::{
-    background::Background,
+    background::{Background, is_in_a_job},
     batch::{FamilyId, WriteBatch},
     column_family::{ColumnFamily, Family},
     commit::{Commit, Entry},
     compact::Compactions,
     db_iter::{DbIter, DbRange},
     error::{Error, Result},
+    executor::Priority,
     fs::FileLock,
     ingest::{Ingest, TableWriter},
     key::SequenceNumber,
@@ -68,11 +69,13 @@ pub(crate) struct DbInner {
     pub(crate) numbers: Arc<FileNumbers>,
     pub(crate) tables: Arc<Tables>,
     pub(crate) snapshots: Arc<SnapshotList>,
-    pub(crate) background: Background,
+    pub(crate) background: Arc<Background>,
     pub(crate) counters: Counters,
     pub(crate) compactions: Compactions,
     /// Held by whoever turns frozen memtables into tables. Taken before the log is held still.
     pub(crate) flushing: Mutex<()>,
+    /// Held by `resume`. Taken before `flushing`.
+    pub(crate) resuming: Mutex<()>,
     pub(crate) read_only: ArcSwapOption<Error>,
     /// The memtables were found to hold more than their budget.
     pub(crate) memory_over: AtomicBool,
@@ -317,7 +320,8 @@ impl Db {
     /// As for [`Db::get_with`].
     pub fn iter(&self, cf: &ColumnFamily, options: &ReadOptions) -> Result<DbIter> {
         self.inner.check_snapshot(options)?;
-        Ok(DbIter::new(self.inner.user_iter(cf, options)?))
+        let iter = self.inner.user_iter(cf, options)?;
+        Ok(DbIter::new(iter, Arc::clone(&self.inner)))
     }
 
     /// The entries within the bounds of `options`, as a Rust iterator that can be taken from both ends.
@@ -327,7 +331,8 @@ impl Db {
     /// As for [`Db::iter`]; each item may be an error too, which ends the iteration.
     pub fn range(&self, cf: &ColumnFamily, options: &ReadOptions) -> Result<DbRange> {
         self.inner.check_snapshot(options)?;
-        Ok(DbRange::new(self.inner.user_iter(cf, options)?))
+        let iter = self.inner.user_iter(cf, options)?;
+        Ok(DbRange::new(iter, Arc::clone(&self.inner)))
     }
 
     /// Writes the memtable of `cf` to a table and waits for it. An unlogged family takes all unlogged families along.
@@ -411,7 +416,7 @@ impl Db {
     ///
     /// # Errors
     ///
-    /// What failed this time; the database stays read-only.
+    /// What failed this time; the database stays read-only. `InvalidArgument` from a callback or a listener.
     pub fn resume(&self) -> Result<()> {
         self.inner.resume()
     }
@@ -473,7 +478,8 @@ impl Db {
     }
 
     /// Closes the database: waits for running background work, syncs the log and the mark, and frees the directory
-    /// once iterators and other handles are gone too. Writes through other handles fail from then on.
+    /// once iterators and other handles are gone too. Writes through other handles fail from then on. Called from a
+    /// callback or a listener it is only begun.
     ///
     /// # Errors
     ///
@@ -492,6 +498,15 @@ impl fmt::Debug for Db {
 impl Closer {
     fn close(&self) -> Result<()> {
         if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        if is_in_a_job() {
+            // A callback or a listener closes, or lets go of the last handle: its job cannot wait for its own end.
+            let inner = Arc::clone(&self.inner);
+            let job = Box::new(move || {
+                let _ = inner.close();
+            });
+            self.inner.options.executor.spawn(Priority::High, job);
             return Ok(());
         }
         self.inner.close()
@@ -631,6 +646,7 @@ impl DbInner {
         }
         self.check_writable(false)?;
         let mut manifest = self.manifest.lock();
+        self.check_family(&family)?;
         let edit = VersionEdit {
             options: vec![(family.id(), options.clone())],
             ..VersionEdit::default()
@@ -759,3 +775,7 @@ pub(crate) fn next_instance() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
+
+#[cfg(test)]
+#[path = "db_tests.rs"]
+mod tests;

@@ -1,17 +1,21 @@
 //! Iterators as the user sees them: a cursor, and a Rust iterator that can be taken from both ends.
 
-use crate::{error::Result, iter::user::UserIter, slice::PinnedSlice, tables::Source};
+use std::sync::Arc;
+
+use crate::{db::DbInner, error::Result, iter::user::UserIter, slice::PinnedSlice, tables::Source};
 
 /// A cursor over the entries of one family at one moment, in key order.
 ///
 /// It is not positioned at first. After an error it is not valid until it is positioned again.
 pub struct DbIter {
     inner: UserIter<Source>,
+    /// Holds the directory, so that nobody removes tables that are still to be opened.
+    _db: Arc<DbInner>,
 }
 
 impl DbIter {
-    pub(crate) fn new(inner: UserIter<Source>) -> Self {
-        Self { inner }
+    pub(crate) fn new(inner: UserIter<Source>, db: Arc<DbInner>) -> Self {
+        Self { inner, _db: db }
     }
 
     /// True while it stands on an entry.
@@ -117,6 +121,8 @@ pub struct DbRange {
     /// Which end the cursor stands at.
     at: End,
     done: bool,
+    /// Holds the directory, as for [`DbIter`].
+    _db: Arc<DbInner>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -130,9 +136,10 @@ enum End {
 pub type KeyValue = (Vec<u8>, PinnedSlice);
 
 impl DbRange {
-    pub(crate) fn new(iter: UserIter<Source>) -> Self {
+    pub(crate) fn new(iter: UserIter<Source>, db: Arc<DbInner>) -> Self {
         Self {
             iter,
+            _db: db,
             front: None,
             back: None,
             at: End::Nowhere,

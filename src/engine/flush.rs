@@ -4,7 +4,10 @@
 //! recovered of them is one point of the write order. The edit is written only after the log is durable
 //! up to the last sequence number in it.
 
-use std::sync::{Arc, PoisonError, atomic::Ordering};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, PoisonError, atomic::Ordering},
+};
 
 use crate::{
     column_family::{ColumnFamily, Frozen, Slot},
@@ -14,7 +17,7 @@ use crate::{
     filename,
     key::SequenceNumber,
     manifest::Current,
-    version::{LogStart, TableAdded, VersionEdit},
+    version::{LogStart, ManifestState, TableAdded, VersionEdit},
     wal::{current, manifest_file::ManifestWriter},
 };
 
@@ -87,7 +90,10 @@ impl DbInner {
             added: tables,
             ..VersionEdit::default()
         };
-        self.install_flush(&mut manifest, &work, edit)
+        self.install_flush(&mut manifest, &work, edit)?;
+        drop(manifest);
+        self.tell_listeners(&work);
+        Ok(())
     }
 
     /// Makes one L0 table of each family's memtables; their directory entries are durable. On a failure none is left.
@@ -124,7 +130,8 @@ impl DbInner {
         let _ = crate::manifest::remove_tables(&*self.options.fs, &self.dir, &numbers);
     }
 
-    /// Makes `edit` durable, which adds the tables of `work` (and perhaps more), and puts it in place.
+    /// Makes `edit` durable, which adds the tables of `work` (and perhaps more), and puts it in place. After an
+    /// error it is not in place; whether the next open finds it is then unknown.
     pub(crate) fn install_flush(
         self: &Arc<Self>,
         manifest: &mut Current,
@@ -162,19 +169,27 @@ impl DbInner {
             }
         }
         self.counters.flushes.fetch_add(1, Ordering::Relaxed);
-        self.logs.release_before(start.segment)?;
+        // The edit counts, whatever becomes of old segments.
+        if let Err(error) = self.logs.release_before(start.segment) {
+            self.note_failure(error);
+        }
         self.background.notify();
+        Ok(())
+    }
+
+    /// Tells the listeners of a flush. They are called without a lock of the manifest or the log.
+    pub(crate) fn tell_listeners(&self, work: &[FlushWork]) {
         let listeners = self
             .listeners
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        for FlushWork { family, upto, .. } in work.iter().filter(|w| alive(&w.family)) {
+        for FlushWork { family, upto, .. } in work.iter().filter(|w| !w.family.is_dropped()) {
             for listener in &listeners {
-                listener(family, *upto);
+                // A panic of the caller's code ends that call, not the flush.
+                let _ = catch_unwind(AssertUnwindSafe(|| listener(family, *upto)));
             }
         }
-        Ok(())
     }
 
     /// Where recovery has to start once `flushing` are in tables.
@@ -224,32 +239,42 @@ impl DbInner {
         self.begin_manifest(&mut manifest)
     }
 
-    /// Goes on in a new manifest that begins with the whole state. When that fails it is not known which one the
-    /// next open will find, so the old one takes no more edits.
+    /// Goes on in a new manifest that begins with the whole state.
     pub(crate) fn begin_manifest(&self, manifest: &mut Current) -> Result<()> {
-        let result = self.try_begin_manifest(manifest);
-        if let Err(error) = &result {
-            manifest.writer.fail(error);
-        }
-        result
-    }
-
-    fn try_begin_manifest(&self, manifest: &mut Current) -> Result<()> {
         let fs = &*self.options.fs;
         let (old, number) = (manifest.writer.number(), self.numbers.next());
         manifest.state.next_file_number = self.numbers.peek();
+        let writer = match self.write_manifest(number, &manifest.state) {
+            Ok(writer) => writer,
+            Err(error) => {
+                // Nothing names it: the old one is as good as before.
+                let _ = fs.remove_file(&filename::manifest(&self.dir, number));
+                return Err(error);
+            }
+        };
+        if let Err(error) = current::write(fs, &self.dir, number) {
+            // It is not known which one the next open will find, so the old one takes no more edits.
+            manifest.writer.fail(&error);
+            return Err(error);
+        }
+        manifest.writer = writer;
+        // From here on the new one counts, whatever becomes of the mark; and what cannot be removed goes at the next open.
+        if let Err(error) = self.mark.manifest_synced(number, manifest.writer.synced()) {
+            self.note_failure(error);
+        }
+        let _ = fs.remove_file(&filename::manifest(&self.dir, old));
+        Ok(())
+    }
+
+    /// Writes manifest `number`, durable with its name.
+    fn write_manifest(&self, number: u64, state: &ManifestState) -> Result<ManifestWriter> {
+        let fs = &*self.options.fs;
         let mut writer =
             ManifestWriter::create(fs, &self.dir, number, self.id, self.options.faults)?;
-        writer.append(&manifest.state.to_edit().encode())?;
+        writer.append(&state.to_edit().encode())?;
         fs.sync_dir(&self.dir)
             .map_err(|e| Error::io("sync directory", &self.dir, e))?;
-        current::write(fs, &self.dir, number)?;
-        manifest.writer = writer;
-        self.mark
-            .manifest_synced(number, manifest.writer.synced())?;
-        let path = filename::manifest(&self.dir, old);
-        fs.remove_file(&path)
-            .map_err(|e| Error::io("remove", path, e))
+        Ok(writer)
     }
 
     /// Freezes the memtables of `families` and waits until they are in tables.

@@ -142,7 +142,8 @@ impl TableFile {
     ///
     /// # Errors
     ///
-    /// `Corruption` for a damaged file or one that is no table; `Io`.
+    /// `Corruption` for a damaged file or one that is no table; `InvalidArgument` for a table that a database
+    /// wrote for itself; `Io`.
     pub fn open(fs: &Arc<dyn Fs>, path: &Path) -> Result<Self> {
         let file = fs
             .open(path, ReadMode::Pread)
@@ -151,8 +152,15 @@ impl TableFile {
         let identity = TableIdentity::read(&*file, path)?;
         let table = Table::open(file, path, 0, &identity, None, BlockCache::new(0))?;
         table.verify(crc)?;
+        let info = table.info(crc);
+        if info.max_seq > SequenceNumber::ZERO || info.tombstones > 0 {
+            return Err(Error::invalid(format!(
+                "{} is a database's own table, and not one of a table writer",
+                path.display()
+            )));
+        }
         Ok(Self {
-            info: table.info(crc),
+            info,
             path: path.to_path_buf(),
         })
     }
@@ -244,6 +252,8 @@ impl DbInner {
             let numbers: Vec<u64> = tables.iter().map(|(_, table)| table.number).collect();
             crate::manifest::remove_tables(&*self.options.fs, &self.dir, &numbers)?;
         }
+        self.schedule_compaction();
+        self.schedule_file_work();
         result.map_err(|error| self.note_failure(error))
     }
 
@@ -285,6 +295,7 @@ impl DbInner {
         let fs = &*self.options.fs;
         let mut linked = Vec::new();
         for (family, table) in &request.tables {
+            check_unchanged(fs, table)?;
             // Whoever brought the file may not have synced it.
             let source = fs
                 .open_log(&table.path, 0)
@@ -333,7 +344,7 @@ impl DbInner {
             }
             Ok(())
         };
-        self.commit.exclusively(count, freeze, |(), entry| {
+        let (seq, work) = self.commit.exclusively(count, freeze, |(), entry| {
             let parts = self.ingest_parts(request, families, tables, entry.first_seq(), deletes)?;
             let mut manifest = self.manifest.lock();
             let edit = VersionEdit {
@@ -341,8 +352,10 @@ impl DbInner {
                 ..VersionEdit::default()
             };
             self.install_flush(&mut manifest, &parts.work, edit)?;
-            Ok(entry.last_seq())
-        })
+            Ok((entry.last_seq(), parts.work))
+        })?;
+        self.tell_listeners(&work);
+        Ok(seq)
     }
 
     /// Makes the tables of what is in memory and of the request.
@@ -439,6 +452,28 @@ impl DbInner {
         }
         Ok(added)
     }
+}
+
+/// Checks that the file is still there and looks as it did, before anything durable names it.
+fn check_unchanged(fs: &dyn Fs, table: &TableFile) -> Result<()> {
+    let path = &table.path;
+    let file = fs
+        .open(path, ReadMode::Pread)
+        .map_err(|e| Error::io("open", path, e))
+        .map_err(as_refused)?;
+    let identity = TableIdentity::read(&*file, path).map_err(as_refused)?;
+    if identity.table_id != table.info.table_id || identity.size != table.info.size {
+        return Err(Error::invalid(format!(
+            "{} is not the table it was when it was finished or opened",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
+/// A file of the caller that cannot be read is a wrong call, and no damage of the database.
+fn as_refused(error: Error) -> Error {
+    Error::invalid(format!("table to ingest: {error}"))
 }
 
 /// Gives the file `from` a second name, or copies it where the file system cannot.

@@ -46,8 +46,8 @@ pub struct Options {
     pub memtable_budget_bytes: usize,
     /// The disk (default [`RealFs`]).
     pub fs: Arc<dyn Fs>,
-    /// Threads, time and randomness (default: three threads of this database's own, one of them kept
-    /// for log syncs and flushes).
+    /// Threads, time and randomness (default: four threads of this database's own: two for compactions,
+    /// one for flushes, one for log syncs).
     pub executor: Arc<dyn Executor>,
     /// Planted faults, for the tests of the tests; all off by default.
     #[doc(hidden)]
@@ -56,7 +56,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self::with(Arc::new(RealFs), Arc::new(ThreadPool::new(3)))
+        Self::with(Arc::new(RealFs), Arc::new(ThreadPool::new(4)))
     }
 }
 

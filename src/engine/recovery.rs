@@ -17,7 +17,6 @@ use std::{
 use arc_swap::ArcSwapOption;
 
 use crate::{
-    background::Background,
     batch::Operations,
     cache::BlockCache,
     column_family::{ColumnFamily, Family, Frozen},
@@ -425,7 +424,7 @@ fn start(
     let instance = next_instance();
     let families = make_families(&found.state, instance);
     let last_seq = replay(&*fs, dir, &mut found, &families)?;
-    let numbers = Arc::new(FileNumbers::new(first_free_number(&found)));
+    let numbers = Arc::new(FileNumbers::new(first_free_number(dir, &found)?));
     let logs = Arc::new(LogFiles::new(
         dir,
         Arc::clone(&fs),
@@ -509,10 +508,11 @@ fn start(
         numbers,
         tables,
         snapshots: Arc::new(SnapshotList::default()),
-        background: Background::default(),
+        background: Arc::default(),
         counters: Counters::default(),
         compactions: Compactions::default(),
         flushing: Mutex::default(),
+        resuming: Mutex::default(),
         read_only: ArcSwapOption::empty(),
         memory_over: AtomicBool::new(false),
         closing: AtomicBool::new(false),
@@ -525,7 +525,7 @@ fn start(
 }
 
 /// A number above all that the manifest, the mark and the directory know.
-fn first_free_number(found: &Found) -> u64 {
+fn first_free_number(dir: &Path, found: &Found) -> Result<u64> {
     let numbers = found.files.iter().filter_map(|(_, kind)| match kind {
         Some(FileKind::Manifest(n) | FileKind::Log(n) | FileKind::Table(n)) => Some(*n),
         _ => None,
@@ -540,8 +540,9 @@ fn first_free_number(found: &Found) -> u64 {
         .unwrap_or(0)
         .max(mark)
         .max(found.manifest_number)
-        .max(found.state.next_file_number - 1)
-        + 1
+        .max(found.state.next_file_number.saturating_sub(1))
+        .checked_add(1)
+        .ok_or_else(|| Error::corruption(dir, 0, "a file has the last of all numbers"))
 }
 
 /// Copies what nothing proves durable into a segment that appears whole; answers the number of the segment that the

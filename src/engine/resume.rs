@@ -7,6 +7,7 @@
 use std::sync::{Arc, PoisonError};
 
 use crate::{
+    background::is_in_a_job,
     column_family::Slot,
     commit::Segment,
     db::DbInner,
@@ -21,9 +22,16 @@ use crate::{
 
 impl DbInner {
     pub(crate) fn resume(self: &Arc<Self>) -> Result<()> {
+        if is_in_a_job() {
+            return Err(Error::invalid(
+                "resume waits for background work, which called it",
+            ));
+        }
         if self.is_closing() {
             return Err(Error::Closed);
         }
+        // The second of two callers finds it done.
+        let _resuming = self.resuming.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(cause) = self.read_only_cause() else {
             return Ok(());
         };
@@ -31,17 +39,20 @@ impl DbInner {
             // What is damaged stays damaged: only a repair or a restore helps.
             return Err(Error::ReadOnly { cause });
         }
+        // Files that nobody needs make room for what follows.
+        self.remove_spare_segments();
+        if self.may_free_space(&cause) && !self.manifest.lock().writer.has_failed() {
+            // Log and manifest are whole. Where the disk is still full it ends here, and deletes and
+            // compactions go on as before.
+            self.freeze_all();
+            self.flush_frozen()?;
+        }
         // From here on nothing gets a place in the log.
         self.commit.fail(Error::clone(&cause));
         self.wait_for_jobs();
         let _flushing = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         let (seq, position, previous) = self.commit.wait_for_inserts();
-        {
-            let queue = self.commit.lock();
-            for family in self.families() {
-                self.freeze_only(&queue, &family);
-            }
-        }
+        self.freeze_all();
         let work: Vec<FlushWork> = self
             .families()
             .into_iter()
@@ -52,13 +63,13 @@ impl DbInner {
             })
             .collect();
         let tables = self.write_tables(&work)?;
-        let old_manifest = self.manifest.lock().writer.number();
-        let spare_logs = self.logs.forget_prepared();
-        let segment = self.begin_segment(position, previous)?;
+        self.remove_spare_segments();
+        let segment = self
+            .begin_segment(position, previous)
+            .inspect_err(|_| self.remove_unused(&tables))?;
         self.switch_manifest(&work, tables, &segment, seq)?;
         self.commit.restart(segment, seq);
         self.read_only.store(None);
-        self.remove_leftovers(old_manifest, &spare_logs);
         crate::recovery::make_reserve(&*self.options.fs, &self.dir, self.options.reserve_bytes);
         self.background.notify();
         self.schedule_compaction();
@@ -66,12 +77,22 @@ impl DbInner {
         Ok(())
     }
 
-    /// Removes what the new manifest and the new segment replace. What cannot be removed now goes at the next open.
-    fn remove_leftovers(&self, manifest: u64, logs: &[u64]) {
-        let fs = &*self.options.fs;
-        let _ = fs.remove_file(&filename::manifest(&self.dir, manifest));
-        for &number in logs {
-            let _ = fs.remove_file(&filename::log(&self.dir, number));
+    /// Freezes every memtable that holds something, at one point of the write order.
+    fn freeze_all(&self) {
+        let queue = self.commit.lock();
+        for family in self.families() {
+            self.freeze_only(&queue, &family);
+        }
+    }
+
+    /// Removes the segments kept for reuse and the one prepared: after a failure nothing is known of them. What cannot
+    /// be removed now goes at the next open.
+    fn remove_spare_segments(&self) {
+        for number in self.logs.forget_prepared() {
+            let _ = self
+                .options
+                .fs
+                .remove_file(&filename::log(&self.dir, number));
         }
     }
 
@@ -132,7 +153,6 @@ impl DbInner {
             file: Some(Arc::clone(&segment.file)),
         };
         self.logs.push_live(live);
-        self.mark.log_synced(segment.number, segment.base, seq)?;
         for FlushWork {
             family,
             slots,
@@ -150,6 +170,8 @@ impl DbInner {
                     .install(Arc::clone(&family_state.version), slots);
             }
         }
+        // In place it is; a mark that cannot be written, or a segment that cannot be removed, is a failure of its own.
+        self.mark.log_synced(segment.number, segment.base, seq)?;
         self.logs.release_before(segment.number)
     }
 }

@@ -49,6 +49,7 @@ impl DbInner {
         }
         let (entry, slots) = loop {
             self.check_writable(batch.deletes_only())?;
+            self.check_families(batch.families())?;
             let mut queue = self.commit.lock();
             if let Some(cause) = queue.failed() {
                 return Err(Error::ReadOnly {
@@ -259,11 +260,20 @@ impl DbInner {
                 .logs
                 .prepare(bytes)
                 .map_err(|error| self.note_failure(error)),
-            Stall::Work(reason) if !wait => Err(Error::Busy(reason)),
-            Stall::Work(_) => {
+            Stall::Work(reason) => {
+                self.see_to_work();
+                if !wait {
+                    return Err(Error::Busy(reason));
+                }
                 self.counters.stalls.fetch_add(1, Ordering::Relaxed);
                 self.wait_for_background(|| self.stall_reason(families).is_none());
-                Ok(())
+                match self.read_only_cause() {
+                    // What ends the stall may never be done, also where deletes are still taken.
+                    Some(cause) if self.stall_reason(families).is_some() => {
+                        Err(Error::ReadOnly { cause })
+                    }
+                    _ => Ok(()),
+                }
             }
         }
     }

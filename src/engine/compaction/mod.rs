@@ -149,13 +149,20 @@ impl Compaction {
     }
 }
 
-impl Drop for Compaction {
-    fn drop(&mut self) {
-        if self.claimed {
+impl Compaction {
+    /// Takes the marks off the inputs again.
+    pub(crate) fn release(&mut self) {
+        if std::mem::take(&mut self.claimed) {
             for (_, table) in &self.inputs {
                 table.set_being_compacted(false);
             }
         }
+    }
+}
+
+impl Drop for Compaction {
+    fn drop(&mut self) {
+        self.release();
     }
 }
 

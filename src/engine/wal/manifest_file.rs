@@ -99,6 +99,11 @@ impl ManifestWriter {
         self.synced
     }
 
+    /// True where it takes no more edits.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
     /// Takes no more edits, because of `cause`: for all this writer knows, another manifest is in use.
     pub(crate) fn fail(&mut self, cause: &Error) {
         self.failed.get_or_insert_with(|| Arc::new(cause.clone()));

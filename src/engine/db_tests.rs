@@ -1,0 +1,352 @@
+//! Meetings of calls, jobs and failures that tests from outside can hardly bring about.
+
+use std::{
+    io,
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::*;
+use crate::{
+    TableFile,
+    executor::{Executor, Job, SimExecutor, ThreadPool},
+    fs::{
+        SimFs,
+        sim::{Failure, OpKind},
+    },
+};
+
+/// More than any of this takes on a busy machine; what waits longer waits for ever.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn simulated() -> (Arc<SimFs>, Options) {
+    let fs = SimFs::new();
+    let options = Options::with(Arc::clone(&fs) as _, Arc::new(SimExecutor::new(7)));
+    (fs, options)
+}
+
+fn threaded() -> (Arc<SimFs>, Options) {
+    let fs = SimFs::new();
+    let options = Options::with(Arc::clone(&fs) as _, Arc::new(ThreadPool::new(4)));
+    (fs, options)
+}
+
+/// Runs `work` on a thread of its own; what it answers comes through the channel.
+fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        let _ = sender.send(work());
+    });
+    receiver
+}
+
+fn put(db: &Db, key: &[u8], value: &[u8]) {
+    db.put(&db.default_cf(), key, value, WriteOptions::NO_SYNC)
+        .expect("written");
+}
+
+#[test]
+fn a_checkpoint_leaves_out_a_segment_begun_behind_its_point() {
+    let (_, mut options) = threaded();
+    options.log_segment_bytes = (512, 512);
+    let db = Db::open("db", options.clone()).expect("opened");
+    put(&db, b"before", b"1");
+    // The checkpoint waits for the manifest with the log held still.
+    let manifest = db.inner.manifest.lock();
+    let copy = db.clone();
+    let done = aside(move || copy.checkpoint("copy"));
+    let begun = Instant::now();
+    while !db.inner.commit.lock().is_held_still() {
+        assert!(begun.elapsed() < PATIENCE, "the checkpoint never came");
+        thread::yield_now();
+    }
+    let mut batch = WriteBatch::new();
+    batch.put(&db.default_cf(), b"behind", &[7; 400]);
+    let before = db.inner.commit.lock().segment_number();
+    let ticket = db.submit(batch, WriteOptions::NO_SYNC).expect("room");
+    assert_ne!(db.inner.commit.lock().segment_number(), before);
+    drop(manifest);
+    done.recv_timeout(PATIENCE)
+        .expect("it ends")
+        .expect("copied");
+    ticket.wait().expect("written");
+    assert!(db.verify().expect("read").damage.is_empty());
+
+    let copy = Db::open("copy", options).expect("a checkpoint opens");
+    let get = |key: &[u8]| copy.get(&copy.default_cf(), key).expect("read");
+    assert_eq!(get(b"before").as_deref(), Some(&b"1"[..]));
+    assert!(get(b"behind").is_none());
+}
+
+#[test]
+fn an_ingest_that_is_durable_stays_whatever_becomes_of_old_segments() {
+    let (fs, mut options) = simulated();
+    options.log_segment_bytes = (512, 512);
+    options.recycled_segments = 0;
+    let db = Db::open("db", options.clone()).expect("opened");
+    let cf = db.default_cf();
+    let mut writer = db.table_writer(&cf, "outside").expect("created");
+    writer.put(b"k", b"ingested").expect("added");
+    let table = writer.finish().expect("finished");
+    // Its records keep segments until an edit after its drop: that of the ingest.
+    let other = db
+        .create_cf("other", CfOptions::default())
+        .expect("created");
+    for key in [b"x", b"y"] {
+        db.put(&other, key, &[1; 400], WriteOptions::NO_SYNC)
+            .expect("written");
+    }
+    db.drop_cf(&other).expect("dropped");
+    fs.set_fault_rule(Some(Arc::new(|op| {
+        let is_log = op.path.extension().is_some_and(|ext| ext == "log");
+        (op.kind == OpKind::Remove && is_log).then(Failure::device)
+    })));
+    let mut request = Ingest::new();
+    request.table(&cf, table);
+    db.ingest(request).expect("durable");
+    fs.set_fault_rule(None);
+    assert!(db.read_only_cause().is_some(), "a segment was not removed");
+    let value = db.get(&cf, b"k").expect("read");
+    assert_eq!(value.as_deref(), Some(&b"ingested"[..]));
+    drop((db, cf, other));
+    let db = Db::open("db", options).expect("opened again");
+    let value = db.get(&db.default_cf(), b"k").expect("no table is missing");
+    assert_eq!(value.as_deref(), Some(&b"ingested"[..]));
+    assert!(db.verify().expect("read").damage.is_empty());
+}
+
+#[test]
+fn writes_go_on_after_an_ingest_that_fills_l0() {
+    let (_, options) = threaded();
+    let db = Db::open("db", options).expect("opened");
+    let full_at_two = CfOptions {
+        l0_compaction_trigger: 2,
+        l0_slowdown_trigger: 2,
+        l0_stop_trigger: 2,
+        ..CfOptions::default()
+    };
+    let cf = db.create_cf("narrow", full_at_two).expect("created");
+    db.put(&cf, b"k", b"old", WriteOptions::NO_SYNC)
+        .expect("written");
+    db.flush(&cf).expect("flushed");
+    let mut writer = db.table_writer(&cf, "outside").expect("created");
+    writer.put(b"k", b"new").expect("added");
+    let mut request = Ingest::new();
+    request.table(&cf, writer.finish().expect("finished"));
+    db.ingest(request).expect("ingested");
+    let done = aside(move || db.put(&cf, b"l", b"1", WriteOptions::NO_SYNC));
+    done.recv_timeout(PATIENCE)
+        .expect("a compaction makes room")
+        .expect("written");
+}
+
+#[test]
+fn a_table_that_is_gone_or_a_databases_own_is_refused_and_changes_nothing() {
+    let (fs, options) = simulated();
+    let db = Db::open("db", options.clone()).expect("opened");
+    let cf = db.default_cf();
+    let mut writer = db.table_writer(&cf, "outside").expect("created");
+    writer.put(b"k", b"1").expect("added");
+    let mut request = Ingest::new();
+    request.table(&cf, writer.finish().expect("finished"));
+    options.fs.remove_file(Path::new("outside")).expect("there");
+    let error = db.ingest(request).expect_err("there is no such file");
+    assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
+    assert!(fs.read_raw("outside").is_err(), "nothing was created");
+    put(&db, b"own", b"1");
+    db.flush(&cf).expect("flushed");
+    let own = fs
+        .files()
+        .into_iter()
+        .find(|path| path.extension().is_some_and(|ext| ext == "sst"))
+        .expect("one was flushed");
+    let error = TableFile::open(&options.fs, &own).expect_err("it has numbers of its own");
+    assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
+    assert!(db.read_only_cause().is_none());
+    put(&db, b"next", b"1");
+}
+
+#[test]
+fn an_iterator_keeps_the_directory_until_it_is_dropped() {
+    let (_, options) = simulated();
+    let db = Db::open("db", options.clone()).expect("opened");
+    put(&db, b"k", b"1");
+    db.flush_all().expect("flushed");
+    let mut iter = db
+        .iter(&db.default_cf(), &ReadOptions::default())
+        .expect("a cursor");
+    db.close().expect("closed");
+    let again = Db::open("db", options.clone()).map(|_| ());
+    assert!(matches!(again, Err(Error::Locked { .. })), "{again:?}");
+    iter.seek_to_first().expect("read");
+    assert_eq!(iter.value(), b"1");
+    drop(iter);
+    Db::open("db", options).expect("free again");
+}
+
+#[test]
+fn the_directory_is_free_when_close_returns() {
+    let (_, options) = threaded();
+    for round in 0..100_u32 {
+        let db = Db::open("db", options.clone()).expect("the lock is free");
+        put(&db, &round.to_le_bytes(), b"1");
+        db.inner.freeze(&db.inner.commit.lock(), &db.default_cf());
+        db.close().expect("closed");
+    }
+}
+
+#[test]
+fn a_listener_that_drops_the_last_handle_closes_the_database() {
+    let (_, options) = threaded();
+    let db = Db::open("db", options.clone()).expect("opened");
+    put(&db, b"k", b"1");
+    let inner = Arc::clone(&db.inner);
+    let last = Mutex::new(None::<Db>);
+    let last = Arc::new(last);
+    let taken = Arc::clone(&last);
+    db.on_flush(Arc::new(move |_, _| {
+        drop(taken.lock().expect("not poisoned").take());
+    }));
+    let family = db.default_cf();
+    *last.lock().expect("not poisoned") = Some(db);
+    inner.freeze(&inner.commit.lock(), &family);
+    drop((inner, family));
+    let begun = Instant::now();
+    while let Err(error) = Db::open("db", options.clone()) {
+        assert!(matches!(error, Error::Locked { .. }), "{error}");
+        assert!(begun.elapsed() < PATIENCE, "it never closed");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn two_resumes_at_a_time_both_succeed() {
+    let (_, options) = threaded();
+    let db = Db::open("db", options).expect("opened");
+    put(&db, b"k", b"1");
+    let failure = Error::io("write", "000002.log", io::Error::other("planted"));
+    db.inner.commit.fail(failure);
+    assert!(db.read_only_cause().is_some());
+    let other = db.clone();
+    let done = aside(move || other.resume());
+    db.resume().expect("resumed");
+    done.recv_timeout(PATIENCE)
+        .expect("it ends")
+        .expect("resumed");
+    put(&db, b"l", b"1");
+    let value = db.get(&db.default_cf(), b"k").expect("read");
+    assert_eq!(value.as_deref(), Some(&b"1"[..]));
+}
+
+#[test]
+fn the_cause_of_a_failure_is_told_while_others_hold_the_queue() {
+    let (_, options) = simulated();
+    let db = Db::open("db", options).expect("opened");
+    let failure = Error::io("write", "000002.log", io::Error::other("planted"));
+    db.inner.commit.fail(failure);
+    let inner = Arc::clone(&db.inner);
+    let queue = db.inner.commit.lock();
+    let cause = aside(move || inner.read_only_cause());
+    assert!(cause.recv_timeout(PATIENCE).expect("no lock").is_some());
+    drop(queue);
+}
+
+/// Threads that never find time for a job.
+#[derive(Debug)]
+struct NoTime(ThreadPool);
+
+impl Executor for NoTime {
+    fn spawn(&self, _: Priority, _: Job) {}
+    fn help(&self) -> bool {
+        false
+    }
+    fn is_simulated(&self) -> bool {
+        false
+    }
+    fn now(&self) -> Duration {
+        self.0.now()
+    }
+    fn sleep(&self, duration: Duration) {
+        self.0.sleep(duration);
+    }
+    fn random(&self) -> u64 {
+        self.0.random()
+    }
+}
+
+#[test]
+fn a_submit_wakes_who_waited_for_its_inserts_although_no_thread_is_free() {
+    let (_, mut options) = simulated();
+    options.executor = Arc::new(NoTime(ThreadPool::new(2)));
+    let db = Db::open("db", options).expect("opened");
+    let entry = {
+        let mut queue = db.inner.commit.lock();
+        db.inner.commit.enqueue_unwritten(&mut queue, 1, false)
+    };
+    let inner = Arc::clone(&db.inner);
+    let done = aside(move || inner.commit.sync_all());
+    let begun = Instant::now();
+    while !db.inner.commit.lock().has_waiters() {
+        assert!(begun.elapsed() < PATIENCE, "nobody waits");
+        thread::yield_now();
+    }
+    entry.mark_inserted();
+    db.inner.commit.kick(true);
+    done.recv_timeout(PATIENCE)
+        .expect("it is woken")
+        .expect("all is durable");
+    // The jobs that never run count as under way: nobody may wait for them.
+    std::mem::forget(db);
+}
+
+#[test]
+fn a_callback_is_called_before_its_driver_goes_on() {
+    let (_, options) = simulated();
+    let db = Db::open("db", options).expect("opened");
+    let mut batch = WriteBatch::new();
+    batch.put(&db.default_cf(), b"k", b"1");
+    let entry = db
+        .inner
+        .submit_batch(batch, WriteOptions::SYNC, false)
+        .expect("room");
+    let called = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&called);
+    entry.on_done(Box::new(move |result| {
+        flag.store(result.is_ok(), Ordering::Relaxed);
+    }));
+    let mut looks = 0;
+    db.inner.commit.drive_until(|_| {
+        looks += 1;
+        // First nothing is written; then it is, and a driver with more to do would go on.
+        called.load(Ordering::Relaxed) || looks > 1
+    });
+    assert!(called.load(Ordering::Relaxed));
+    assert_eq!(looks, 2);
+}
+
+#[test]
+fn deletes_go_on_after_a_resume_that_found_the_disk_still_full() {
+    let (fs, options) = simulated();
+    let db = Db::open("db", options).expect("opened");
+    let cf = db.default_cf();
+    put(&db, b"k", b"1");
+    put(&db, b"l", b"1");
+    fs.set_fault_rule(Some(Arc::new(|op| {
+        let is_table = op.path.extension().is_some_and(|ext| ext == "sst");
+        (op.kind == OpKind::Create && is_table).then(|| Failure::of(io::ErrorKind::StorageFull))
+    })));
+    db.flush(&cf).expect_err("no room");
+    for _ in 0..2 {
+        db.resume().expect_err("no room still");
+        db.delete(&cf, b"k", WriteOptions::SYNC)
+            .expect("a delete is taken");
+        db.put(&cf, b"m", b"1", WriteOptions::SYNC)
+            .expect_err("a put is not");
+    }
+    fs.set_fault_rule(None);
+    db.resume().expect("resumed");
+    put(&db, b"m", b"1");
+    assert!(db.get(&cf, b"k").expect("read").is_none());
+    assert!(db.get(&cf, b"l").expect("read").is_some());
+}
