@@ -72,8 +72,7 @@ impl DbInner {
         if !unlogged.is_empty() {
             self.flush_families(&unlogged)?;
         }
-        fs.create_dir_all(path)
-            .map_err(|e| Error::io("create directory", path, e))?;
+        crate::recovery::create_directory(fs, path)?;
         let there = fs
             .list_dir(path)
             .map_err(|e| Error::io("list directory", path, e))?;

@@ -13,7 +13,7 @@ use crate::{
     executor::{Executor, Job, SimExecutor, ThreadPool},
     fs::{
         SimFs,
-        sim::{Failure, OpKind},
+        sim::{Failure, OpKind, Survival},
     },
 };
 
@@ -349,4 +349,33 @@ fn deletes_go_on_after_a_resume_that_found_the_disk_still_full() {
     put(&db, b"m", b"1");
     assert!(db.get(&cf, b"k").expect("read").is_none());
     assert!(db.get(&cf, b"l").expect("read").is_some());
+}
+
+#[test]
+fn a_database_below_new_directories_survives_power_loss() {
+    let (fs, options) = simulated();
+    let db = Db::open("a/b/db", options).expect("opened");
+    db.put(&db.default_cf(), b"k", b"1", WriteOptions::SYNC)
+        .expect("durable");
+    let after = fs.crash(Survival::LoseUnsynced);
+    let options = Options::with(after, Arc::new(SimExecutor::new(8)));
+    let db = Db::open("a/b/db", options).expect("opened");
+    assert!(db.get(&db.default_cf(), b"k").expect("read").is_some());
+}
+
+#[test]
+fn a_log_without_current_and_mark_is_not_wiped() {
+    let (fs, options) = simulated();
+    let db = Db::open("db", options.clone()).expect("opened");
+    put(&db, b"k", b"1");
+    db.close().expect("closed");
+    let current = fs.read_raw("db/CURRENT").expect("there");
+    for name in ["db/CURRENT", "db/MARK"] {
+        options.fs.remove_file(Path::new(name)).expect("there");
+    }
+    let error = Db::open("db", options.clone()).expect_err("it is not empty");
+    assert!(error.is_corruption(), "{error}");
+    fs.write_raw("db/CURRENT", &current).expect("put back");
+    let db = Db::open("db", options).expect("opened");
+    assert!(db.get(&db.default_cf(), b"k").expect("read").is_some());
 }

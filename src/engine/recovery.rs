@@ -106,11 +106,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<Arc<DbInner>> {
 /// Makes sure that there is a directory, that it is ours alone, and that its entries are durable.
 fn prepare_directory(fs: &dyn Fs, dir: &Path, options: &Options) -> Result<Box<dyn FileLock>> {
     if options.create_if_missing {
-        fs.create_dir_all(dir)
-            .map_err(|e| Error::io("create directory", dir, e))?;
-        let parent = parent(dir);
-        fs.sync_dir(parent)
-            .map_err(|e| Error::io("sync directory", parent, e))?;
+        create_directory(fs, dir)?;
     } else if let Err(error) = fs.list_dir(dir) {
         return Err(Error::io("open directory", dir, error));
     }
@@ -118,6 +114,26 @@ fn prepare_directory(fs: &dyn Fs, dir: &Path, options: &Options) -> Result<Box<d
     fs.sync_dir(dir)
         .map_err(|e| Error::io("sync directory", dir, e))?;
     Ok(lock)
+}
+
+/// Makes `dir` and what is missing above it, with durable names.
+pub(crate) fn create_directory(fs: &dyn Fs, dir: &Path) -> Result<()> {
+    let is_missing = |dir: &Path| {
+        fs.file_len(dir)
+            .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    };
+    // Also of a directory that is there: its name may not be durable yet.
+    let mut holders = vec![parent(dir)];
+    while let Some(&holder) = holders.last().filter(|holder| is_missing(holder)) {
+        holders.push(parent(holder));
+    }
+    fs.create_dir_all(dir)
+        .map_err(|e| Error::io("create directory", dir, e))?;
+    for holder in holders.iter().rev() {
+        fs.sync_dir(holder)
+            .map_err(|e| Error::io("sync directory", *holder, e))?;
+    }
+    Ok(())
 }
 
 /// The directory that holds the entry of `dir`.
@@ -153,6 +169,10 @@ fn list(fs: &dyn Fs, dir: &Path) -> Result<Vec<(String, Option<FileKind>)>> {
         .collect())
 }
 
+/// Numbers of the files of a creation. Every open that succeeds goes on to higher ones.
+const FIRST_MANIFEST: u64 = 1;
+const FIRST_SEGMENT: u64 = 2;
+
 /// Makes an empty database; answers the number of its manifest.
 fn create(dir: &Path, options: &Options) -> Result<u64> {
     let fs = &*options.fs;
@@ -173,7 +193,7 @@ fn create(dir: &Path, options: &Options) -> Result<u64> {
         }
     }
     let db = options.executor.random();
-    let (manifest, segment) = (1, 2);
+    let (manifest, segment) = (FIRST_MANIFEST, FIRST_SEGMENT);
     let mark = dir.join(filename::MARK);
     let file = fs
         .open_log(&mark, MARK_LEN as u64)
@@ -234,7 +254,8 @@ fn check_nothing_lost(fs: &dyn Fs, dir: &Path, files: &[(String, Option<FileKind
                     return Err(Error::corruption(dir.join(filename::CURRENT), 0, what));
                 }
             }
-            Some(FileKind::Table(_)) => {
+            Some(FileKind::Manifest(FIRST_MANIFEST) | FileKind::Log(FIRST_SEGMENT)) => {}
+            Some(FileKind::Table(_) | FileKind::Manifest(_) | FileKind::Log(_)) => {
                 let what = format!("CURRENT is missing, and there is {name}");
                 return Err(Error::corruption(dir.join(filename::CURRENT), 0, what));
             }
