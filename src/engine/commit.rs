@@ -14,7 +14,8 @@
 //! Not here: which memtable a batch goes to and when one is frozen (`db`), files of segments (`log_files`).
 //!
 //! Lock order: the queue's mutex is taken before a family's read-state lock and before the segment
-//! list; none is held across a write or sync of a file.
+//! list; none is held across a write or sync of a file. A segment's gate is held across its syncs, and is
+//! taken before the queue's mutex, never under it.
 
 use std::{
     collections::VecDeque,
@@ -43,6 +44,9 @@ use crate::{
 
 /// Turns around the done flag before a waiting writer blocks: about the time of one buffered write.
 const SPINS: usize = 64;
+
+/// How often a background job drives what it finds in the queue before it gives way.
+const TURNS_OF_A_JOB: usize = 32;
 
 /// How often the memory of all memtables is added up.
 const BATCHES_PER_MEMORY_CHECK: u32 = 64;
@@ -135,9 +139,17 @@ impl Segment {
     /// Makes everything written to the file durable, unless that ever failed. The gate is held across the
     /// sync on purpose: who comes second must learn what became of the first.
     fn sync(&self) -> io::Result<()> {
+        self.sync_if(|| true)
+    }
+
+    /// The same, if `is_wanted` still, once it is this one's turn.
+    fn sync_if(&self, is_wanted: impl FnOnce() -> bool) -> io::Result<()> {
         let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kind) = gate.failed {
             return Err(io::Error::new(kind, "an earlier sync of this file failed"));
+        }
+        if !is_wanted() {
+            return Ok(());
         }
         let result = self.file.sync();
         if let Err(error) = &result {
@@ -465,8 +477,8 @@ impl Commit {
         }
     }
 
-    /// Has what is in the queue now driven in the background. What comes meanwhile gets a job of its
-    /// own, so that other background work has its turn in between.
+    /// Has the queue driven in the background. A job gives way after some turns, so that other background
+    /// work does not wait for the last of the writers.
     fn schedule_job(self: &Arc<Self>) {
         if self.job_scheduled.swap(true, Ordering::AcqRel) {
             return;
@@ -474,12 +486,15 @@ impl Commit {
         let this = Arc::clone(self);
         let job = Box::new(move || {
             this.job_scheduled.store(false, Ordering::Release);
-            let end = this.lock().next_seq;
-            let is_later = |entry: &Arc<Entry>| entry.first_seq.0 >= end;
-            this.drive_until(|queue| queue.entries.front().is_none_or(is_later));
-            if !this.lock().entries.is_empty() {
-                this.schedule_job();
+            for _ in 0..TURNS_OF_A_JOB {
+                let end = this.lock().next_seq;
+                let is_later = |entry: &Arc<Entry>| entry.first_seq.0 >= end;
+                this.drive_until(|queue| queue.entries.front().is_none_or(is_later));
+                if this.lock().entries.is_empty() {
+                    return;
+                }
             }
+            this.schedule_job();
         });
         self.executor.spawn(crate::executor::Priority::High, job);
     }
@@ -665,7 +680,12 @@ impl Commit {
                 }
                 (oldest.clone(), next.base)
             };
-            let result = segment.sync();
+            // Once others have synced it, its file may be another segment already, whose error would be told here.
+            let is_unsynced = || {
+                let queue = self.lock();
+                queue.unsynced.iter().any(|s| s.number == segment.number)
+            };
+            let result = segment.sync_if(is_unsynced);
             let mut queue = self.lock();
             match result {
                 Ok(()) => {

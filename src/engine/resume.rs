@@ -70,6 +70,8 @@ impl DbInner {
         self.switch_manifest(&work, tables, &segment, seq)?;
         self.commit.restart(segment, seq);
         self.read_only.store(None);
+        // The segments of before: what a sync has failed for is not used again.
+        self.remove_spare_segments();
         crate::recovery::make_reserve(&*self.options.fs, &self.dir, self.options.reserve_bytes);
         self.background.notify();
         self.schedule_compaction();
