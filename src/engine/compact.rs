@@ -17,6 +17,7 @@ use crate::{
     },
     db::DbInner,
     error::{Error, Result},
+    key::SequenceNumber,
     memtable::MemtableIter,
     options::{CfOptions, LEVELS},
     tombstones::Tombstones,
@@ -252,6 +253,8 @@ impl DbInner {
         start: Option<&[u8]>,
         end: Option<&[u8]>,
     ) -> Result<()> {
+        // Writes that come in meanwhile are left to the next compaction.
+        let upto = SequenceNumber(self.commit.lock().next_seq().0 - 1);
         self.flush_families(std::slice::from_ref(family))?;
         let span = KeySpan {
             start: start.unwrap_or_default(),
@@ -269,7 +272,7 @@ impl DbInner {
                     return Err(Error::Closed);
                 }
                 self.check_family(family)?;
-                match self.pick_manual(family, span, level) {
+                match self.pick_manual(family, span, upto, level) {
                     Step::Run(compaction) => {
                         self.compact(family, compaction)
                             .map_err(|error| self.note_failure(error))?;
@@ -282,11 +285,17 @@ impl DbInner {
         Ok(())
     }
 
-    fn pick_manual(&self, family: &ColumnFamily, span: KeySpan<'_>, level: usize) -> Step {
+    fn pick_manual(
+        &self,
+        family: &ColumnFamily,
+        span: KeySpan<'_>,
+        upto: SequenceNumber,
+        level: usize,
+    ) -> Step {
         let mut busy = false;
         let picked = self.with_context(family, |context, options| {
             let version = &family.inner.peek().version;
-            match pick_range(version, options, context, span, level) {
+            match pick_range(version, options, context, span, upto, level) {
                 ManualPick::Work(compaction) => Some(compaction),
                 ManualPick::Busy => {
                     busy = true;

@@ -370,8 +370,16 @@ impl World {
             start: (&a).min(&b),
             end: std::ops::Bound::Included((&a).max(&b)),
         };
-        let step = self
-            .with_pick(|version, context| pick_range(version, &self.options, context, span, level));
+        let step = self.with_pick(|version, context| {
+            pick_range(
+                version,
+                &self.options,
+                context,
+                span,
+                SequenceNumber::MAX,
+                level,
+            )
+        });
         if let ManualPick::Work(compaction) = step {
             self.start(compaction);
         }
@@ -381,7 +389,14 @@ impl World {
         for level in 0..LEVELS {
             loop {
                 let step = self.with_pick(|version, context| {
-                    pick_range(version, &self.options, context, KeySpan::ALL, level)
+                    pick_range(
+                        version,
+                        &self.options,
+                        context,
+                        KeySpan::ALL,
+                        SequenceNumber::MAX,
+                        level,
+                    )
                 });
                 match step {
                     ManualPick::Work(compaction) => self.start(compaction),

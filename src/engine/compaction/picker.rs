@@ -81,13 +81,15 @@ pub(crate) enum ManualPick {
 }
 
 /// The next step of compacting the tables of `level` that overlap `span` one level down, or of cleaning
-/// those of the last level. A caller that asks for each level from 0 until it is done has merged everything
-/// written before into the last level, without deletes that no snapshot needs.
+/// those of the last level. Tables that hold nothing up to `upto` are left alone, so that it comes to an end
+/// while writes go on. A caller that asks for each level from 0 until it is done has merged everything
+/// written up to there into the last level, without deletes that no snapshot needs.
 pub(crate) fn pick_range(
     version: &Arc<Version>,
     options: &CfOptions,
     context: &PickContext<'_>,
     span: KeySpan<'_>,
+    upto: SequenceNumber,
     level: usize,
 ) -> ManualPick {
     let picker = Picker {
@@ -100,6 +102,13 @@ pub(crate) fn pick_range(
     if level == LEVELS - 1 {
         return picker.pick_range_in_last(&tables);
     }
+    let is_old = |table: &&Arc<TableMeta>| table.min_seq() <= upto;
+    let neighbours = tables.iter().skip_while(|table| !is_old(table));
+    let tables: Tables = if level == 0 {
+        tables.iter().filter(is_old).cloned().collect()
+    } else {
+        neighbours.take_while(is_old).cloned().collect()
+    };
     if tables.is_empty() {
         return ManualPick::Done;
     }

@@ -79,12 +79,26 @@ impl World {
 
     /// One step of a manual compaction of `start..=end`.
     fn manual(&self, text: &str, level: usize, start: &str, end: &str) -> String {
+        self.manual_upto(SequenceNumber::MAX, text, level, start, end)
+    }
+
+    /// The same where only what was written up to `upto` has to go down.
+    fn manual_upto(
+        &self,
+        upto: SequenceNumber,
+        text: &str,
+        level: usize,
+        start: &str,
+        end: &str,
+    ) -> String {
         let span = KeySpan {
             start: start.as_bytes(),
             end: std::ops::Bound::Included(end.as_bytes()),
         };
         let version = Arc::new(version(text));
-        match self.context(|context| pick_range(&version, &self.options, context, span, level)) {
+        match self
+            .context(|context| pick_range(&version, &self.options, context, span, upto, level))
+        {
             ManualPick::Work(compaction) => shown(&compaction),
             ManualPick::Busy => "busy".into(),
             ManualPick::Done => "done".into(),
@@ -425,6 +439,17 @@ fn a_range_is_compacted_level_by_level_down_to_clean_tables() {
         world.manual("L4: 2[a..b]\n L6: 3[c..d]", 4, "a", "z"),
         "Manual Move L4[2] -> L5"
     );
+}
+
+#[test]
+fn a_range_is_compacted_without_the_tables_of_later_writes_unless_they_are_in_the_way() {
+    let world = World::default();
+    let manual = |text, level| world.manual_upto(SequenceNumber(130), text, level, "a", "z");
+    let l0 = "L0: 15[a..c] 14[x..z] 13[b..d] 12[e..f]\n L6: 8[a..k]";
+    assert_eq!(manual(l0, 0), "Manual Merge L0[15 13 12] L6[8] -> L6");
+    assert_eq!(manual("L0: 15[a..c] 14[x..z]\n L6: 8[a..k]", 0), "done");
+    let l5 = "L5: 5[a..b]#140-150 6[g..h]#130-150 7[i..j]#131-150\n L6: 8[a..k]";
+    assert_eq!(manual(l5, 5), "Manual Merge L5[6] L6[8] -> L6");
 }
 
 #[test]
