@@ -15,6 +15,8 @@ mod counts;
 mod reads;
 #[path = "model/restart.rs"]
 mod restart;
+#[path = "model/threads.rs"]
+mod threads;
 #[path = "model/whole.rs"]
 mod whole;
 #[path = "model/world.rs"]
@@ -34,6 +36,9 @@ const SIM_OPERATIONS: u64 = 4_000;
 /// The same on the real disk.
 const REAL_CASES: u64 = 12;
 const REAL_OPERATIONS: u64 = 1_500;
+/// Databases under threads, and writes of each of three writers.
+const THREAD_CASES: u64 = 8;
+const THREAD_WRITES: u64 = 2_000;
 
 #[test]
 fn a_million_random_operations_agree_with_the_model() {
@@ -74,6 +79,46 @@ fn a_million_random_operations_agree_with_the_model() {
     if !is_replay {
         let few = total.too_few();
         assert!(few.is_empty(), "too little happened: {few:#?}");
+    }
+}
+
+#[test]
+fn readers_beside_writers_flush_and_compaction_see_one_moment_and_never_go_back() {
+    let start = Instant::now();
+    let seeds = Seeds::new("model threads", THREAD_CASES * long_factor());
+    let is_replay = seeds.is_replay();
+    let mut total = threads::Report::default();
+    for seed in seeds {
+        let test = "readers_beside_writers_flush_and_compaction_see_one_moment_and_never_go_back";
+        let _replay = Replay::new("--test model", test, seed);
+        let report = threads::run(seed, seed & 1 == 0, THREAD_WRITES);
+        if std::env::var_os("BASALT_VERBOSE").is_some() {
+            println!("case {seed:#x}: {report:?}");
+        }
+        total.add(&report);
+    }
+    println!("{total:?}, {:.1} seconds", start.elapsed().as_secs_f64());
+    if !is_replay {
+        let threads::Report {
+            writes,
+            reads,
+            snapshots,
+            iterators,
+            copies,
+            drops,
+            flushes,
+            compactions,
+        } = total;
+        assert_eq!(writes, 3 * THREAD_WRITES * THREAD_CASES * long_factor());
+        assert!(
+            reads >= 5_000 && snapshots >= 100 && iterators >= 100,
+            "few reads"
+        );
+        assert!(
+            flushes >= 100 && compactions >= 100,
+            "little happened beside them"
+        );
+        assert!(copies >= 5 && drops >= 5, "little was maintained");
     }
 }
 
