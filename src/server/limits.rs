@@ -38,13 +38,16 @@ pub const STREAM_WINDOW_LEN: u32 = 1024 * 1024;
 pub const CONNECTION_WINDOW_LEN: u32 = 4 * 1024 * 1024;
 
 /// Bytes of all requests in flight together; one that would pass them is refused.
-pub const MAX_REQUEST_BYTES_IN_FLIGHT: usize = 512 * 1024 * 1024;
+pub const MAX_REQUEST_BYTES_IN_FLIGHT: usize = 256 * 1024 * 1024;
 
-/// Bytes a request counts for beside its message.
+/// Bytes a request counts for beside its message: its state, and an answer of up to this size.
 pub const REQUEST_BASE_LEN: usize = 16 * 1024;
 
 /// Bytes of all answers that clients have not taken yet; one that would pass them is refused.
-pub const MAX_ANSWER_BYTES_IN_FLIGHT: usize = 512 * 1024 * 1024;
+pub const MAX_ANSWER_BYTES_IN_FLIGHT: usize = 128 * 1024 * 1024;
+
+/// Time a client has to take an answer of more than some bytes.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Scans that run at a time; others wait within their deadline.
 pub const MAX_RUNNING_SCANS: usize = 16;

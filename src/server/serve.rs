@@ -20,7 +20,7 @@ use crate::{
     metrics::Metrics,
     service::{
         admin::AdminService,
-        admission::{Admission, AdmissionLayer},
+        admission::{Admission, AdmissionLayer, Budgets},
         tinykv::TinyKvService,
     },
     state::ServerState,
@@ -102,7 +102,7 @@ impl Server {
     #[must_use]
     pub fn begin(storage: Arc<dyn Storage>, sockets: Sockets) -> Self {
         let metrics = Arc::new(Metrics::new(&storage));
-        let admission = Arc::new(Admission::new(Arc::clone(&metrics)));
+        let admission = Arc::new(Admission::new(Arc::clone(&metrics), Budgets::default()));
         Self::begin_with(storage, sockets, metrics, admission)
     }
 

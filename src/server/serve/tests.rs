@@ -14,6 +14,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::{Code, Status, transport::Channel};
 
 use super::*;
+
+mod hostile;
 use crate::{
     storage::{Error, MemStorage, StoreCode},
     stubs::{basaltpb::admin_client::AdminClient, tinykvpb::tiny_kv_client::TinyKvClient},
@@ -23,21 +25,22 @@ struct Fixture {
     storage: Arc<MemStorage>,
     server: Server,
     channel: Channel,
+    addr: SocketAddr,
     status_addr: SocketAddr,
 }
 
 impl Fixture {
     async fn new() -> Self {
-        Self::with_budgets(usize::MAX / 2, usize::MAX / 2).await
+        Self::with(Budgets::default()).await
     }
 
-    async fn with_budgets(requests: usize, answers: usize) -> Self {
+    async fn with(budgets: Budgets) -> Self {
         let storage = Arc::new(MemStorage::new());
         let shared: Arc<dyn Storage> = storage.clone();
         let sockets = Sockets::bind("127.0.0.1:0", "127.0.0.1:0").await.unwrap();
         let (addr, status_addr) = sockets.addrs().unwrap();
         let metrics = Arc::new(Metrics::new(&shared));
-        let admission = Admission::with_budgets(Arc::clone(&metrics), requests, answers);
+        let admission = Admission::new(Arc::clone(&metrics), budgets);
         let server = Server::begin_with(shared, sockets, metrics, Arc::new(admission));
         server.announce().await;
         let channel = Channel::from_shared(format!("http://{addr}")).unwrap();
@@ -45,6 +48,7 @@ impl Fixture {
             storage,
             server,
             channel: channel.connect().await.unwrap(),
+            addr,
             status_addr,
         }
     }
@@ -440,7 +444,11 @@ async fn a_store_that_cannot_says_so_in_the_answer_with_a_code_word_first() {
 #[tokio::test]
 async fn requests_over_their_budget_are_refused_and_given_back() {
     let base = limits::REQUEST_BASE_LEN;
-    let server = Fixture::with_budgets(base + 100_000, usize::MAX / 2).await;
+    let server = Fixture::with(Budgets {
+        request_bytes: base + 100_000,
+        ..Budgets::default()
+    })
+    .await;
     for _ in 0..3 {
         let status = server.put("", b"k", &[0; 200_000]).await.unwrap_err();
         assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
@@ -450,7 +458,11 @@ async fn requests_over_their_budget_are_refused_and_given_back() {
 
 #[tokio::test]
 async fn answers_over_their_budget_are_refused_and_given_back() {
-    let server = Fixture::with_budgets(usize::MAX / 2, 100_000).await;
+    let server = Fixture::with(Budgets {
+        answer_bytes: 100_000,
+        ..Budgets::default()
+    })
+    .await;
     server.put("", b"big", &[0; 200_000]).await.unwrap();
     server.put("", b"small", &[0; 90_000]).await.unwrap();
     for _ in 0..3 {
@@ -641,7 +653,10 @@ async fn a_taken_address_is_named_in_one_sentence() {
 async fn a_request_is_answered_by_its_deadline() {
     use tower::{Layer as _, Service as _};
     let storage: Arc<dyn Storage> = Arc::new(MemStorage::new());
-    let admission = Arc::new(Admission::new(Arc::new(Metrics::new(&storage))));
+    let admission = Arc::new(Admission::new(
+        Arc::new(Metrics::new(&storage)),
+        Budgets::default(),
+    ));
     let never = tower::service_fn(|_: axum::http::Request<tonic::body::Body>| {
         std::future::pending::<
             Result<axum::http::Response<tonic::body::Body>, std::convert::Infallible>,

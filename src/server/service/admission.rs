@@ -13,32 +13,26 @@
 
 use std::{
     convert::Infallible,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use axum::http;
-use bytes::Bytes;
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Code, Status, body::Body};
 
+use super::bodies::{AnswerBody, RequestBody};
 use crate::{
     limits::{
-        DEFAULT_DEADLINE, MAX_ANSWER_BYTES_IN_FLIGHT, MAX_REQUEST_BYTES_IN_FLIGHT,
+        ANSWER_TIMEOUT, DEFAULT_DEADLINE, MAX_ANSWER_BYTES_IN_FLIGHT, MAX_REQUEST_BYTES_IN_FLIGHT,
         REQUEST_BASE_LEN, SLOW_REQUEST,
     },
     metrics::{Metrics, code_name},
     storage::BoxFuture,
 };
-
-/// Answers leave in pieces of this size: the next one is taken when the client has room, so that what
-/// waits for a slow client stays countable.
-const PIECE_LEN: usize = 64 * 1024;
 
 /// The transport answers `CANCELLED` at a client's own deadline; ours comes this much earlier.
 const DEADLINE_MARGIN: Duration = Duration::from_millis(2);
@@ -71,33 +65,46 @@ impl Budget {
     }
 }
 
+/// How much may be in flight, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Budgets {
+    /// Bytes of all requests together.
+    pub request_bytes: usize,
+    /// Bytes of all answers that clients have not taken.
+    pub answer_bytes: usize,
+    /// Time a client has to take an answer of some size.
+    pub answer_time: Duration,
+}
+
+impl Default for Budgets {
+    fn default() -> Self {
+        Self {
+            request_bytes: MAX_REQUEST_BYTES_IN_FLIGHT,
+            answer_bytes: MAX_ANSWER_BYTES_IN_FLIGHT,
+            answer_time: ANSWER_TIMEOUT,
+        }
+    }
+}
+
 /// What all requests of a server share.
 #[derive(Debug)]
 pub struct Admission {
     draining: AtomicBool,
     requests: Budget,
     answers: Budget,
+    answer_time: Duration,
     metrics: Arc<Metrics>,
 }
 
 impl Admission {
-    /// The standard budgets; counts in `metrics`.
+    /// Counts in `metrics`.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self::with_budgets(
-            metrics,
-            MAX_REQUEST_BYTES_IN_FLIGHT,
-            MAX_ANSWER_BYTES_IN_FLIGHT,
-        )
-    }
-
-    /// Own budgets in bytes.
-    #[must_use]
-    pub fn with_budgets(metrics: Arc<Metrics>, requests: usize, answers: usize) -> Self {
+    pub fn new(metrics: Arc<Metrics>, budgets: Budgets) -> Self {
         Self {
             draining: AtomicBool::new(false),
-            requests: Budget::new(requests),
-            answers: Budget::new(answers),
+            requests: Budget::new(budgets.request_bytes),
+            answers: Budget::new(budgets.answer_bytes),
+            answer_time: budgets.answer_time,
             metrics,
         }
     }
@@ -139,12 +146,16 @@ impl InFlight {
         )
     }
 
-    /// Counts `len` bytes of an answer until the client has taken them.
+    /// Counts an answer of `len` bytes until the client has taken it. A short one is part of what
+    /// its request counts for, so that it goes out although long ones wait.
     ///
     /// # Errors
     ///
     /// `RESOURCE_EXHAUSTED` when too many answers wait for their clients.
     pub fn hold_answer(&self, len: usize) -> Result<(), Status> {
+        if len <= REQUEST_BASE_LEN {
+            return Ok(());
+        }
         if !self.admission.answers.take(len) {
             return Err(Status::resource_exhausted(
                 "too many bytes of answers wait for their clients; try again later",
@@ -154,7 +165,18 @@ impl InFlight {
         Ok(())
     }
 
-    fn hold_request(&self, len: usize) -> Result<(), Status> {
+    /// Bytes that [`InFlight::hold_answer`] counts.
+    pub(super) fn answer_bytes(&self) -> usize {
+        self.answer_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Time the client has to take the answer.
+    pub(super) fn answer_time(&self) -> Duration {
+        self.admission.answer_time
+    }
+
+    /// Counts `len` bytes of the request until it is answered.
+    pub(super) fn hold_request(&self, len: usize) -> Result<(), Status> {
         if !self.admission.requests.take(len) {
             return Err(too_many_requests());
         }
@@ -234,13 +256,8 @@ where
             }
         };
         request.extensions_mut().insert(Arc::clone(&in_flight));
-        let body_of = Arc::clone(&in_flight);
-        let request = request.map(|inner| {
-            Body::new(RequestBody {
-                inner,
-                in_flight: body_of,
-            })
-        });
+        let of = Arc::clone(&in_flight);
+        let request = request.map(|inner| RequestBody::wrap(inner, of));
         let handler = self.inner.call(request);
         Box::pin(async move {
             let response = match deadline {
@@ -255,13 +272,7 @@ where
             };
             let response = name_malformed(response);
             outcome.end(code_of(&response));
-            Ok(response.map(|inner| {
-                Body::new(AnswerBody {
-                    inner,
-                    rest: Bytes::new(),
-                    _in_flight: in_flight,
-                })
-            }))
+            Ok(response.map(|inner| AnswerBody::wrap(inner, in_flight)))
         })
     }
 }
@@ -436,72 +447,6 @@ impl Drop for Outcome {
         if !self.ended {
             self.end(Code::Cancelled);
         }
-    }
-}
-
-/// The body of a request, counted while it is read.
-struct RequestBody {
-    inner: Body,
-    in_flight: Arc<InFlight>,
-}
-
-impl HttpBody for RequestBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-            && let Err(status) = self.in_flight.hold_request(data.len())
-        {
-            return Poll::Ready(Some(Err(status)));
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-/// The body of an answer, cut in pieces; keeps the request in flight until the last one is taken.
-struct AnswerBody {
-    inner: Body,
-    rest: Bytes,
-    _in_flight: Arc<InFlight>,
-}
-
-impl HttpBody for AnswerBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if self.rest.is_empty() {
-            let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-            match frame.map(|frame| frame.map(Frame::into_data)) {
-                Some(Ok(Ok(data))) => self.rest = data,
-                Some(Ok(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
-                Some(Err(status)) => return Poll::Ready(Some(Err(status))),
-                None => return Poll::Ready(None),
-            }
-        }
-        let piece_len = PIECE_LEN.min(self.rest.len());
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(piece_len)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.inner.is_end_stream()
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod admission;
+mod bodies;
 pub mod tinykv;
 
 use tonic::Status;

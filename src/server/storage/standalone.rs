@@ -411,6 +411,41 @@ mod tests {
         assert_eq!(reader.get_cf("default", b"c").unwrap().unwrap(), "new");
     }
 
+    #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+    async fn every_one_of_many_writes_in_flight_is_answered() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = Arc::new(storage(&dir));
+        storage.start().unwrap();
+        let writers: Vec<_> = (0..64u32)
+            .map(|writer| {
+                let storage = Arc::clone(&storage);
+                tokio::spawn(async move {
+                    for number in 0..300u32 {
+                        // Some batches take long to insert: others wait for them in the queue.
+                        let puts = if number % 10 == 0 { 500 } else { 1 };
+                        let put = |part: u32| {
+                            let key = Bytes::from(format!("{writer}/{number}/{part}"));
+                            Modify::Put {
+                                cf: "default",
+                                value: key.clone(),
+                                key,
+                            }
+                        };
+                        let batch = (0..puts).map(put).collect();
+                        let write = storage.write(ctx(), batch);
+                        let outcome = tokio::time::timeout(Duration::from_secs(30), write).await;
+                        outcome.expect("a write is answered").unwrap();
+                    }
+                })
+            })
+            .collect();
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        assert_eq!(storage.status().kv.last_seq, 64 * (270 + 30 * 500));
+        storage.stop().unwrap();
+    }
+
     #[tokio::test]
     async fn a_second_storage_on_the_directory_is_refused_until_the_first_stops() {
         let dir = tempfile::tempdir().unwrap();
