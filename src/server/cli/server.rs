@@ -65,6 +65,7 @@ impl ServerArgs {
 pub(super) fn run(args: &ServerArgs) -> Done {
     let config = args.settings()?;
     logging::init(config.log_level);
+    allow_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_name("basalt-async")
@@ -75,6 +76,22 @@ pub(super) fn run(args: &ServerArgs) -> Done {
     // Whatever still runs on a thread has had its time.
     runtime.shutdown_background();
     done
+}
+
+/// Connections and tables are open files, and the usual limit of a shell is a thousand. The system
+/// lets a process raise it up to a second one.
+fn allow_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    ) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
 }
 
 async fn serve(config: Config) -> Done {
