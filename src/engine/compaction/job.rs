@@ -5,6 +5,7 @@
 //! tombstone is cut where the outputs are: the piece in each output ends at the first key of the next.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -22,7 +23,7 @@ use crate::{
     executor::Executor,
     faults::{Fault, Faults},
     filename,
-    fs::Fs,
+    fs::{Fs, WritableFile},
     iter::{BoxedIter, InternalIterator, LevelIter, MergingIter, RunSource},
     key::{InternalKey, RangeTombstone, SequenceNumber},
     options::{CfOptions, LEVELS},
@@ -320,6 +321,11 @@ impl<'a> Outputs<'a> {
                 .create(&path)
                 .map_err(|e| Error::io("create", &path, e))?;
             self.created.push(path.clone());
+            let file = if self.context.faults.is(Fault::EditBeforeTable) {
+                Box::new(NeverSynced(file))
+            } else {
+                file
+            };
             let id = self.context.executor.random();
             let builder = TableBuilder::new(file, path, id, self.context.options, self.level);
             self.current = Some((number, builder));
@@ -334,6 +340,20 @@ impl<'a> Outputs<'a> {
         for path in &self.created {
             let _ = self.context.fs.remove_file(path);
         }
+    }
+}
+
+/// The file of a table whose edit the planted fault lets go before its bytes.
+#[derive(Debug)]
+struct NeverSynced(Box<dyn WritableFile>);
+
+impl WritableFile for NeverSynced {
+    fn append(&mut self, data: &[u8]) -> io::Result<()> {
+        self.0.append(data)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -162,6 +162,11 @@ impl RecoveredLog {
         self.dropped_bytes > 0 || self.proved < self.end
     }
 
+    /// The planted fault [`Fault::ReplayStaleRecord`] is on.
+    pub(crate) fn believes_stale(&self) -> bool {
+        self.faults.is(Fault::ReplayStaleRecord)
+    }
+
     /// Reads one segment again and hands on its records, each with its log position.
     ///
     /// # Errors

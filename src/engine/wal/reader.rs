@@ -69,7 +69,9 @@ impl<'a> Records<'a> {
             return Err(Bad::Kind);
         }
         let ascends = match self.kind {
-            RecordKind::Batch => record.header.seq > self.last_seq,
+            RecordKind::Batch => {
+                record.header.seq > self.last_seq || self.file.believes_stale()
+            }
             RecordKind::Edit => record.header.seq == SequenceNumber::ZERO,
         };
         if !ascends {
@@ -95,7 +97,7 @@ impl<'a> Iterator for Records<'a> {
         match self.check_next() {
             Ok(record) => {
                 self.stop.offset += HEADER_LEN + record.payload.len();
-                self.last_seq = record.header.seq;
+                self.last_seq = self.last_seq.max(record.header.seq);
                 Some(record)
             }
             Err(bad) => {

@@ -18,18 +18,27 @@ const FLAG_SYNC: u8 = 1;
 
 /// What binds checksums to one file of one database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FileSeed(u64);
+pub(crate) struct FileSeed {
+    seed: u64,
+    /// The planted fault is on: records of a former life are believed.
+    believes_stale: bool,
+}
 
 impl FileSeed {
     /// The seed of file `number` of database `db`.
     pub(crate) fn new(db: u64, number: u64, faults: Faults) -> Self {
         // The planted fault takes the file number out of every checksum, written and read, so that the
         // former life of a recycled segment is believed.
-        if faults.is(Fault::ReplayStaleRecord) {
-            Self(db)
-        } else {
-            Self(db ^ number)
+        let believes_stale = faults.is(Fault::ReplayStaleRecord);
+        Self {
+            seed: if believes_stale { db } else { db ^ number },
+            believes_stale,
         }
+    }
+
+    /// True where only the planted fault would look over sequence numbers that do not ascend.
+    pub(crate) fn believes_stale(self) -> bool {
+        self.believes_stale
     }
 }
 
@@ -224,7 +233,7 @@ pub(crate) fn is_plausible(header: &[u8; HEADER_LEN]) -> bool {
 
 fn header_crc(file: FileSeed, offset: u64, header: &[u8; HEADER_LEN]) -> u32 {
     let mut covered = [0; 16 + HEADER_LEN - 4];
-    LittleEndian::write_u64(&mut covered[..8], file.0);
+    LittleEndian::write_u64(&mut covered[..8], file.seed);
     LittleEndian::write_u64(&mut covered[8..16], offset);
     covered[16..].copy_from_slice(&header[4..]);
     crc32fast::hash(&covered)
