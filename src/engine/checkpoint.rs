@@ -116,10 +116,7 @@ impl DbInner {
         self.mark_point(point, path, &writer)?;
         fs.sync_dir(path)
             .map_err(|e| Error::io("sync directory", path, e))?;
-        current::write(fs, path, number)?;
-        let parent = crate::recovery::parent(path);
-        fs.sync_dir(parent)
-            .map_err(|e| Error::io("sync directory", parent, e))
+        current::write(fs, path, number)
     }
 
     fn mark_point(&self, point: &Point, path: &Path, manifest: &ManifestWriter) -> Result<()> {

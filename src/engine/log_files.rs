@@ -113,11 +113,15 @@ impl LogFiles {
         Ok(())
     }
 
-    /// Takes no prepared file and reuses none: after a failure nothing is known of them. Answers their numbers;
-    /// they are of no use any more.
-    pub(crate) fn forget_prepared(&self) -> Vec<u64> {
+    /// Takes no prepared file and reuses none, now or once it is released: after a failure nothing is known of
+    /// them, and a sync that failed once proves nothing for that file ever after. Answers the numbers of those
+    /// that are of no use any more.
+    pub(crate) fn forget_files(&self) -> Vec<u64> {
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.lock();
+        for segment in &mut state.live {
+            segment.file = None;
+        }
         let prepared = state.prepared.take();
         let spare = state.recyclable.drain(..).chain(prepared);
         spare.map(|(number, _)| number).collect()

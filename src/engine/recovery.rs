@@ -116,24 +116,41 @@ fn prepare_directory(fs: &dyn Fs, dir: &Path, options: &Options) -> Result<Box<d
     Ok(lock)
 }
 
-/// Makes `dir` and what is missing above it, with durable names.
+/// Makes sure that there is a directory, and that the names on the way to it are durable: each is, before
+/// anything is put below it. So only the last one that is there may still be in doubt.
 pub(crate) fn create_directory(fs: &dyn Fs, dir: &Path) -> Result<()> {
-    let is_missing = |dir: &Path| {
-        fs.file_len(dir)
-            .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    let sync_parent = |dir: &Path| {
+        let parent = parent(dir);
+        fs.sync_dir(parent)
+            .map_err(|e| Error::io("sync directory", parent, e))
     };
-    // Also of a directory that is there: its name may not be durable yet.
-    let mut holders = vec![parent(dir)];
-    while let Some(&holder) = holders.last().filter(|holder| is_missing(holder)) {
-        holders.push(parent(holder));
+    let mut missing: Vec<&Path> = Vec::new();
+    for dir in dir.ancestors().filter(|dir| !dir.as_os_str().is_empty()) {
+        match fs.list_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => missing.push(dir),
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
+                return Err(Error::io("list directory", dir, error));
+            }
+            _ => break,
+        }
+    }
+    let deepest = missing.last().map_or(dir, |top| parent(top));
+    match sync_parent(deepest) {
+        // Somebody else's directory, who has seen to it.
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {}
+        synced => synced?,
+    }
+    for dir in missing.into_iter().rev() {
+        fs.create_dir_all(dir)
+            .map_err(|e| Error::io("create directory", dir, e))?;
+        if let Err(error) = sync_parent(dir) {
+            // A second sync would prove nothing for the name, so the next open must make it anew.
+            let _ = fs.remove_dir(dir);
+            return Err(error);
+        }
     }
     fs.create_dir_all(dir)
-        .map_err(|e| Error::io("create directory", dir, e))?;
-    for holder in holders.iter().rev() {
-        fs.sync_dir(holder)
-            .map_err(|e| Error::io("sync directory", *holder, e))?;
-    }
-    Ok(())
+        .map_err(|e| Error::io("create directory", dir, e))
 }
 
 /// The directory that holds the entry of `dir`.
@@ -616,8 +633,11 @@ fn seal(
     drop(file);
     fs.rename(&temporary, &path)
         .map_err(|e| Error::io("rename", &temporary, e))?;
-    fs.sync_dir(dir)
-        .map_err(|e| Error::io("sync directory", dir, e))?;
+    fs.sync_dir(dir).map_err(|e| {
+        // A second sync would prove nothing for the name, so the next open must not find and believe it.
+        let _ = fs.remove_file(&path);
+        Error::io("sync directory", dir, e)
+    })?;
     logs.push_live(LiveSegment {
         number,
         base: sealed.base,

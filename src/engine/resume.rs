@@ -90,7 +90,7 @@ impl DbInner {
     /// Removes the segments kept for reuse and the one prepared: after a failure nothing is known of them. What cannot
     /// be removed now goes at the next open.
     fn remove_spare_segments(&self) {
-        for number in self.logs.forget_prepared() {
+        for number in self.logs.forget_files() {
             let _ = self
                 .options
                 .fs

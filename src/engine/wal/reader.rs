@@ -69,9 +69,7 @@ impl<'a> Records<'a> {
             return Err(Bad::Kind);
         }
         let ascends = match self.kind {
-            RecordKind::Batch => {
-                record.header.seq > self.last_seq || self.file.believes_stale()
-            }
+            RecordKind::Batch => record.header.seq > self.last_seq || self.file.believes_stale(),
             RecordKind::Edit => record.header.seq == SequenceNumber::ZERO,
         };
         if !ascends {
