@@ -15,6 +15,7 @@
 //! - for a share of images: crashes at every boundary inside that reopening, and inside the reopening after that.
 //!
 //! Replay: a failure prints `BASALT_CRASH=workload/seed/boundary/survival`, which runs just that image.
+//! `BASALT_TRACE=1` prints every change of the disk on the way there.
 //! `BASALT_BASE=n` draws other seeds, `BASALT_LONG=n` takes n times as many torn images.
 
 #[path = "crash_recovery/check.rs"]
@@ -30,16 +31,19 @@ use std::{
     collections::{BTreeMap, HashSet},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
 };
 
-use basalt_engine::{Fault, Faults, fs::sim::Survival};
+use basalt_engine::{
+    Fault, Faults,
+    fs::sim::{Failure, FaultRule, OpKind, Survival, fail_range},
+};
 use basalt_testkit::{Seeds, long_factor};
 
 use check::{Broken, Checker, Counts, Effort};
-use workloads::{ALL, Workload, named};
+use workloads::{ALL, FAILING, Workload, named};
 use world::{Event, Images, World};
 
 /// Distinct crash states that a run of all workloads must reach.
@@ -135,13 +139,10 @@ fn on_threads(count: usize, work: impl Fn(usize) + Sync) {
 #[test]
 fn every_crash_state_opens_to_what_was_promised() {
     if let Some((name, seed, rest)) = replayed() {
-        let images = match &rest[..] {
-            [] => Images::All,
-            [boundary, how @ ..] => Images::Only(
-                boundary.parse().expect("the boundary is a number"),
-                how.first().map(|how| survival(how)),
-            ),
-        };
+        if name.contains('@') {
+            return;
+        }
+        let images = replayed_images(&rest).unwrap_or(Images::All);
         let outcome = run(named(&name), seed, Faults::default(), effort(), images);
         if let Some(broken) = outcome.broken {
             panic!("{broken}");
@@ -274,8 +275,229 @@ fn planted_engine_bugs_are_found() {
         missed
             .lock()
             .expect("no thread panics under it")
-            .push(format!("{fault:?} was not found in {tried} distinct states"));
+            .push(format!(
+                "{fault:?} was not found in {tried} distinct states"
+            ));
     });
     let missed = missed.into_inner().expect("no thread panicked");
     assert!(missed.is_empty(), "{}", missed.join("\n"));
+}
+
+/// How a planted failure of the disk looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Looks {
+    /// One operation fails with EIO.
+    Device,
+    /// One fails for lack of room, and half of a write gets there.
+    Full,
+    /// From there on all of the kind fail for lack of room, until the disk is repaired.
+    FullFromNow,
+}
+
+/// A failure of the disk: the `nth` operation of a kind.
+#[derive(Clone, Copy, Debug)]
+struct Plant {
+    kind: OpKind,
+    nth: u64,
+    looks: Looks,
+}
+
+const KINDS: &[OpKind] = &[
+    OpKind::CreateDir,
+    OpKind::Create,
+    OpKind::Grow,
+    OpKind::Write,
+    OpKind::Sync,
+    OpKind::SyncDir,
+    OpKind::Rename,
+    OpKind::Link,
+    OpKind::Remove,
+    OpKind::RemoveDir,
+    OpKind::List,
+    OpKind::Len,
+    OpKind::Open,
+    OpKind::Read,
+    OpKind::Populate,
+];
+
+const LOOKS: &[Looks] = &[Looks::Device, Looks::Full, Looks::FullFromNow];
+
+impl Plant {
+    fn rule(self) -> FaultRule {
+        let Self { kind, nth, looks } = self;
+        let end = if looks == Looks::FullFromNow {
+            u64::MAX
+        } else {
+            nth + 1
+        };
+        fail_range(
+            move |op| op.kind == kind,
+            nth,
+            end,
+            move || match looks {
+                Looks::Device => Failure::device(),
+                Looks::Full => Failure::of(std::io::ErrorKind::StorageFull).after(33),
+                Looks::FullFromNow => Failure::of(std::io::ErrorKind::StorageFull),
+            },
+        )
+    }
+
+    /// The name of a run: workload and failure, as `BASALT_CRASH` takes it.
+    fn name(self, workload: &str) -> String {
+        format!("{workload}@{:?}.{}.{:?}", self.kind, self.nth, self.looks)
+    }
+
+    fn parse(text: &str) -> Self {
+        let mut parts = text.split('.');
+        let mut next = || parts.next().expect("kind.nth.looks");
+        let kind = next();
+        let nth = next().parse().expect("a number");
+        let looks = next();
+        Self {
+            kind: *KINDS
+                .iter()
+                .find(|known| format!("{known:?}") == kind)
+                .expect("a kind of operation"),
+            nth,
+            looks: *LOOKS
+                .iter()
+                .find(|known| format!("{known:?}") == looks)
+                .expect("a kind of failure"),
+        }
+    }
+}
+
+/// How many operations of each kind a workload does on a good disk.
+fn operations(workload: &Workload, seed: u64) -> BTreeMap<OpKind, u64> {
+    let counts: Arc<Mutex<BTreeMap<OpKind, u64>>> = Arc::default();
+    let into = Arc::clone(&counts);
+    let rule: FaultRule = Arc::new(move |op| {
+        *into
+            .lock()
+            .expect("no thread panics under it")
+            .entry(op.kind)
+            .or_default() += 1;
+        None
+    });
+    let checker = Arc::new(Checker::new(
+        workload.setup.options(Faults::default()),
+        effort(),
+    ));
+    let mut world = World::new(workload.name, seed, checker, Images::AfterFailure(0));
+    world.plant(rule);
+    (workload.run)(&mut world).expect("a good disk");
+    let counts = counts.lock().expect("no thread panics under it").clone();
+    counts
+}
+
+#[test]
+fn a_failing_disk_loses_nothing_that_was_acknowledged() {
+    if let Some((name, seed, rest)) = replayed() {
+        let Some((name, plant)) = name.split_once('@') else {
+            return;
+        };
+        let (workload, plant) = (named(name), Plant::parse(plant));
+        let images = replayed_images(&rest).unwrap_or(Images::AfterFailure(40));
+        let checker = Arc::new(Checker::new(
+            workload.setup.options(Faults::default()),
+            effort(),
+        ));
+        if let Some(broken) = run_failing(workload, seed, plant, images, &checker) {
+            panic!("{broken}");
+        }
+        return;
+    }
+    let begun = Instant::now();
+    let seeds: Vec<u64> = Seeds::new("failing", FAILING.len() as u64).collect();
+    let mut plants = Vec::new();
+    let mut checkers = Vec::new();
+    for (workload, &seed) in FAILING.iter().zip(&seeds) {
+        let counts = operations(workload, seed);
+        println!("{}: {counts:?}", workload.name);
+        let effort = Effort {
+            torn: 2 * long_factor(),
+            nested: 1000,
+            after: 16,
+            // A failed write may leave half a mark, which proves nothing.
+            flip: u64::MAX,
+            ..effort()
+        };
+        let checker = Arc::new(Checker::new(
+            workload.setup.options(Faults::default()),
+            effort,
+        ));
+        for &kind in KINDS {
+            for nth in 0..counts.get(&kind).copied().unwrap_or(0) {
+                for &looks in LOOKS {
+                    plants.push((workload, seed, checkers.len(), Plant { kind, nth, looks }));
+                }
+            }
+        }
+        checkers.push(checker);
+    }
+    let broken: Mutex<Vec<Broken>> = Mutex::default();
+    on_threads(plants.len(), |at| {
+        let (workload, seed, checker, plant) = plants[at];
+        let images = Images::AfterFailure(40);
+        let outcome = run_failing(workload, seed, plant, images, &checkers[checker]);
+        broken
+            .lock()
+            .expect("no thread panics under it")
+            .extend(outcome);
+    });
+    let broken = broken.into_inner().expect("no thread panicked");
+    let list: Vec<String> = broken.iter().take(10).map(ToString::to_string).collect();
+    assert!(
+        broken.is_empty(),
+        "{} broken promises:\n{}",
+        broken.len(),
+        list.join("\n")
+    );
+    let sum = |of: fn(&Counts) -> &AtomicU64| -> u64 {
+        checkers
+            .iter()
+            .map(|checker| Counts::get(of(&checker.counts)))
+            .sum()
+    };
+    println!(
+        "{} planted failures, {} states, {} distinct, {} reopenings, {:.1} s",
+        plants.len(),
+        sum(|c| &c.states),
+        sum(|c| &c.distinct),
+        sum(|c| &c.opened),
+        begun.elapsed().as_secs_f64()
+    );
+}
+
+fn run_failing(
+    workload: &Workload,
+    seed: u64,
+    plant: Plant,
+    images: Images,
+    checker: &Arc<Checker>,
+) -> Option<Broken> {
+    let name = plant.name(workload.name);
+    let mut world = World::new(&name, seed, Arc::clone(checker), images);
+    world.plant(plant.rule());
+    let outcome = (workload.run)(&mut world);
+    let broken = match outcome {
+        Ok(()) => checker.take_broken(),
+        Err(broken) => Some(Broken(format!(
+            "workload {name}, seed {seed:#x}: {broken}\n  replay: BASALT_CRASH='{name}/{seed:#x}' cargo test --test crash_recovery -- --nocapture"
+        ))),
+    };
+    if broken.is_some() {
+        // Closing it would wait for what is broken.
+        std::mem::forget(world);
+    }
+    broken
+}
+
+/// What follows workload and seed in `BASALT_CRASH`: boundary and survival.
+fn replayed_images(rest: &[String]) -> Option<Images> {
+    let (boundary, how) = rest.split_first()?;
+    Some(Images::Only(
+        boundary.parse().expect("the boundary is a number"),
+        how.first().map(|how| survival(how)),
+    ))
 }

@@ -26,8 +26,8 @@ use basalt_testkit::Rng;
 
 use crate::model::{Content, Edit, Expect, Map, Recovered, apply};
 
-/// Directory of the database on every simulated disk.
-pub(crate) const DIR: &str = "/db";
+/// Directory of the database on every simulated disk; the engine makes both.
+pub(crate) const DIR: &str = "/data/db";
 
 /// A broken promise: what was found, and how to come there again.
 #[derive(Clone, Debug)]
@@ -127,6 +127,12 @@ impl Checker {
 
     pub(crate) fn broken(&self) -> Option<Broken> {
         lock(&self.broken).clone()
+    }
+
+    /// The broken promise, for one of several runs that share this; the next may break one too.
+    pub(crate) fn take_broken(&self) -> Option<Broken> {
+        self.is_broken.store(false, Ordering::Release);
+        lock(&self.broken).take()
     }
 
     /// Hashes of all images opened.

@@ -103,6 +103,8 @@ pub(crate) const UNLOGGED: usize = 1;
 struct Write {
     last_seq: u64,
     sync: bool,
+    /// An ingest: its place is published also when it fails, so that proves nothing.
+    ingest: bool,
 }
 
 /// One write order.
@@ -188,8 +190,22 @@ impl Model {
         order.writes.push(Write {
             last_seq: self.last_seq,
             sync,
+            ingest: false,
         });
         (order.len(), self.last_seq)
+    }
+
+    /// The same for an ingest, whose sequence numbers are one more than its range deletes and its batch.
+    pub(crate) fn submit_ingest(
+        &mut self,
+        class: usize,
+        edits: &[Edit],
+        count: u64,
+    ) -> (usize, u64) {
+        let place = self.submit(class, edits, count, true);
+        let newest = self.orders[class].writes.last_mut();
+        newest.expect("just submitted").ingest = true;
+        place
     }
 
     /// The last batch got no place after all.
@@ -220,7 +236,11 @@ impl Model {
     /// death of the process, and up to the last synced batch all that survives a power cut.
     pub(crate) fn published(&mut self, seq: u64) {
         let order = &self.orders[LOGGED];
-        let len = order.writes.partition_point(|write| write.last_seq <= seq);
+        let published = order.writes.partition_point(|write| write.last_seq <= seq);
+        let len = match order.writes[..published].last() {
+            Some(last) if last.ingest && order.durable < published => published - 1,
+            _ => published,
+        };
         let synced = order.writes[..len].iter().rposition(|write| write.sync);
         self.acknowledged(LOGGED, len, false);
         if let Some(last) = synced {

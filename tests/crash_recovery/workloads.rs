@@ -329,9 +329,48 @@ pub(crate) const ALL: &[Workload] = &[
     },
 ];
 
+/// Short workloads that are run once for every operation of the disk that can fail.
+pub(crate) const FAILING: &[Workload] = &[
+    Workload {
+        name: "tour",
+        reaches: &[
+            (Flush, 2),
+            (UnloggedFlush, 1),
+            (Ingest, 1),
+            (Checkpoint, 1),
+            (Compaction, 1),
+            (DropFamily, 1),
+            (ManifestSwitch, 2),
+            (Rotation, 2),
+        ],
+        setup: SMALL,
+        run: tour,
+    },
+    Workload {
+        name: "commits",
+        reaches: &[(Ticket, 10), (Rotation, 8), (Flush, 2), (Synced, 10)],
+        setup: Setup {
+            segment: (512, 512),
+            ..SMALL
+        },
+        run: commits,
+    },
+    Workload {
+        name: "recoveries",
+        reaches: &[(Crash, 2), (Reopen, 1), (ManifestSwitch, 4)],
+        setup: Setup {
+            recycled: 0,
+            reserve: 512,
+            ..SMALL
+        },
+        run: recoveries,
+    },
+];
+
 /// The workload of this name.
 pub(crate) fn named(name: &str) -> &'static Workload {
     ALL.iter()
+        .chain(FAILING)
         .find(|workload| workload.name == name)
         .unwrap_or_else(|| panic!("there is no workload {name:?}"))
 }
@@ -1026,5 +1065,81 @@ fn everything(world: &mut World) -> Done {
     let family = world.family("default");
     world.compact(family)?;
     world.reopen()?;
+    finish(world)
+}
+
+fn tour(world: &mut World) -> Done {
+    let default = start(world)?;
+    world.open_cf("a", &tiny())?;
+    world.open_cf("u", &tiny_unlogged())?;
+    let logged = [default, world.family("a")];
+    for round in 0..10 {
+        let batch = edits(world, &logged, 20);
+        world.write(&batch, round % 3 == 0)?;
+        let batch = edits(world, &[world.family("u")], 20);
+        world.write(&batch, false)?;
+    }
+    world.flush(default)?;
+    ingest_one(world, &logged)?;
+    let other = world.family("u");
+    world.flush(other)?;
+    world.checkpoint()?;
+    for round in 0..8 {
+        let batch = edits(world, &logged, 20);
+        world.write(&batch, round % 3 == 2)?;
+    }
+    world.compact(default)?;
+    if world.has_family("a") {
+        world.drop_cf("a")?;
+    }
+    world.read()?;
+    world.reopen()?;
+    for round in 0..6 {
+        let batch = edits(world, &[default], 20);
+        world.write(&batch, round % 2 == 0)?;
+    }
+    finish(world)
+}
+
+fn commits(world: &mut World) -> Done {
+    let default = start(world)?;
+    world.open_cf("a", &tiny())?;
+    let all = [default, world.family("a")];
+    for round in 0..50 {
+        let batch = edits(world, &all, 20);
+        let sync = world.rng.one_in(3);
+        if world.rng.one_in(2) {
+            world.submit(&batch, sync)?;
+        } else {
+            world.write(&batch, sync)?;
+        }
+        if round % 6 == 5 {
+            world.work(2);
+        }
+        if round % 20 == 19 {
+            world.flush(default)?;
+        }
+    }
+    world.settle();
+    finish(world)
+}
+
+fn recoveries(world: &mut World) -> Done {
+    let default = start(world)?;
+    for how in [
+        Some(Survival::ProcessDeath),
+        None,
+        Some(Survival::Random { seed: 77 }),
+    ] {
+        for round in 0..5 {
+            let batch = edits(world, &[default], 20);
+            world.write(&batch, round == 2)?;
+        }
+        match how {
+            Some(how) => world.crash(how)?,
+            None => world.reopen()?,
+        }
+    }
+    world.flush(default)?;
     finish(world)
 }

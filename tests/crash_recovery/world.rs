@@ -22,7 +22,7 @@ use basalt_testkit::Rng;
 
 use crate::{
     check::{Broken, Checker, DIR, check_leaks, panic_text, read_all},
-    model::{Edit, Expect, FamilyId, LOGGED, Model, UNLOGGED},
+    model::{Edit, Expect, FamilyId, LOGGED, Model, Recovered, UNLOGGED},
 };
 
 /// What came of an operation, where a broken promise ends the workload.
@@ -60,6 +60,8 @@ pub(crate) enum Images {
     All,
     /// One, to replay a failure.
     Only(u64, Option<Survival>),
+    /// Those after a planted failure: at so many boundaries, then at every sixteenth.
+    AfterFailure(u64),
 }
 
 /// What the observer and the callbacks of the engine share with the workload.
@@ -73,7 +75,11 @@ struct Shared {
     db: Mutex<Option<Db>>,
     /// The life of the database; callbacks of an earlier one do not count.
     life: AtomicU64,
+    /// The boundary of the first planted failure that was met.
+    failed_at: Arc<AtomicU64>,
     images: Images,
+    /// Every change of the disk is printed.
+    trace: bool,
     name: String,
     seed: u64,
 }
@@ -92,6 +98,7 @@ pub(crate) struct World {
     pub(crate) rng: Rng,
     /// A disk failure was planted: operations may fail, and then [`World::repair`] takes over.
     failing: bool,
+    rule: Option<FaultRule>,
     counter: u64,
     lives: u64,
 }
@@ -110,7 +117,9 @@ impl World {
                 events: Mutex::default(),
                 db: Mutex::default(),
                 life: AtomicU64::new(0),
+                failed_at: Arc::new(AtomicU64::new(u64::MAX)),
                 images,
+                trace: std::env::var_os("BASALT_TRACE").is_some(),
                 name: name.to_owned(),
                 seed,
             }),
@@ -120,6 +129,7 @@ impl World {
             families: BTreeMap::new(),
             rng: Rng::new(seed ^ 0xD1CE),
             failing: false,
+            rule: None,
             counter: 0,
             lives: 0,
         }
@@ -195,9 +205,7 @@ impl World {
     /// The model becomes what the database shows now; all of that is durable.
     fn take_over(&mut self, how: Survival) -> Done {
         let db = self.db().clone();
-        let recovered = self
-            .contain(|| read_all(&db, 0))?
-            .map_err(|why| self.broken(why))?;
+        let recovered = self.read_back()?;
         let mut model = self.model();
         let found = model
             .expect()
@@ -265,6 +273,7 @@ impl World {
         let _ = self.contain(|| old.map(Db::close));
         self.executor.abandon();
         self.fs = left;
+        self.fs.set_fault_rule(self.rule.clone());
         if !matches!(how, Survival::ProcessDeath | Survival::KeepAll) {
             self.model().power_cut();
         }
@@ -342,7 +351,11 @@ impl World {
                 self.count(Event::CreateFamily);
                 Ok(())
             }
-            Err(error) => self.failed(&error, "create_cf"),
+            Err(error) => {
+                self.failed(&error, "create_cf")?;
+                // The disk is well now; the family is there or not.
+                self.open_cf(name, options)
+            }
         }
     }
 
@@ -556,7 +569,7 @@ impl World {
         // The ingest flushes first; its own place in the order comes after what that waits for.
         let (len, seq) = {
             let mut model = self.model();
-            model.submit(class, &all, (deletes.len() + edits.len() + 1) as u64, true)
+            model.submit_ingest(class, &all, (deletes.len() + edits.len() + 1) as u64)
         };
         match self.contain(|| db.ingest(request))? {
             Ok(got) if got.0 == seq => {
@@ -588,13 +601,25 @@ impl World {
         }
     }
 
-    /// Checks what readers see now.
-    pub(crate) fn read(&self) -> Done {
-        self.settle();
+    /// All that readers see now. A disk that fails to read is healed, and then it reads.
+    fn read_back(&mut self) -> Done<Recovered> {
         let db = self.db().clone();
-        let recovered = self
-            .contain(|| read_all(&db, 1))?
-            .map_err(|why| self.broken(why))?;
+        match self.contain(|| read_all(&db, self.counter))? {
+            Ok(recovered) => return Ok(recovered),
+            Err(_) if self.failing => {
+                self.count(Event::Failure);
+                self.heal();
+            }
+            Err(why) => return Err(self.broken(why)),
+        }
+        self.contain(|| read_all(&db, self.counter))?
+            .map_err(|why| self.broken(why))
+    }
+
+    /// Checks what readers see now.
+    pub(crate) fn read(&mut self) -> Done {
+        self.settle();
+        let recovered = self.read_back()?;
         self.model()
             .expect()
             .find(Survival::ProcessDeath, &recovered)
@@ -615,7 +640,20 @@ impl World {
     /// From now on operations fail as `rule` says.
     pub(crate) fn plant(&mut self, rule: FaultRule) {
         self.failing = true;
-        self.fs.set_fault_rule(Some(rule));
+        let shared = Arc::downgrade(&self.shared);
+        let noticed: FaultRule = Arc::new(move |op| {
+            let failure = rule(op);
+            if let (Some(shared), Some(_)) = (shared.upgrade(), &failure) {
+                if shared.trace {
+                    println!("fails: {op}");
+                }
+                let now = shared.boundary.load(Ordering::Relaxed);
+                shared.failed_at.fetch_min(now, Ordering::Relaxed);
+            }
+            failure
+        });
+        self.rule = Some(Arc::clone(&noticed));
+        self.fs.set_fault_rule(Some(noticed));
     }
 
     /// From now on the disk has room for so many bytes more.
@@ -627,6 +665,7 @@ impl World {
     /// The disk is well again.
     pub(crate) fn heal(&mut self) {
         self.failing = false;
+        self.rule = None;
         self.fs.set_fault_rule(None);
         self.fs.set_capacity(None);
     }
@@ -712,7 +751,8 @@ impl World {
 
     /// True once the disk has failed and the database was brought back.
     pub(crate) fn was_resumed(&self) -> bool {
-        self.events().contains_key(&Event::Failure)
+        let events = self.events();
+        events.contains_key(&Event::Failure) || events.contains_key(&Event::Resume)
     }
 
     /// True where background work has met a planted failure.
@@ -740,6 +780,9 @@ impl Shared {
             if let Some(shared) = shared.upgrade() {
                 shared.note(op);
                 let boundary = shared.boundary.fetch_add(1, Ordering::Relaxed);
+                if shared.trace {
+                    println!("boundary {boundary}: {op}");
+                }
                 shared.cut(fs, boundary, &op.to_string());
             }
         })));
@@ -796,9 +839,16 @@ impl Shared {
                 ..model.expect()
             }
         };
-        if let Images::Only(wanted, _) = self.images
-            && wanted != boundary
-        {
+        let failed_at = self.failed_at.load(Ordering::Relaxed);
+        let wanted = match self.images {
+            Images::All => true,
+            Images::Only(wanted, _) => wanted == boundary,
+            Images::AfterFailure(count) => {
+                let since = boundary.checked_sub(failed_at);
+                since.is_some_and(|since| since < count || boundary.is_multiple_of(16))
+            }
+        };
+        if !wanted {
             return;
         }
         let whole = if boundary % 8 == 7 {
