@@ -386,8 +386,7 @@ fn operations(workload: &Workload, seed: u64) -> BTreeMap<OpKind, u64> {
     let mut world = World::new(workload.name, seed, checker, Images::AfterFailure(0));
     world.plant(rule);
     (workload.run)(&mut world).expect("a good disk");
-    let counts = counts.lock().expect("no thread panics under it").clone();
-    counts
+    counts.lock().expect("no thread panics under it").clone()
 }
 
 #[test]
