@@ -471,9 +471,14 @@ fn check_unchanged(fs: &dyn Fs, table: &TableFile) -> Result<()> {
     Ok(())
 }
 
-/// A file of the caller that cannot be read is a wrong call, and no damage of the database.
+/// A file of the caller that is missing or no table is a wrong call, and no damage of the database. A disk that
+/// fails stays what it is.
 fn as_refused(error: Error) -> Error {
-    Error::invalid(format!("table to ingest: {error}"))
+    use std::io::ErrorKind::{NotFound, UnexpectedEof};
+    match error {
+        Error::Io { ref source, .. } if !matches!(source.kind(), NotFound | UnexpectedEof) => error,
+        error => Error::invalid(format!("table to ingest: {error}")),
+    }
 }
 
 /// Gives the file `from` a second name, or copies it where the file system cannot.

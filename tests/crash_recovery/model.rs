@@ -103,7 +103,7 @@ pub(crate) const UNLOGGED: usize = 1;
 struct Write {
     last_seq: u64,
     sync: bool,
-    /// An ingest: its place is published also when it fails, so that proves nothing.
+    /// An ingest: its place is passed also when it fails, so that proves nothing.
     ingest: bool,
 }
 
@@ -136,6 +136,15 @@ impl Order {
 
     fn len(&self) -> usize {
         self.writes.len()
+    }
+
+    /// Writes up to sequence number `seq` that must be there once that is published or flushed.
+    fn up_to(&self, seq: u64) -> usize {
+        let len = self.writes.partition_point(|write| write.last_seq <= seq);
+        match self.writes[..len].last() {
+            Some(last) if last.ingest && self.durable < len => len - 1,
+            _ => len,
+        }
     }
 }
 
@@ -227,8 +236,7 @@ impl Model {
 
     /// Every batch of a class up to sequence number `seq` is in tables.
     pub(crate) fn flushed(&mut self, class: usize, seq: u64) {
-        let order = &self.orders[class];
-        let len = order.writes.partition_point(|write| write.last_seq <= seq);
+        let len = self.orders[class].up_to(seq);
         self.acknowledged(class, len, true);
     }
 
@@ -236,11 +244,7 @@ impl Model {
     /// death of the process, and up to the last synced batch all that survives a power cut.
     pub(crate) fn published(&mut self, seq: u64) {
         let order = &self.orders[LOGGED];
-        let published = order.writes.partition_point(|write| write.last_seq <= seq);
-        let len = match order.writes[..published].last() {
-            Some(last) if last.ingest && order.durable < published => published - 1,
-            _ => published,
-        };
+        let len = order.up_to(seq);
         let synced = order.writes[..len].iter().rposition(|write| write.sync);
         self.acknowledged(LOGGED, len, false);
         if let Some(last) = synced {
