@@ -248,7 +248,10 @@ fn create(dir: &Path, options: &Options) -> Result<u64> {
     writer.append(&edit.encode())?;
     fs.sync_dir(dir)
         .map_err(|e| Error::io("sync directory", dir, e))?;
-    current::write(fs, dir, manifest)?;
+    current::write(fs, dir, manifest).inspect_err(|_| {
+        // A second sync would prove nothing for the name, so the next open must create it anew.
+        let _ = fs.remove_file(&dir.join(filename::CURRENT));
+    })?;
     Ok(manifest)
 }
 
