@@ -48,6 +48,10 @@ use crate::{
     write::insert_one,
 };
 
+/// Sequence numbers, file numbers and log positions above are damage: no database lives long enough to give them out,
+/// and arithmetic on those below cannot overflow.
+const PLAUSIBLE: u64 = SequenceNumber::MAX.0 / 2;
+
 /// What an open found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -330,6 +334,7 @@ pub(crate) fn read(fs: &dyn Fs, dir: &Path, number: u64, options: &Options) -> R
             "the header names another database than the edits",
         ));
     }
+    check_state(&state).map_err(|what| Error::corruption(&path, 0, what))?;
     let wanted = Wanted {
         db,
         oldest: start.segment,
@@ -356,6 +361,27 @@ pub(crate) fn read(fs: &dyn Fs, dir: &Path, number: u64, options: &Options) -> R
         files: list(fs, dir)?,
         report,
     })
+}
+
+/// Checks what every database holds to, and no single edit shows.
+fn check_state(state: &ManifestState) -> Result<(), &'static str> {
+    if !state
+        .families()
+        .any(|(_, family)| family.name == DEFAULT_CF)
+    {
+        return Err("there is no default column family");
+    }
+    if state
+        .families()
+        .any(|(_, family)| family.options.validate().is_err())
+    {
+        return Err("a column family has options out of range");
+    }
+    let positions = state.log.map_or(0, |log| log.base);
+    if state.last_seq.0.max(state.next_file_number).max(positions) > PLAUSIBLE {
+        return Err("an implausible number");
+    }
+    Ok(())
 }
 
 /// Applies the records of the log to the memtables of `families`; answers the last sequence number.
@@ -390,6 +416,9 @@ pub(crate) fn replay(
             newest = newest.max(record.header.seq);
             if count > 0 {
                 last = last.max(SequenceNumber(record.header.seq.0 + count - 1));
+            }
+            if last.0.max(end) > PLAUSIBLE {
+                return Err(damaged("an implausible sequence number or position"));
             }
             Ok(())
         })?;
@@ -591,7 +620,8 @@ fn first_free_number(dir: &Path, found: &Found) -> Result<u64> {
         .max(found.manifest_number)
         .max(found.state.next_file_number.saturating_sub(1))
         .checked_add(1)
-        .ok_or_else(|| Error::corruption(dir, 0, "a file has the last of all numbers"))
+        .filter(|&next| next <= PLAUSIBLE)
+        .ok_or_else(|| Error::corruption(dir, 0, "a file has an implausible number"))
 }
 
 /// Copies what nothing proves durable into a segment that appears whole; answers the number of the segment that the

@@ -234,7 +234,14 @@ impl<'a> Outputs<'a> {
     }
 
     fn add(&mut self, key: InternalKey<'_>, value: &[u8]) -> Result<()> {
-        self.builder()?.add(key, value)
+        let dir = self.context.dir;
+        let builder = self.builder()?;
+        if !builder.may_follow(key) {
+            let what =
+                format!("tables that are merged hold {key:?} out of order; `verify` tells which");
+            return Err(Error::corruption(dir, 0, what));
+        }
+        builder.add(key, value)
     }
 
     /// Ends the current output before `user_key`, the next to be written, where that is due: it is

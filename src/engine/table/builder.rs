@@ -100,6 +100,15 @@ impl TableBuilder {
         }
     }
 
+    /// True where `key` is above the last one added.
+    pub(crate) fn may_follow(&self, key: InternalKey<'_>) -> bool {
+        let last = InternalKey {
+            user_key: &self.last,
+            trailer: self.last_trailer,
+        };
+        self.properties.entries == 0 || last < key
+    }
+
     /// Adds an entry. Internal keys ascend.
     ///
     /// # Errors
@@ -112,14 +121,9 @@ impl TableBuilder {
             key.user_key.len() <= MAX_KEY_LEN && value.len() <= MAX_VALUE_LEN,
             "checked on entry"
         );
+        debug_assert!(self.may_follow(key), "the last key is not before {key:?}");
         if self.properties.entries == 0 {
             self.properties.smallest = key.user_key.to_vec();
-        } else {
-            let last = InternalKey {
-                user_key: &self.last,
-                trailer: self.last_trailer,
-            };
-            assert!(last < key, "{last:?} before {key:?}");
         }
         let more = key.user_key.len() + value.len() + ENTRY_OVERHEAD;
         if !self.block.is_empty() && self.block.size() + more > self.block_bytes {
