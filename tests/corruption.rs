@@ -16,12 +16,17 @@ mod cases;
 mod damage;
 #[path = "corruption/examine.rs"]
 mod examine;
+#[path = "corruption/hostile.rs"]
+mod hostile;
 #[path = "corruption/run.rs"]
 mod run;
 #[path = "corruption/store.rs"]
 mod store;
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use basalt_engine::{Fault, fs::ReadMode};
 use cases::{Case, Change, Image};
@@ -248,5 +253,34 @@ fn an_engine_that_cuts_the_log_at_any_bad_record_is_found_out() {
         }
         println!("{}: {lies} lies of {cases}", image.name);
         assert!(cases >= 40 && lies * 2 > cases, "{lies} lies of {cases}");
+    }
+}
+
+/// Wrong bytes under right checksums: nothing to tell them by, and nothing breaks.
+#[test]
+fn wrong_bytes_under_right_checksums_break_nothing() {
+    let store = store::live();
+    let [image, _] = images(&store);
+    {
+        for (name, least, cases) in [
+            ("hostile headers", 200, hostile::headers(&image)),
+            ("hostile records", 10_000, hostile::records(&image)),
+            ("hostile tables", 15_000, hostile::tables(&image)),
+        ] {
+            assert!(cases.len() >= least, "{name}: {}", cases.len());
+            let noticed = AtomicU64::new(0);
+            run::run_with(
+                name,
+                &image,
+                cases.len(),
+                |index| cases[index].clone(),
+                |index, case| {
+                    let well = hostile::endure(&image.damaged(&case.change), MODES[index % 2])?;
+                    noticed.fetch_add(u64::from(!well), Ordering::Relaxed);
+                    Ok(Outcome::NoEffect)
+                },
+            );
+            println!("  {} noticed", noticed.into_inner());
+        }
     }
 }

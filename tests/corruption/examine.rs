@@ -82,21 +82,27 @@ pub(crate) fn watch_panics() {
     }));
 }
 
-/// Examines a disk; `Err` tells the lie.
-pub(crate) fn examine(disk: &Arc<SimFs>, truth: &Truth, depth: Depth) -> Result<Outcome, String> {
+/// Does `work` and answers what it does; `Err` for a panic in it, or below it, or a huge allocation.
+pub(crate) fn watched<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     LARGEST.set(0);
     PANIC.set(None);
     WATCHED.set(true);
-    let outcome = catch_unwind(AssertUnwindSafe(|| examine_all(disk, truth, depth)));
+    let result = work();
     WATCHED.set(false);
     if let Some(text) = PANIC.take() {
         return Err(format!("a panic: {text}"));
     }
-    let outcome = outcome.map_err(|_| "a panic that said nothing".to_owned())??;
     let largest = LARGEST.get();
     if largest > LARGEST_ALLOCATION {
         return Err(format!("an allocation of {largest} bytes"));
     }
+    Ok(result)
+}
+
+/// Examines a disk; `Err` tells the lie.
+pub(crate) fn examine(disk: &Arc<SimFs>, truth: &Truth, depth: Depth) -> Result<Outcome, String> {
+    let outcome = watched(|| catch_unwind(AssertUnwindSafe(|| examine_all(disk, truth, depth))))?
+        .map_err(|_| "a panic that said nothing".to_owned())??;
     for error in outcome.errors() {
         let (Error::Corruption { path, .. } | Error::NotADatabase { path, .. }) = error else {
             return Err(format!("not an error of damage: {error:?}"));

@@ -105,6 +105,24 @@ pub(crate) fn run(
     depth: impl Fn(usize) -> Depth + Sync,
     make: impl Fn(usize) -> Case + Sync,
 ) -> Tally {
+    run_with(name, image, count, make, |index, case| {
+        examine(&image.damaged(&case.change), image.truth, depth(index))
+            .and_then(|outcome| judge(image, case, outcome))
+    })
+}
+
+/// Runs cases `0..count` of `make`, each judged by `examine`.
+///
+/// # Panics
+///
+/// As for [`run`].
+pub(crate) fn run_with(
+    name: &str,
+    image: &Image<'_>,
+    count: usize,
+    make: impl Fn(usize) -> Case + Sync,
+    examine: impl Fn(usize, &Case) -> Result<Outcome, String> + Sync,
+) -> Tally {
     let started = Instant::now();
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -121,9 +139,7 @@ pub(crate) fn run(
             at.index.store(index, Ordering::Relaxed);
             at.since.store(now(), Ordering::Relaxed);
             let case = make(index);
-            let outcome = examine(&image.damaged(&case.change), image.truth, depth(index))
-                .and_then(|outcome| judge(image, &case, outcome));
-            match outcome {
+            match examine(index, &case) {
                 Ok(outcome) => mine.count(image.name, case.kind, &outcome),
                 Err(lie) => {
                     let mut failures = failures.lock().expect("workers do not panic");
