@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, reason = "criterion's macro makes the functions")]
 
+#[allow(dead_code, reason = "each bench uses its part")]
 mod common;
 
 use basalt_engine::ReadOptions;
