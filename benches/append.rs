@@ -5,7 +5,6 @@
 
 #![allow(missing_docs, reason = "criterion's macro makes the functions")]
 
-#[allow(dead_code, reason = "each bench uses its part")]
 mod common;
 
 use std::{

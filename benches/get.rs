@@ -2,12 +2,14 @@
 
 #![allow(missing_docs, reason = "criterion's macro makes the functions")]
 
-#[allow(dead_code, reason = "each bench uses its part")]
 mod common;
+#[path = "common/runs.rs"]
+mod runs;
 
 use basalt_engine::{CfOptions, Compression, LEVELS};
-use common::{Store, entries, key, mix, value};
+use common::{Store, key, mix, value};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use runs::entries;
 
 /// Present keys, in random order.
 fn present(c: &mut Criterion, name: &str, store: &Store) {

@@ -2,12 +2,14 @@
 
 #![allow(missing_docs, reason = "criterion's macro makes the functions")]
 
-#[allow(dead_code, reason = "each bench uses its part")]
 mod common;
+#[path = "common/runs.rs"]
+mod runs;
 
 use basalt_engine::ReadOptions;
-use common::{Store, entries, key, mix};
+use common::{Store, key, mix};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use runs::entries;
 
 /// Entries of a short scan.
 const SHORT: u64 = 100;
