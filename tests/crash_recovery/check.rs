@@ -24,7 +24,10 @@ use basalt_engine::{
 };
 use basalt_testkit::Rng;
 
-use crate::model::{Content, Edit, Expect, Map, Recovered, apply};
+use crate::{
+    expect::{Expect, Recovered},
+    model::{Content, Edit, Map, apply},
+};
 
 /// Directory of the database on every simulated disk; the engine makes both.
 pub(crate) const DIR: &str = "/data/db";
@@ -153,7 +156,14 @@ impl Checker {
         Counts::add(&self.counts.states, 1);
         let hash = image.hash();
         let known = lock(&self.seen).get(&hash).cloned();
-        let broken = |why: String| Broken(format!("{trail}: {why}"));
+        // What was found further along the trail says so itself.
+        let broken = |why: String| {
+            if why.starts_with(trail) {
+                Broken(why)
+            } else {
+                Broken(format!("{trail}: {why}"))
+            }
+        };
         if let Some(recovered) = known {
             return expect
                 .find(how, &recovered)
