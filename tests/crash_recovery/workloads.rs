@@ -177,7 +177,7 @@ pub(crate) const ALL: &[Workload] = &[
     },
     Workload {
         name: "deletes",
-        reaches: &[(RangeDelete, 6), (Flush, 4), (Compaction, 2)],
+        reaches: &[(RangeDelete, 6), (Flush, 3), (Compaction, 1)],
         setup: SMALL,
         run: deletes,
     },
@@ -195,13 +195,13 @@ pub(crate) const ALL: &[Workload] = &[
     Workload {
         name: "manifests",
         reaches: &[
-            (ManifestSwitch, 10),
+            (ManifestSwitch, 8),
             (Flush, 6),
             (CreateFamily, 4),
             (Compaction, 1),
         ],
         setup: Setup {
-            max_manifest: 700,
+            max_manifest: 300,
             ..SMALL
         },
         run: families,
