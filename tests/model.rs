@@ -31,7 +31,7 @@ use counts::Counts;
 use world::{Place, World};
 
 /// Databases on the simulated disk, and operations of each.
-const SIM_CASES: u64 = 250;
+const SIM_CASES: u64 = 320;
 const SIM_OPERATIONS: u64 = 4_000;
 /// The same on the real disk.
 const REAL_CASES: u64 = 12;

@@ -81,9 +81,9 @@ counts! {
     refusals: 1_000,
     clean_reopens: 250,
     dropped_reopens: 120,
-    deaths: 250,
+    deaths: 100,
     /// Deaths between two changes of the disk inside an operation.
-    deaths_midway: 120,
+    deaths_midway: 300,
     deaths_with_unlogged_loss: 300,
     deaths_with_logged_loss: 100,
     comparisons: 1_000,

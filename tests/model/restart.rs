@@ -32,8 +32,8 @@ impl World {
     /// Ends the database in one of the ways there are, opens it again and compares.
     pub(crate) fn restart(&mut self) {
         let death = match self.rng.below(6) {
-            0 | 1 => self.die(),
-            2 => self.die_midway(),
+            0 => self.die(),
+            1 | 2 => self.die_midway(),
             _ => None,
         };
         self.catch_up();
