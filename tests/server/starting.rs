@@ -132,6 +132,11 @@ fn a_foreign_or_unusable_directory_is_refused_and_left_alone() {
         &["missing"],
     );
     assert_refused(&["check", path], 1, &[path]);
+    assert_eq!(
+        fs::read_dir(&dir).unwrap().count(),
+        1,
+        "still only the novel"
+    );
 
     fs::remove_file(file).unwrap();
     fs::write(dir.join("MODE"), "format 1\nmode replicated\n").unwrap();

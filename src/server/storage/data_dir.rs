@@ -52,15 +52,21 @@ pub fn prepare(dir: &Path) -> Result<PathBuf, String> {
 ///
 /// # Errors
 ///
-/// One sentence when `dir` cannot be read or states a mode unknown here.
+/// One sentence when `dir` cannot be read, is neither, or states a mode unknown here.
 pub fn locate(dir: &Path) -> Result<PathBuf, String> {
     let listing = fs::read_dir(dir);
     listing.map_err(|error| format!("cannot read {}: {error}", dir.display()))?;
-    Ok(if read_mode(dir)?.is_some() {
-        dir.join(KV_DIR)
-    } else {
-        dir.to_path_buf()
-    })
+    if read_mode(dir)?.is_some() {
+        return Ok(dir.join(KV_DIR));
+    }
+    // A look only: opening an engine would leave its lock file in a stranger's directory.
+    if !dir.join("CURRENT").exists() {
+        return Err(format!(
+            "{} is no data directory and no engine's directory: it holds neither {MODE_FILE} nor CURRENT",
+            dir.display()
+        ));
+    }
+    Ok(dir.to_path_buf())
 }
 
 /// `None` without a mode file, an error when it states anything but what this version serves.
@@ -199,5 +205,12 @@ mod tests {
                 .contains("cannot create the data directory")
         );
         assert!(locate(&file).is_err());
+        assert!(
+            locate(root.path())
+                .unwrap_err()
+                .contains("neither MODE nor CURRENT")
+        );
+        fs::write(root.path().join("CURRENT"), "").unwrap();
+        assert_eq!(locate(root.path()).unwrap(), root.path());
     }
 }
