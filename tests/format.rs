@@ -22,12 +22,15 @@ use basalt_engine::{
     key::{InternalKey, ValueKind},
     testing::{table, version, wal},
 };
+use basalt_proto::eraftpb;
+use bytes::Bytes;
+use prost::Message;
 
 const DB: u64 = 0x0102_0304_0506_0708;
 const TABLE_ID: u64 = 0x1122_3344_5566_7788;
 
 /// The examples that are read below; there are no others.
-const EXAMPLES: [&str; 16] = [
+const EXAMPLES: [&str; 19] = [
     "varints",
     "current",
     "log-segment",
@@ -44,6 +47,9 @@ const EXAMPLES: [&str; 16] = [
     "manifest",
     "version-edit",
     "mark",
+    "raft-append",
+    "raft-conf-state",
+    "raft-conf-change-v2",
 ];
 
 /// The blocks of the example table as they stand in the file.
@@ -189,7 +195,7 @@ fn every_example_is_read_here_and_every_table_of_bytes_has_one() {
         }
     }
     assert!(
-        tables >= 13,
+        tables >= 15,
         "{tables} sections with tables of bytes: the headings are not found"
     );
 }
@@ -538,4 +544,60 @@ fn version_edit() {
         &version::encode_edit(&fields),
         version::decode_edit,
     );
+}
+
+#[track_caller]
+fn check_message<M: Message + Default + PartialEq + Debug>(name: &str, fields: &M) {
+    check(name, fields, &fields.encode_to_vec(), |bytes| {
+        M::decode(bytes).ok()
+    });
+}
+
+#[test]
+fn raft_append() {
+    let entry = eraftpb::Entry {
+        entry_type: eraftpb::EntryType::EntryNormal.into(),
+        term: 5,
+        index: 10,
+        data: Bytes::from_static(b"set"),
+    };
+    let append = eraftpb::Message {
+        msg_type: eraftpb::MessageType::MsgAppend.into(),
+        to: 2,
+        from: 1,
+        term: 5,
+        log_term: 4,
+        index: 9,
+        entries: vec![entry],
+        commit: 8,
+        session: 3,
+        ..eraftpb::Message::default()
+    };
+    check_message("raft-append", &append);
+}
+
+#[test]
+fn raft_membership() {
+    let membership = eraftpb::ConfState {
+        nodes: vec![1, 2, 4],
+        learners: vec![5, 300],
+        voters_outgoing: vec![1, 2, 3],
+        learners_next: vec![3],
+        auto_leave: false,
+    };
+    check_message("raft-conf-state", &membership);
+
+    let change = |kind: eraftpb::ConfChangeType, node_id| eraftpb::ConfChangeSingle {
+        change_type: kind.into(),
+        node_id,
+    };
+    let changes = eraftpb::ConfChangeV2 {
+        transition: eraftpb::ConfChangeTransition::TransitionJointExplicit.into(),
+        changes: vec![
+            change(eraftpb::ConfChangeType::AddNode, 4),
+            change(eraftpb::ConfChangeType::AddLearnerNode, 300),
+        ],
+        context: Bytes::from_static(b"why"),
+    };
+    check_message("raft-conf-change-v2", &changes);
 }

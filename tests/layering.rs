@@ -10,13 +10,19 @@ use std::{
 };
 
 /// The crates, and those of the workspace that each may stand on. Test kits are for tests alone.
-const ARROWS: [(&str, &[&str]); 5] = [
+const ARROWS: [(&str, &[&str]); 6] = [
     (
         "basaltkv",
-        &["basalt-engine", "basalt-proto", "basalt-server"],
+        &[
+            "basalt-engine",
+            "basalt-proto",
+            "basalt-raft",
+            "basalt-server",
+        ],
     ),
     ("basalt-server", &["basalt-engine", "basalt-proto"]),
     ("basalt-engine", &[]),
+    ("basalt-raft", &["basalt-proto"]),
     ("basalt-proto", &[]),
     ("basalt-testkit", &[]),
 ];
@@ -243,37 +249,43 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
     lines.filter(|line| !line.trim_start().starts_with("//"))
 }
 
-#[test]
-fn disk_threads_and_time_come_into_the_engine_by_parameter() {
+/// What the world gives, as code spells it: disk, network, processes, clocks, threads.
+const WORLD: [&str; 13] = [
+    "std::fs",
+    "std::net",
+    "std::env",
+    "std::process",
+    "File::open",
+    "File::create",
+    "OpenOptions",
+    "fs::read",
+    "fs::write(",
+    "fs::remove",
+    "Instant",
+    "SystemTime",
+    "thread::",
+];
+
+/// Whether a file is there for tests or shows only.
+fn is_test(name: &str) -> bool {
+    let file = name.rsplit('/').next().unwrap_or(name);
+    name.contains("/tests/")
+        || name.contains("/examples/")
+        || name.contains("/benches/")
+        || file.contains("test")
+}
+
+/// Checks the product's files below `folder`, but those that begin with one of `real`, for words of
+/// the world and of async; the number of files seen.
+fn assert_pure(folder: &str, real: &[&str], more: &[&str]) -> usize {
     let mut files = Vec::new();
-    sources(&root().join("src/engine"), &mut files);
-    let is_test = |name: &str| {
-        let file = name.rsplit('/').next().unwrap_or(name);
-        name.contains("/tests/")
-            || name.contains("/examples/")
-            || name.contains("/benches/")
-            || file.contains("test")
-    };
+    sources(&root().join(folder), &mut files);
     let mut seen = 0;
     for (name, text) in files.iter().filter(|(name, _)| !is_test(name)) {
         seen += 1;
-        let real = REAL.iter().any(|place| name.starts_with(place));
+        let real = real.iter().any(|place| name.starts_with(place));
         for line in code(text) {
-            for word in [
-                "std::fs",
-                "std::net",
-                "std::env",
-                "std::process",
-                "File::open",
-                "File::create",
-                "OpenOptions",
-                "fs::read",
-                "fs::write(",
-                "fs::remove",
-                "Instant",
-                "SystemTime",
-                "thread::",
-            ] {
+            for word in WORLD.iter().chain(more) {
                 assert!(
                     real || !line.contains(word),
                     "{name} takes {word} for itself: {line}"
@@ -284,5 +296,32 @@ fn disk_threads_and_time_come_into_the_engine_by_parameter() {
             }
         }
     }
+    seen
+}
+
+#[test]
+fn disk_threads_and_time_come_into_the_engine_by_parameter() {
+    let seen = assert_pure("src/engine", &REAL, &[]);
     assert!(seen >= 60, "{seen} files of the engine");
+}
+
+#[test]
+fn the_raft_core_knows_nothing_of_the_world_and_needs_no_unsafe_code() {
+    let more = [
+        "std::io",
+        "Mutex",
+        "unsafe ",
+        "rand::",
+        "static mut",
+        "thread_local!",
+    ];
+    let seen = assert_pure("src/raft", &[], &more);
+    assert!(seen >= 30, "{seen} files of the Raft core");
+    let members = members();
+    let needs = &members["basalt-raft"].needs;
+    let may = ["basalt-proto", "bytes", "prost"];
+    assert!(
+        needs.iter().all(|name| may.contains(&name.as_str())),
+        "the Raft core stands on {needs:?}"
+    );
 }

@@ -63,11 +63,33 @@ pub struct Message {
     #[prost(uint64, tag = "8")]
     pub commit: u64,
     /// Only in MsgSnapshot.
-    #[prost(message, optional, tag = "9")]
-    pub snapshot: ::core::option::Option<Snapshot>,
+    #[prost(message, optional, boxed, tag = "9")]
+    pub snapshot: ::core::option::Option<::prost::alloc::boxed::Box<Snapshot>>,
     /// Negative answer.
     #[prost(bool, tag = "10")]
     pub reject: bool,
+    /// Extension, MsgAppendResponse with reject: the largest index at which the logs may match;
+    /// `log_term` is the term there.
+    #[prost(uint64, tag = "11")]
+    pub reject_hint: u64,
+    /// Extension: MsgRequestVote, MsgPreVote: "CampaignTransfer" when the leader asked for it.
+    /// MsgHeartbeat and its answer: the leader's round, u64 big-endian.
+    #[prost(bytes = "bytes", tag = "12")]
+    pub context: ::prost::bytes::Bytes,
+    /// Local extension, MsgStorageAppend: the vote of the hard state.
+    #[prost(uint64, tag = "13")]
+    pub vote: u64,
+    /// Local extension, MsgStorageAppend and MsgStorageApply: what to deliver once it is done.
+    #[prost(message, repeated, tag = "14")]
+    pub responses: ::prost::alloc::vec::Vec<Message>,
+    /// Extension: MsgAppend and MsgSnapshot: which life of the target's membership in this term the
+    /// leader speaks to; MsgAppendResponse: the same, echoed. 0: a peer without sessions.
+    #[prost(uint64, tag = "15")]
+    pub session: u64,
+    /// Extension, MsgTimeoutNow: the leader's last index; a target with another one ignores the
+    /// message. 0: a peer without this rule.
+    #[prost(uint64, tag = "16")]
+    pub last_index: u64,
 }
 /// Raft state that must be persisted before messages are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -83,9 +105,21 @@ pub struct HardState {
 /// Membership of a Raft group.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConfState {
-    /// Ids of all members.
+    /// Ids of all members (voters; in a joint configuration those of the incoming one).
     #[prost(uint64, repeated, tag = "1")]
     pub nodes: ::prost::alloc::vec::Vec<u64>,
+    /// Extension: ids of learners.
+    #[prost(uint64, repeated, tag = "2")]
+    pub learners: ::prost::alloc::vec::Vec<u64>,
+    /// Extension: voters of the outgoing configuration; not empty exactly in a joint configuration.
+    #[prost(uint64, repeated, tag = "3")]
+    pub voters_outgoing: ::prost::alloc::vec::Vec<u64>,
+    /// Extension: outgoing voters that become learners when the joint configuration is left.
+    #[prost(uint64, repeated, tag = "4")]
+    pub learners_next: ::prost::alloc::vec::Vec<u64>,
+    /// Extension: the leader leaves the joint configuration by itself.
+    #[prost(bool, tag = "5")]
+    pub auto_leave: bool,
 }
 /// Data of an EntryConfChange entry.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -100,6 +134,27 @@ pub struct ConfChange {
     #[prost(bytes = "bytes", tag = "3")]
     pub context: ::prost::bytes::Bytes,
 }
+/// Extension: one change of a ConfChangeV2.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfChangeSingle {
+    #[prost(enumeration = "ConfChangeType", tag = "1")]
+    pub change_type: i32,
+    /// Member affected; 0 = cancelled change.
+    #[prost(uint64, tag = "2")]
+    pub node_id: u64,
+}
+/// Extension: data of an EntryConfChangeV2 entry.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ConfChangeV2 {
+    #[prost(enumeration = "ConfChangeTransition", tag = "1")]
+    pub transition: i32,
+    /// None: leave the joint configuration.
+    #[prost(message, repeated, tag = "2")]
+    pub changes: ::prost::alloc::vec::Vec<ConfChangeSingle>,
+    /// Opaque to Raft; the layer above may keep its command here.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub context: ::prost::bytes::Bytes,
+}
 /// What a log entry carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -107,6 +162,9 @@ pub enum EntryType {
     EntryNormal = 0,
     /// Membership change.
     EntryConfChange = 1,
+    /// Extension: membership change of several members at once (ConfChangeV2); no data leaves a joint
+    /// configuration.
+    EntryConfChangeV2 = 2,
 }
 impl EntryType {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -117,6 +175,7 @@ impl EntryType {
         match self {
             Self::EntryNormal => "EntryNormal",
             Self::EntryConfChange => "EntryConfChange",
+            Self::EntryConfChangeV2 => "EntryConfChangeV2",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -124,6 +183,7 @@ impl EntryType {
         match value {
             "EntryNormal" => Some(Self::EntryNormal),
             "EntryConfChange" => Some(Self::EntryConfChange),
+            "EntryConfChangeV2" => Some(Self::EntryConfChangeV2),
             _ => None,
         }
     }
@@ -155,6 +215,32 @@ pub enum MessageType {
     MsgTransferLeader = 11,
     /// Leader tells the transferee to campaign at once.
     MsgTimeoutNow = 12,
+    /// Extension: ask the leader for an index that a linearizable read must have applied; the
+    /// request's context is the data of the only entry.
+    MsgReadIndex = 15,
+    /// Extension: answer to MsgReadIndex: `index`, and the context as the data of the only entry.
+    MsgReadIndexResp = 16,
+    /// Extension: would you vote for me? `term` is the one that an election would have.
+    MsgPreVote = 17,
+    /// Extension: answer to MsgPreVote.
+    MsgPreVoteResp = 18,
+    /// Local extension: to the append thread: persist `entries`, the hard state (`term`, `vote`,
+    /// `commit`) and `snapshot`, then deliver `responses`.
+    MsgStorageAppend = 19,
+    /// Local extension: the append thread has persisted up to (`log_term`, `index`) and `snapshot`.
+    MsgStorageAppendResp = 20,
+    /// Local extension: to the apply thread: apply `entries`, then deliver `responses`.
+    MsgStorageApply = 21,
+    /// Local extension: the apply thread has applied `entries`.
+    MsgStorageApplyResp = 22,
+    /// Local extension: forget the leader, so that votes are granted at once.
+    MsgForgetLeader = 23,
+    /// Local extension: the last message to `from` was not delivered.
+    MsgUnreachable = 24,
+    /// Local extension: the snapshot to `from` was delivered, or with `reject` not.
+    MsgSnapStatus = 25,
+    /// Local extension: leader should look whether a quorum is in contact.
+    MsgCheckQuorum = 26,
 }
 impl MessageType {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -175,6 +261,18 @@ impl MessageType {
             Self::MsgHeartbeatResponse => "MsgHeartbeatResponse",
             Self::MsgTransferLeader => "MsgTransferLeader",
             Self::MsgTimeoutNow => "MsgTimeoutNow",
+            Self::MsgReadIndex => "MsgReadIndex",
+            Self::MsgReadIndexResp => "MsgReadIndexResp",
+            Self::MsgPreVote => "MsgPreVote",
+            Self::MsgPreVoteResp => "MsgPreVoteResp",
+            Self::MsgStorageAppend => "MsgStorageAppend",
+            Self::MsgStorageAppendResp => "MsgStorageAppendResp",
+            Self::MsgStorageApply => "MsgStorageApply",
+            Self::MsgStorageApplyResp => "MsgStorageApplyResp",
+            Self::MsgForgetLeader => "MsgForgetLeader",
+            Self::MsgUnreachable => "MsgUnreachable",
+            Self::MsgSnapStatus => "MsgSnapStatus",
+            Self::MsgCheckQuorum => "MsgCheckQuorum",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -192,6 +290,18 @@ impl MessageType {
             "MsgHeartbeatResponse" => Some(Self::MsgHeartbeatResponse),
             "MsgTransferLeader" => Some(Self::MsgTransferLeader),
             "MsgTimeoutNow" => Some(Self::MsgTimeoutNow),
+            "MsgReadIndex" => Some(Self::MsgReadIndex),
+            "MsgReadIndexResp" => Some(Self::MsgReadIndexResp),
+            "MsgPreVote" => Some(Self::MsgPreVote),
+            "MsgPreVoteResp" => Some(Self::MsgPreVoteResp),
+            "MsgStorageAppend" => Some(Self::MsgStorageAppend),
+            "MsgStorageAppendResp" => Some(Self::MsgStorageAppendResp),
+            "MsgStorageApply" => Some(Self::MsgStorageApply),
+            "MsgStorageApplyResp" => Some(Self::MsgStorageApplyResp),
+            "MsgForgetLeader" => Some(Self::MsgForgetLeader),
+            "MsgUnreachable" => Some(Self::MsgUnreachable),
+            "MsgSnapStatus" => Some(Self::MsgSnapStatus),
+            "MsgCheckQuorum" => Some(Self::MsgCheckQuorum),
             _ => None,
         }
     }
@@ -202,6 +312,10 @@ impl MessageType {
 pub enum ConfChangeType {
     AddNode = 0,
     RemoveNode = 1,
+    /// Extension: nothing changes in the membership; carries a context.
+    UpdateNode = 2,
+    /// Extension: add as, or turn into, a learner: it receives the log and does not count.
+    AddLearnerNode = 3,
 }
 impl ConfChangeType {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -212,6 +326,8 @@ impl ConfChangeType {
         match self {
             Self::AddNode => "AddNode",
             Self::RemoveNode => "RemoveNode",
+            Self::UpdateNode => "UpdateNode",
+            Self::AddLearnerNode => "AddLearnerNode",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -219,6 +335,41 @@ impl ConfChangeType {
         match value {
             "AddNode" => Some(Self::AddNode),
             "RemoveNode" => Some(Self::RemoveNode),
+            "UpdateNode" => Some(Self::UpdateNode),
+            "AddLearnerNode" => Some(Self::AddLearnerNode),
+            _ => None,
+        }
+    }
+}
+/// Extension: how a ConfChangeV2 passes through a joint configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ConfChangeTransition {
+    /// Simple where at most one voter changes, else joint and left by itself.
+    TransitionAuto = 0,
+    /// Joint, left by itself.
+    TransitionJointImplicit = 1,
+    /// Joint, left by an empty ConfChangeV2.
+    TransitionJointExplicit = 2,
+}
+impl ConfChangeTransition {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::TransitionAuto => "TransitionAuto",
+            Self::TransitionJointImplicit => "TransitionJointImplicit",
+            Self::TransitionJointExplicit => "TransitionJointExplicit",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TransitionAuto" => Some(Self::TransitionAuto),
+            "TransitionJointImplicit" => Some(Self::TransitionJointImplicit),
+            "TransitionJointExplicit" => Some(Self::TransitionJointExplicit),
             _ => None,
         }
     }

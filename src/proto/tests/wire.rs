@@ -2,15 +2,22 @@
 //! of everything in the schema, one checksum over all of its names, numbers and types, and messages
 //! whose bytes were worked out by hand from the protobuf encoding.
 //!
-//! A failure here means that clients of TinyKV would no longer understand the server, or it them.
+//! What Basalt adds to TinyKV's packages is a list in `extensions`: without it the schema is
+//! TinyKV's, with it the schema is ours, and nothing else is in it.
+//!
+//! A failure here means that clients or peers of TinyKV would no longer understand the server, or it
+//! them.
+
+#[path = "wire/extensions.rs"]
+mod extensions;
+#[path = "wire/messages.rs"]
+mod messages;
 
 use std::collections::BTreeMap;
 
-use basalt_proto::{
-    FILE_DESCRIPTOR_SET, eraftpb, errorpb, kvrpcpb, metapb, raft_cmdpb, raft_serverpb, schedulerpb,
-};
+use basalt_proto::FILE_DESCRIPTOR_SET;
+use extensions::EXTENSIONS;
 use prost::Message;
-use prost::bytes::Bytes;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet};
 
@@ -23,21 +30,18 @@ fn tinykv_files() -> Vec<FileDescriptorProto> {
         .collect()
 }
 
-/// Messages, fields, enums, services, RPCs.
-fn counts(file: &FileDescriptorProto) -> [usize; 5] {
-    [
-        file.message_type.len(),
-        file.message_type
-            .iter()
-            .map(|message| message.field.len())
-            .sum(),
-        file.enum_type.len(),
-        file.service.len(),
-        file.service
-            .iter()
-            .map(|service| service.method.len())
-            .sum(),
-    ]
+/// Messages, fields, enums, services, RPCs of each package among the facts of `lines`.
+fn counts(lines: &[String]) -> BTreeMap<&str, [usize; 5]> {
+    let mut packages: BTreeMap<&str, [usize; 5]> = BTreeMap::new();
+    for line in lines {
+        let (kind, rest) = line.split_once(' ').expect("a fact has a kind");
+        let kinds = ["message", "field", "enum", "service", "rpc"];
+        if let Some(place) = kinds.iter().position(|counted| *counted == kind) {
+            let (package, _) = rest.split_once('.').expect("its name has a package");
+            packages.entry(package).or_default()[place] += 1;
+        }
+    }
+    packages
 }
 
 #[test]
@@ -53,20 +57,17 @@ fn tinykv_packages_have_the_messages_fields_enums_services_and_rpcs_of_upstream(
         ("schedulerpb", [52, 130, 2, 1, 21]),
         ("tinykvpb", [0, 0, 0, 1, 14]),
     ]);
-    let files = tinykv_files();
-    let have: BTreeMap<_, _> = files
-        .iter()
-        .map(|file| (file.package(), counts(file)))
-        .collect();
+    let upstream = upstream();
+    let have = counts(&upstream);
     assert_eq!(have, want);
+    assert_eq!(tinykv_files().len(), 9, "one file a package");
 
     let mut total = [0; 5];
-    for file in &files {
-        for (sum, count) in total.iter_mut().zip(counts(file)) {
+    for counts in have.values() {
+        for (sum, count) in total.iter_mut().zip(counts) {
             *sum += count;
         }
     }
-    assert_eq!(files.len(), 9, "one file a package");
     assert_eq!(total, [138, 373, 11, 2, 35]);
 }
 
@@ -127,11 +128,24 @@ fn stream(streaming: bool, message: &str) -> String {
     format!("{label}{}", message.trim_start_matches('.'))
 }
 
+/// All facts of TinyKV's packages as they are here, sorted.
+fn schema() -> Vec<String> {
+    let mut lines: Vec<String> = tinykv_files().iter().flat_map(contract).collect();
+    lines.sort();
+    lines
+}
+
+/// The facts that are not Basalt's own: what TinyKV has.
+fn upstream() -> Vec<String> {
+    let mut lines = schema();
+    lines.retain(|line| !EXTENSIONS.contains(&line.as_str()));
+    lines
+}
+
 /// The number was computed from the tables of TinyKV's wire contract, not from `/proto`.
 #[test]
 fn every_name_number_and_type_of_the_tinykv_packages_is_that_of_upstream() {
-    let mut lines: Vec<String> = tinykv_files().iter().flat_map(contract).collect();
-    lines.sort();
+    let lines = upstream();
     let text: String = lines
         .iter()
         .flat_map(|line| [line.as_str(), "\n"])
@@ -140,8 +154,49 @@ fn every_name_number_and_type_of_the_tinykv_packages_is_that_of_upstream() {
     assert_eq!(
         crc32fast::hash(text.as_bytes()),
         0x0c5b_fe9d,
-        "a name, number, type, label or import of a TinyKV package has changed:\n{text}"
+        "a name, number, type, label or import of a TinyKV package has changed, or an addition is \
+         not among the extensions:\n{text}"
     );
+}
+
+#[test]
+fn the_extensions_are_exactly_those_listed() {
+    let schema = schema();
+    assert!(EXTENSIONS.is_sorted(), "the list is in order");
+    for extension in EXTENSIONS {
+        let times = schema.iter().filter(|line| *line == extension).count();
+        assert_eq!(times, 1, "{extension:?} in the schema");
+    }
+    assert_eq!(schema.len(), 625 + EXTENSIONS.len());
+}
+
+/// A field's or enum value's owner and number; `None` for other facts.
+fn numbered(line: &str) -> Option<(&str, i32)> {
+    let mut words = line.split(' ');
+    let kind = words.next()?;
+    let owner = words.next()?;
+    let number = words.next()?;
+    let has_number = ["field", "value"].contains(&kind);
+    has_number.then(|| (owner, number.parse().expect("a number")))
+}
+
+/// A number in a gap could be one that TinyKV once had.
+#[test]
+fn extensions_have_numbers_above_all_of_upstream() {
+    let upstream = upstream();
+    let mut highest: BTreeMap<&str, i32> = BTreeMap::new();
+    for (owner, number) in upstream.iter().filter_map(|line| numbered(line)) {
+        let top = highest.entry(owner).or_insert(number);
+        *top = number.max(*top);
+    }
+    let mut extended = 0;
+    for (owner, number) in EXTENSIONS.iter().filter_map(|line| numbered(line)) {
+        if let Some(top) = highest.get(owner) {
+            assert!(number > *top, "{owner} {number}, upstream goes up to {top}");
+            extended += 1;
+        }
+    }
+    assert_eq!(extended, 25, "additions to what TinyKV has");
 }
 
 #[test]
@@ -164,256 +219,4 @@ fn descriptors_list_every_file_after_its_imports() {
         seen.push(file.name());
     }
     assert!(seen.contains(&"basaltpb.proto"));
-}
-
-/// Bytes from hex with blanks between groups.
-fn hex(text: &str) -> Bytes {
-    let digits: Vec<u8> = text
-        .chars()
-        .filter(|c| !c.is_whitespace())
-        .map(|c| u8::try_from(c.to_digit(16).expect("a hex digit")).expect("below 16"))
-        .collect();
-    assert_eq!(digits.len() % 2, 0, "whole bytes");
-    digits
-        .chunks(2)
-        .map(|pair| pair[0] << 4 | pair[1])
-        .collect()
-}
-
-/// `message` encodes to exactly the bytes of `wire`, and they decode to it.
-#[track_caller]
-fn check<M: Message + Default + PartialEq + std::fmt::Debug>(message: M, wire: &str) {
-    let bytes = hex(wire);
-    assert_eq!(Bytes::from(message.encode_to_vec()), bytes, "encoded");
-    assert_eq!(
-        M::decode(bytes).expect("the bytes decode"),
-        message,
-        "decoded"
-    );
-}
-
-#[test]
-fn raw_get_request_has_context_key_and_cf_in_fields_1_2_3() {
-    let context = kvrpcpb::Context {
-        region_id: 1,
-        region_epoch: Some(metapb::RegionEpoch {
-            conf_ver: 2,
-            version: 300,
-        }),
-        peer: Some(metapb::Peer { id: 4, store_id: 5 }),
-        term: 6, // field 5: number 4 is unused
-    };
-    check(
-        kvrpcpb::RawGetRequest {
-            context: Some(context),
-            key: Bytes::from_static(b"key"),
-            cf: "write".to_owned(),
-        },
-        "0a 11  0801  12 05 0802 10ac02  1a 04 0804 1005  2806
-         12 03 6b6579
-         1a 05 7772697465",
-    );
-}
-
-#[test]
-fn raw_get_response_tells_a_missing_key_by_field_4_and_an_empty_value_by_nothing() {
-    check(
-        kvrpcpb::RawGetResponse {
-            not_found: true,
-            ..Default::default()
-        },
-        "2001",
-    );
-    check(kvrpcpb::RawGetResponse::default(), "");
-}
-
-#[test]
-fn raw_put_request_has_the_value_before_the_cf() {
-    check(
-        kvrpcpb::RawPutRequest {
-            context: None,
-            key: Bytes::from_static(&[0x00, 0xff]),
-            value: Bytes::from_static(b"v"),
-            cf: "lock".to_owned(),
-        },
-        "12 02 00ff  1a 01 76  22 04 6c6f636b",
-    );
-}
-
-#[test]
-fn raw_scan_response_repeats_pairs_with_key_in_field_2() {
-    let pair = |key: &'static [u8], value: &'static [u8]| kvrpcpb::KvPair {
-        error: None,
-        key: Bytes::from_static(key),
-        value: Bytes::from_static(value),
-    };
-    check(
-        kvrpcpb::RawScanResponse {
-            kvs: vec![pair(b"a", b"1"), pair(b"b", b"")],
-            ..Default::default()
-        },
-        "1a 06 1201 61 1a01 31  1a 03 1201 62",
-    );
-}
-
-#[test]
-fn region_error_skips_number_6() {
-    check(
-        errorpb::Error {
-            message: "no".to_owned(),
-            not_leader: Some(errorpb::NotLeader {
-                region_id: 7,
-                leader: None,
-            }),
-            stale_command: Some(errorpb::StaleCommand {}),
-            store_not_match: Some(errorpb::StoreNotMatch {
-                request_store_id: 1,
-                actual_store_id: 2,
-            }),
-            ..Default::default()
-        },
-        "0a 02 6e6f  12 02 0807  3a 00  42 04 0801 1002",
-    );
-}
-
-#[test]
-fn conf_state_packs_its_nodes() {
-    check(
-        eraftpb::ConfState {
-            nodes: vec![1, 150, 3],
-        },
-        "0a 04 01 9601 03",
-    );
-    // Readers must take the unpacked form too, which older writers use.
-    let unpacked = eraftpb::ConfState::decode(hex("0801 089601 0803")).expect("it decodes");
-    assert_eq!(unpacked.nodes, [1, 150, 3]);
-}
-
-#[test]
-fn raft_message_has_its_ten_fields_in_order() {
-    let entry = eraftpb::Entry {
-        entry_type: eraftpb::EntryType::EntryConfChange.into(),
-        term: 5,
-        index: 10,
-        data: Bytes::from_static(&[0xde, 0xad]),
-    };
-    let metadata = eraftpb::SnapshotMetadata {
-        conf_state: Some(eraftpb::ConfState { nodes: vec![1, 2] }),
-        index: 8,
-        term: 4,
-    };
-    check(
-        eraftpb::Message {
-            msg_type: eraftpb::MessageType::MsgTimeoutNow.into(), // 12: number 10 is unused
-            to: 2,
-            from: 1,
-            term: 5,
-            log_term: 4,
-            index: 9,
-            entries: vec![entry],
-            commit: 8,
-            snapshot: Some(eraftpb::Snapshot {
-                data: Bytes::new(),
-                metadata: Some(metadata),
-            }),
-            reject: true,
-        },
-        "080c 1002 1801 2005 2804 3009
-         3a 0a 0801 1005 180a 2202 dead
-         4008
-         4a 0c  12 0a  0a 04 0a 02 0102  1008 1804
-         5001",
-    );
-}
-
-#[test]
-fn an_unknown_message_type_keeps_its_number() {
-    let message = eraftpb::Message::decode(hex("080a")).expect("it decodes");
-    assert_eq!(message.msg_type, 10);
-    assert!(eraftpb::MessageType::try_from(message.msg_type).is_err());
-    assert_eq!(Bytes::from(message.encode_to_vec()), hex("080a"));
-}
-
-#[test]
-fn admin_request_has_split_in_field_10_with_packed_peer_ids() {
-    check(
-        raft_cmdpb::AdminRequest {
-            cmd_type: raft_cmdpb::AdminCmdType::Split.into(),
-            split: Some(raft_cmdpb::SplitRequest {
-                split_key: Bytes::from_static(b"m"),
-                new_region_id: 9,
-                new_peer_ids: vec![10, 11, 12],
-            }),
-            ..Default::default()
-        },
-        "080a  52 0a 0a01 6d 1009 1a03 0a0b0c",
-    );
-}
-
-#[test]
-fn snapshot_data_has_its_meta_in_field_5() {
-    let file = raft_serverpb::SnapshotCfFile {
-        cf: "default".to_owned(),
-        size: 0,
-        checksum: 0xffff_ffff,
-    };
-    check(
-        raft_serverpb::RaftSnapshotData {
-            meta: Some(raft_serverpb::SnapshotMeta {
-                cf_files: vec![file],
-            }),
-            ..Default::default()
-        },
-        "2a 11  0a 0f  0a 07 64656661756c74  18 ffffffff0f",
-    );
-}
-
-#[test]
-fn peer_state_tombstone_is_2() {
-    check(
-        raft_serverpb::RegionLocalState {
-            state: raft_serverpb::PeerState::Tombstone.into(),
-            region: None,
-        },
-        "0802",
-    );
-}
-
-#[test]
-fn store_stats_go_on_at_number_15_with_two_byte_tags_from_16_on() {
-    check(
-        schedulerpb::StoreStats {
-            store_id: 1,
-            used_size: 2,
-            interval: Some(schedulerpb::TimeInterval {
-                start_timestamp: 3,
-                end_timestamp: 4,
-            }),
-            op_latencies: vec![schedulerpb::RecordPair {
-                key: "p".to_owned(),
-                value: 5,
-            }],
-            ..Default::default()
-        },
-        "0801  5002  7a 04 0803 1004  9a01 05 0a01 70 1005",
-    );
-}
-
-#[test]
-fn a_negative_scan_limit_takes_ten_bytes() {
-    check(
-        schedulerpb::ScanRegionsRequest {
-            limit: -1,
-            ..Default::default()
-        },
-        "18 ffffffffffffffffff01",
-    );
-}
-
-#[test]
-fn decoding_from_a_shared_buffer_copies_no_byte_field() {
-    let wire = hex("12 02 00ff 1a 03 616263");
-    let request = kvrpcpb::RawPutRequest::decode(wire.clone()).expect("it decodes");
-    assert_eq!(request.value, "abc");
-    assert_eq!(request.value.as_ptr(), wire[6..].as_ptr());
 }

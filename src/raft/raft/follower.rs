@@ -1,0 +1,185 @@
+//! The follower's side: appends and heartbeats of a leader, and what is passed on to it.
+
+use basalt_proto::eraftpb::{Entry, EntryType, Message, MessageType};
+
+use super::{Appended, Raft};
+use crate::{
+    DropReason, Error, Fault, NONE, ReadMode, Result, Storage,
+    logger::{debug, error, info},
+    message::message,
+};
+
+impl<S: Storage> Raft<S> {
+    /// A leader's entries.
+    pub(super) fn handle_append(&mut self, m: Message) -> Result<()> {
+        check_entries(&m)?;
+        let mut answer = Message {
+            session: m.session,
+            ..message(MessageType::MsgAppendResponse, m.from)
+        };
+        if m.index < self.log.committed() {
+            // It is behind what this node knows: tell it how far it may go on.
+            answer.index = self.log.committed();
+            self.acknowledge(answer);
+            return Ok(());
+        }
+        let (from, index, log_term) = (m.from, m.index, m.log_term);
+        let (commit, entries) = (m.commit, m.entries);
+        if self.has_fault(Fault::NoLogMatching) && index <= self.log.last_index() {
+            answer.index = index + entries.len() as u64;
+            self.log.append(entries);
+            self.log.commit_to(commit.min(self.log.last_index()));
+            self.acknowledge(answer);
+            return Ok(());
+        }
+        if self.has_fault(Fault::TruncateMatching)
+            && !entries.is_empty()
+            && self.log.matches(index, log_term)?
+        {
+            self.log.append(entries.clone());
+        }
+        match self.log.maybe_append(index, log_term, entries, commit)? {
+            Appended::To(last) => {
+                answer.index = last;
+                self.acknowledge(answer);
+                return Ok(());
+            }
+            Appended::ConflictsWithCommitted(index) => {
+                return Err(Error::Divergence {
+                    from,
+                    index,
+                    committed: self.log.committed(),
+                });
+            }
+            Appended::NoMatch => {}
+        }
+        debug!(
+            self.logger,
+            "{:x} [logterm: {}, index: {index}] rejected MsgApp [logterm: {log_term}, index: {index}] from {from:x}",
+            self.id(),
+            self.log.known_term(index)?.unwrap_or(0),
+        );
+        // The logs cannot agree where this one has a higher term than the leader's entry before:
+        // skip all of that.
+        let hint = index.min(self.log.last_index());
+        let (hint, hint_term) = self.log.last_index_of_term_up_to(hint, log_term)?;
+        answer.index = index;
+        answer.reject = true;
+        answer.reject_hint = hint;
+        answer.log_term = hint_term;
+        self.send(answer);
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, answer: Message) {
+        if !self.merge_into_last_answer(answer.to, answer.session, answer.index) {
+            self.send(answer);
+        }
+    }
+
+    /// A leader lives, and says what is committed of what this node has acknowledged.
+    pub(super) fn handle_heartbeat(&mut self, m: Message) -> Result<()> {
+        if m.commit > self.log.last_index() {
+            return Err(Error::Divergence {
+                from: m.from,
+                index: m.commit,
+                committed: self.log.committed(),
+            });
+        }
+        self.log.commit_to(m.commit);
+        let mut answer = message(MessageType::MsgHeartbeatResponse, m.from);
+        answer.context = m.context;
+        self.send(answer);
+        Ok(())
+    }
+
+    pub(super) fn forward_proposal(&mut self, mut m: Message) -> Result<()> {
+        if self.leader == NONE {
+            return Err(self.drop_proposal_without_leader());
+        }
+        if self.config.disable_proposal_forwarding {
+            info!(
+                self.logger,
+                "{:x} not forwarding to leader {:x} at term {}; dropping proposal",
+                self.id(),
+                self.leader,
+                self.term
+            );
+            return Err(Error::ProposalDropped(DropReason::NotForwarding));
+        }
+        m.to = self.leader;
+        self.send(m);
+        Ok(())
+    }
+
+    pub(super) fn drop_proposal_without_leader(&self) -> Error {
+        info!(
+            self.logger,
+            "{:x} no leader at term {}; dropping proposal",
+            self.id(),
+            self.term
+        );
+        Error::ProposalDropped(DropReason::NoLeader)
+    }
+
+    /// Passes a request on to the leader, and drops it where none is known.
+    pub(super) fn forward_to_leader(&mut self, mut m: Message, what: &str) {
+        if self.leader == NONE {
+            info!(
+                self.logger,
+                "{:x} no leader at term {}; dropping {what} msg",
+                self.id(),
+                self.term
+            );
+            return;
+        }
+        m.to = self.leader;
+        self.send(m);
+    }
+
+    /// From now on this node grants votes as if it had not heard from the leader.
+    pub(super) fn handle_forget_leader(&mut self) {
+        if self.config.read_mode == ReadMode::LeaseBased {
+            error!(
+                self.logger,
+                "ignoring MsgForgetLeader due to ReadOnlyLeaseBased"
+            );
+            return;
+        }
+        if self.leader != NONE {
+            info!(
+                self.logger,
+                "{:x} forgetting leader {:x} at term {}",
+                self.id(),
+                self.leader,
+                self.term
+            );
+            self.leader = NONE;
+        }
+    }
+}
+
+/// Entries of a leader follow each other, and no term is above the leader's or goes back.
+fn check_entries(m: &Message) -> Result<()> {
+    let wrong = |what| Err(Error::InvalidMessage { from: m.from, what });
+    let (mut index, mut term) = (m.index, m.log_term);
+    for Entry {
+        entry_type,
+        index: at,
+        term: of,
+        ..
+    } in &m.entries
+    {
+        if index.checked_add(1) != Some(*at) {
+            return wrong("entries of an append do not follow each other");
+        }
+        if *of < term || *of > m.term {
+            return wrong("terms of an append's entries are out of order");
+        }
+        if EntryType::try_from(*entry_type).is_err() {
+            return wrong("an entry of an unknown type");
+        }
+        (index, term) = (*at, *of);
+    }
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! What a node wants done: written, sent, applied.
+
+use basalt_proto::eraftpb::{Entry, HardState, Message, Snapshot};
+use bytes::Bytes;
+
+use crate::Role;
+
+/// What others may want to know and nobody persists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SoftState {
+    /// Who leads, 0 if unknown.
+    pub leader: u64,
+    /// What this node is.
+    pub role: Role,
+}
+
+/// A read that may be answered: once the state machine has applied `index`, what it says is
+/// linearizable for everything that was asked before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadState {
+    /// What must be applied first.
+    pub index: u64,
+    /// What the caller gave to [`crate::RawNode::read_index`].
+    pub context: Bytes,
+}
+
+/// Work for the caller, taken from a node by [`crate::RawNode::ready`].
+///
+/// In the order of the duties:
+///
+/// 1. Write `hard_state`, `entries` and `snapshot` to stable storage, in one step or in this order:
+///    the snapshot before the entries. Entries replace everything from their first index on. Sync,
+///    if `must_sync` is set or there is a snapshot.
+/// 2. Send `messages`, after the writes of 1 are durable.
+/// 3. Apply `snapshot` and `committed_entries` to the state machine; give each membership change to
+///    [`crate::RawNode::apply_conf_change`], also one that the caller refuses (with `node_id` 0).
+/// 4. Call [`crate::RawNode::advance`].
+///
+/// With [`crate::Config::async_storage_writes`] the fields before `messages` are for information,
+/// `advance` is not called, and the duties are messages themselves: see [`crate::RawNode`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ready {
+    /// Leader and role, if they changed.
+    pub soft_state: Option<SoftState>,
+    /// Term, vote and commit index, if they changed.
+    pub hard_state: Option<HardState>,
+    /// Reads that may be answered.
+    pub read_states: Vec<ReadState>,
+    /// To be appended to the log.
+    pub entries: Vec<Entry>,
+    /// To replace log and state machine.
+    pub snapshot: Option<Snapshot>,
+    /// To be applied to the state machine; persisted before, or in `entries` of the same `Ready`.
+    pub committed_entries: Vec<Entry>,
+    /// To be sent.
+    pub messages: Vec<Message>,
+    /// Whether term, vote or entries are new. A change of the commit index alone needs no sync.
+    pub must_sync: bool,
+}
+
+impl Ready {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}

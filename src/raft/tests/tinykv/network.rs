@@ -1,0 +1,548 @@
+//! Nodes and the network between them, deterministic and in one thread: what the tests of claims
+//! run on.
+//!
+//! A [`Peer`] is a node with its log in memory. After every call it does what its `Ready`s say,
+//! write, apply and acknowledge, until there is nothing left; what it wants sent piles up until
+//! somebody takes it. A [`Network`] takes it, loses what it was told to lose, and delivers the rest
+//! one message after the other until all is quiet. Nothing here waits, and time passes only by
+//! [`Peer::tick`].
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use basalt_raft::eraftpb::{
+    ConfChange, ConfChangeType, ConfState, Entry, EntryType, HardState, Message, MessageType,
+    Snapshot, SnapshotMetadata,
+};
+use basalt_raft::{
+    Config, Error, MemStorage, MembershipChange, NO_LIMIT, Raft, RawNode, ReadState, Role,
+};
+
+/// More deliveries than any quiet end needs.
+const ENDLESS: usize = 100_000;
+
+/// TinyKV's rules: no pre-vote, no check-quorum, and each append a message of its own.
+pub fn tinykv_config(id: u64) -> Config {
+    Config {
+        pre_vote: false,
+        check_quorum: false,
+        batch_appends: false,
+        ..Config::new(id)
+    }
+}
+
+/// An entry without data.
+pub fn entry(index: u64, term: u64) -> Entry {
+    entry_with(index, term, "")
+}
+
+/// An entry with data.
+pub fn entry_with(index: u64, term: u64, data: &'static str) -> Entry {
+    Entry {
+        index,
+        term,
+        data: data.into(),
+        ..Entry::default()
+    }
+}
+
+/// Entries from index 1 on with these terms.
+pub fn entries(terms: &[u64]) -> Vec<Entry> {
+    let numbered = (1..).zip(terms);
+    numbered
+        .map(|(index, term)| entry(index, *term))
+        .collect()
+}
+
+/// The log of a voter of `voters`: entries of these terms, and what it had promised.
+pub fn stored(voters: &[u64], terms: &[u64], hard_state: HardState) -> MemStorage {
+    let mut storage = MemStorage::with_voters(voters);
+    storage.append(entries(terms));
+    storage.set_hard_state(hard_state);
+    storage
+}
+
+/// A term without a vote and without a commit index.
+pub fn in_term(term: u64) -> HardState {
+    HardState {
+        term,
+        ..HardState::default()
+    }
+}
+
+/// A message without content.
+pub fn message(kind: MessageType, from: u64, to: u64, term: u64) -> Message {
+    Message {
+        msg_type: kind.into(),
+        from,
+        to,
+        term,
+        ..Message::default()
+    }
+}
+
+/// What a follower answers that takes this append.
+pub fn accept(append: &Message) -> Message {
+    assert_eq!(append.msg_type(), MessageType::MsgAppend);
+    Message {
+        index: append.index + append.entries.len() as u64,
+        session: append.session,
+        ..message(
+            MessageType::MsgAppendResponse,
+            append.to,
+            append.from,
+            append.term,
+        )
+    }
+}
+
+/// A snapshot of an empty state machine.
+pub fn snapshot(index: u64, term: u64, voters: &[u64]) -> Snapshot {
+    Snapshot {
+        metadata: Some(SnapshotMetadata {
+            index,
+            term,
+            conf_state: Some(ConfState {
+                nodes: voters.to_vec(),
+                ..ConfState::default()
+            }),
+        }),
+        ..Snapshot::default()
+    }
+}
+
+/// The change of one member.
+pub fn change(change_type: ConfChangeType, node_id: u64) -> ConfChange {
+    ConfChange {
+        change_type: change_type.into(),
+        node_id,
+        ..ConfChange::default()
+    }
+}
+
+/// A node with its storage.
+pub struct Peer {
+    pub raw: RawNode<MemStorage>,
+    config: Config,
+    sent: Vec<Message>,
+    applied: Vec<Entry>,
+    reads: Vec<ReadState>,
+}
+
+impl Peer {
+    pub fn new(config: Config, storage: MemStorage) -> Self {
+        let raw = RawNode::new(config.clone(), storage).expect("a node that can start");
+        let mut peer = Self {
+            raw,
+            config,
+            sent: Vec::new(),
+            applied: Vec::new(),
+            reads: Vec::new(),
+        };
+        peer.sync();
+        peer
+    }
+
+    /// A voter of `voters` under TinyKV's rules, with nothing in its log.
+    pub fn of(id: u64, voters: &[u64]) -> Self {
+        Self::new(tinykv_config(id), MemStorage::with_voters(voters))
+    }
+
+    /// The process ends and starts again; what was written is there, and is applied again.
+    pub fn restart(&mut self) {
+        *self = Self::new(self.config.clone(), self.raw.storage().clone());
+    }
+
+    /// Does what the node wants done, until it wants nothing.
+    pub fn sync(&mut self) {
+        let mut rounds = 0;
+        while self.raw.has_ready() {
+            rounds += 1;
+            assert!(rounds < ENDLESS, "a Ready follows every Ready");
+            let ready = self.raw.ready().expect("storage in memory");
+            let storage = self.raw.storage_mut();
+            if let Some(snapshot) = ready.snapshot {
+                storage.apply_snapshot(snapshot).expect("a newer snapshot");
+            }
+            storage.append(ready.entries);
+            if let Some(hard_state) = ready.hard_state {
+                storage.set_hard_state(hard_state);
+            }
+            self.sent.extend(ready.messages);
+            for entry in &ready.committed_entries {
+                self.apply(entry);
+            }
+            self.applied.extend(ready.committed_entries);
+            self.reads.extend(ready.read_states);
+            self.raw.advance().expect("storage in memory");
+        }
+    }
+
+    fn apply(&mut self, entry: &Entry) {
+        if entry.entry_type() != EntryType::EntryNormal {
+            let change = MembershipChange::decode(entry.entry_type(), entry.data.clone())
+                .expect("a change that was proposed here");
+            self.raw.apply_conf_change(change).expect("a change that fits");
+        }
+    }
+
+    /// Takes a message.
+    ///
+    /// # Errors
+    ///
+    /// What the node says to it.
+    pub fn try_step(&mut self, message: Message) -> Result<(), Error> {
+        let result = self.raw.step(message);
+        self.sync();
+        result
+    }
+
+    /// Takes a message that nothing is wrong with.
+    #[track_caller]
+    pub fn step(&mut self, message: Message) {
+        self.try_step(message).expect("a message like any other");
+    }
+
+    pub fn tick(&mut self) {
+        self.raw.tick().expect("a tick");
+        self.sync();
+    }
+
+    #[track_caller]
+    pub fn campaign(&mut self) {
+        self.raw.campaign().expect("a campaign");
+        self.sync();
+    }
+
+    /// Campaigns, and gets the votes of all others.
+    #[track_caller]
+    pub fn elect(&mut self) {
+        self.campaign();
+        let id = self.raft().id();
+        let voters = self.raft().configuration().voters.ids();
+        for voter in voters.ids().iter().filter(|voter| **voter != id) {
+            let term = self.raft().term();
+            self.step(message(MessageType::MsgRequestVoteResponse, *voter, id, term));
+        }
+        assert_eq!(self.raft().role(), Role::Leader);
+    }
+
+    #[track_caller]
+    pub fn propose(&mut self, data: &'static str) {
+        self.raw.propose(data.into()).expect("a node that leads");
+        self.sync();
+    }
+
+    /// Plays followers that take every append, until the leader has nothing to tell them.
+    pub fn acknowledge_all(&mut self) {
+        loop {
+            let sent = self.take_sent();
+            if sent.is_empty() {
+                break;
+            }
+            for append in sent {
+                self.step(accept(&append));
+            }
+        }
+    }
+
+    /// What it wanted sent since the last call.
+    pub fn take_sent(&mut self) -> Vec<Message> {
+        std::mem::take(&mut self.sent)
+    }
+
+    /// What it applied since the last call.
+    pub fn take_applied(&mut self) -> Vec<Entry> {
+        std::mem::take(&mut self.applied)
+    }
+
+    /// The reads that it may answer since the last call.
+    pub fn take_reads(&mut self) -> Vec<ReadState> {
+        std::mem::take(&mut self.reads)
+    }
+
+    pub fn raft(&self) -> &Raft<MemStorage> {
+        self.raw.raft()
+    }
+
+    pub fn committed(&self) -> u64 {
+        self.raft().log().committed()
+    }
+
+    /// What stands in its log.
+    pub fn log(&self) -> Vec<Entry> {
+        let log = self.raft().log();
+        let first = log.first_index().expect("storage in memory");
+        log.entries(first, log.last_index() + 1, NO_LIMIT)
+            .expect("entries in memory")
+    }
+
+    /// The terms of what stands in its log.
+    pub fn log_terms(&self) -> Vec<u64> {
+        self.log().iter().map(|entry| entry.term).collect()
+    }
+
+    /// Role, term, and who leads.
+    pub fn state(&self) -> (Role, u64, u64) {
+        let raft = self.raft();
+        (raft.role(), raft.term(), raft.leader())
+    }
+
+    /// Makes a snapshot of all that is applied, and forgets the log before it.
+    pub fn compact(&mut self) {
+        let applied = self.raft().log().applied();
+        let conf_state = self.raft().configuration().to_conf_state();
+        let storage = self.raw.storage_mut();
+        storage
+            .create_snapshot(applied, Some(conf_state), "state".into())
+            .expect("an applied index above the last snapshot");
+        storage.compact(applied).expect("an applied index");
+    }
+}
+
+/// Peers, and what happens between them. Ids that no peer has are dead nodes.
+pub struct Network {
+    peers: BTreeMap<u64, Peer>,
+    flying: VecDeque<Message>,
+    cut: BTreeSet<(u64, u64)>,
+    ignored: BTreeSet<MessageType>,
+}
+
+impl Network {
+    pub fn of(peers: impl IntoIterator<Item = Peer>) -> Self {
+        let by_id = |peer: Peer| (peer.raft().id(), peer);
+        Self {
+            peers: peers.into_iter().map(by_id).collect(),
+            flying: VecDeque::new(),
+            cut: BTreeSet::new(),
+            ignored: BTreeSet::new(),
+        }
+    }
+
+    /// Voters 1 to `size` under TinyKV's rules.
+    pub fn new(size: u64) -> Self {
+        Self::with_dead(size, &[])
+    }
+
+    /// The same, without some of them.
+    pub fn with_dead(size: u64, dead: &[u64]) -> Self {
+        let voters: Vec<u64> = (1..=size).collect();
+        let alive = voters.iter().filter(|id| !dead.contains(id));
+        Self::of(alive.map(|id| Peer::of(*id, &voters)))
+    }
+
+    pub fn peer(&self, id: u64) -> &Peer {
+        &self.peers[&id]
+    }
+
+    /// A node, to call it without a delivery.
+    pub fn peer_mut(&mut self, id: u64) -> &mut Peer {
+        self.peers.get_mut(&id).expect("a living node")
+    }
+
+    pub fn peers(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.values()
+    }
+
+    /// A node joins the network; its membership is the log's matter.
+    pub fn add(&mut self, peer: Peer) {
+        self.peers.insert(peer.raft().id(), peer);
+    }
+
+    /// Nothing passes between these two.
+    pub fn cut(&mut self, one: u64, other: u64) {
+        self.cut.insert((one, other));
+        self.cut.insert((other, one));
+    }
+
+    /// Nothing passes from one to the other; the way back is open.
+    pub fn cut_one_way(&mut self, from: u64, to: u64) {
+        self.cut.insert((from, to));
+    }
+
+    /// Nothing passes from or to this node.
+    pub fn isolate(&mut self, id: u64) {
+        let others: Vec<u64> = self.peers.keys().copied().collect();
+        for other in others.into_iter().filter(|other| *other != id) {
+            self.cut(id, other);
+        }
+    }
+
+    /// Messages of this kind get lost.
+    pub fn ignore(&mut self, kind: MessageType) {
+        self.ignored.insert(kind);
+    }
+
+    /// Everything passes again.
+    pub fn recover(&mut self) {
+        self.cut.clear();
+        self.ignored.clear();
+    }
+
+    fn collect(&mut self) {
+        for peer in self.peers.values_mut() {
+            for message in peer.take_sent() {
+                let lost = self.cut.contains(&(message.from, message.to))
+                    || self.ignored.contains(&message.msg_type());
+                if !lost {
+                    self.flying.push_back(message);
+                }
+            }
+        }
+    }
+
+    /// Delivers what was sent, and what is sent because of it, until all is quiet.
+    #[track_caller]
+    pub fn deliver(&mut self) {
+        for _ in 0..ENDLESS {
+            self.collect();
+            let Some(message) = self.flying.pop_front() else {
+                return;
+            };
+            let Some(peer) = self.peers.get_mut(&message.to) else {
+                continue;
+            };
+            match peer.try_step(message) {
+                // What happens to a message that comes too late.
+                Ok(()) | Err(Error::PeerNotFound | Error::ProposalDropped(_)) => {}
+                Err(error) => panic!("node {}: {error}", peer.raft().id()),
+            }
+        }
+        panic!("the network does not come to rest");
+    }
+
+    /// A message from outside, and all that follows.
+    #[track_caller]
+    pub fn send(&mut self, message: Message) {
+        self.collect();
+        self.flying.push_back(message);
+        self.deliver();
+    }
+
+    #[track_caller]
+    pub fn campaign(&mut self, id: u64) {
+        self.peer_mut(id).campaign();
+        self.deliver();
+    }
+
+    #[track_caller]
+    pub fn propose(&mut self, id: u64, data: &'static str) {
+        self.peer_mut(id).propose(data);
+        self.deliver();
+    }
+
+    /// One tick passes for this node: on a leader, a round of heartbeats.
+    #[track_caller]
+    pub fn tick(&mut self, id: u64) {
+        self.peer_mut(id).tick();
+        self.deliver();
+    }
+
+    /// One tick passes for everybody.
+    #[track_caller]
+    pub fn tick_all(&mut self) {
+        let ids: Vec<u64> = self.peers.keys().copied().collect();
+        for id in ids {
+            self.tick(id);
+        }
+    }
+
+    /// Somebody asks the node `at` to hand leadership to `to`.
+    #[track_caller]
+    pub fn transfer(&mut self, at: u64, to: u64) {
+        let peer = self.peer_mut(at);
+        peer.raw.transfer_leader(to).expect("a request");
+        peer.sync();
+        self.deliver();
+    }
+
+    /// The one node that leads.
+    #[track_caller]
+    pub fn leader(&self) -> u64 {
+        let leads = |peer: &&Peer| peer.raft().role() == Role::Leader;
+        let leaders: Vec<u64> = self.peers().filter(leads).map(|p| p.raft().id()).collect();
+        let [leader] = leaders[..] else {
+            panic!("leaders: {leaders:?}");
+        };
+        leader
+    }
+
+    /// Role, term and leader of every node by ascending id.
+    pub fn states(&self) -> Vec<(Role, u64, u64)> {
+        self.peers().map(Peer::state).collect()
+    }
+}
+
+// What the claims stand on. Here too: everything above is used by each crate that includes it.
+
+#[test]
+fn what_is_cut_or_ignored_does_not_arrive_until_the_network_recovers() {
+    let mut network = Network::new(4);
+    network.cut(1, 2);
+    network.cut_one_way(1, 3);
+    network.campaign(1);
+    assert_eq!(network.peer(2).raft().term(), 0);
+    assert_eq!(network.peer(3).raft().term(), 0);
+    assert_eq!(network.peer(4).raft().vote(), 1);
+    network.isolate(4);
+    network.campaign(4);
+    assert_eq!(network.peer(1).state(), (Role::Candidate, 1, 0));
+    network.recover();
+    network.ignore(MessageType::MsgRequestVote);
+    network.campaign(2);
+    assert_eq!(network.peer(1).raft().term(), 1);
+    network.recover();
+    network.campaign(4);
+    assert_eq!(network.leader(), 4);
+    assert_eq!(network.states()[0], (Role::Follower, 3, 4));
+    assert_eq!(network.peers().count(), 4);
+}
+
+#[test]
+fn a_peer_writes_applies_and_acknowledges_all_that_it_is_told() {
+    let mut leader = Peer::of(1, &[1, 2, 3]);
+    leader.elect();
+    leader.propose("a");
+    leader.acknowledge_all();
+    assert_eq!(leader.committed(), 2);
+    assert_eq!(leader.log_terms(), [1, 1]);
+    let both = [entry(1, 1), entry_with(2, 1, "a")];
+    assert_eq!(leader.log(), both);
+    assert_eq!(leader.take_applied(), both);
+    assert_eq!(leader.take_reads(), []);
+    leader.raw.propose_conf_change(change(ConfChangeType::AddNode, 4)).expect("a leader");
+    leader.sync();
+    leader.acknowledge_all();
+    assert!(leader.raft().configuration().members().contains(4));
+
+    leader.restart();
+    assert_eq!(leader.state(), (Role::Follower, 1, 0));
+    assert_eq!(leader.take_applied().len(), 3);
+    assert!(leader.raft().configuration().members().contains(4));
+}
+
+#[test]
+fn a_network_takes_nodes_in_and_hands_leadership_and_snapshots_on() {
+    let storage = stored(&[1, 2], &[1, 1], in_term(1));
+    let mut network = Network::of([
+        Peer::new(tinykv_config(1), storage),
+        Peer::new(tinykv_config(2), MemStorage::with_voters(&[1, 2])),
+    ]);
+    network.campaign(1);
+    network.propose(1, "a");
+    network.transfer(1, 2);
+    assert_eq!(network.leader(), 2);
+    network.peer_mut(2).compact();
+    network.add(Peer::new(tinykv_config(3), MemStorage::new()));
+    let leader = network.peer_mut(2);
+    leader.raw.propose_conf_change(change(ConfChangeType::AddNode, 3)).expect("a leader");
+    leader.sync();
+    network.deliver();
+    network.tick_all();
+    assert_eq!(network.peer(3).committed(), network.peer(2).committed());
+    let snapshot = snapshot(9, 2, &[1, 2]);
+    network.send(Message {
+        snapshot: Some(Box::new(snapshot)),
+        ..message(MessageType::MsgSnapshot, 2, 1, 2)
+    });
+    assert_eq!(network.peer(1).raft().log().last_index(), 9);
+}
