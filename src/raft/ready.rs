@@ -28,9 +28,9 @@ pub struct ReadState {
 ///
 /// In the order of the duties:
 ///
-/// 1. Write `hard_state`, `entries` and `snapshot` to stable storage, in one step or in this order:
-///    the snapshot before the entries. Entries replace everything from their first index on. Sync,
-///    if `must_sync` is set or there is a snapshot.
+/// 1. Write `hard_state`, `snapshot` and `entries` to stable storage in one step, of which a crash
+///    keeps all or nothing: the snapshot replaces the log, the entries everything from their first
+///    index on. Sync, if `must_sync` is set or there is a snapshot.
 /// 2. Send `messages`, after the writes of 1 are durable.
 /// 3. Apply `snapshot` and `committed_entries` to the state machine; give each membership change to
 ///    [`crate::RawNode::apply_conf_change`], also one that the caller refuses (with `node_id` 0).

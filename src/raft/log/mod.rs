@@ -8,6 +8,8 @@
 //!
 //! Not here: who decides what is committed, and terms of elections.
 
+#[cfg(test)]
+mod tests;
 mod unstable;
 
 use std::{fmt, sync::Arc};

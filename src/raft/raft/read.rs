@@ -202,7 +202,7 @@ impl<S: Storage> Raft<S> {
             } else {
                 committed.min(progress.matched)
             };
-            progress.sent_commit = progress.sent_commit.max(commit.min(progress.next - 1));
+            progress.sent_commit = commit;
             let mut beat = message(MessageType::MsgHeartbeat, to);
             beat.commit = commit;
             beat.context = context.clone();

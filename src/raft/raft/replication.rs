@@ -309,7 +309,7 @@ impl<S: Storage> Raft<S> {
         let commit = self.log.committed();
         if let Some(progress) = self.tracker.progress.get_mut(to) {
             progress.sent_entries(count, bytes);
-            progress.sent_commit = commit.min(progress.next - 1);
+            progress.sent_commit = commit;
         }
         self.send(Message {
             index: next - 1,

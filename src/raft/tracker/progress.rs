@@ -59,8 +59,8 @@ pub struct Progress {
     pub session: u64,
     /// Appends on their way. Empty but in [`ProgressState::Replicate`].
     pub inflights: Inflights,
-    /// The highest commit index that was sent, or would have been cut to by what was sent.
-    /// Invariant: at most `next - 1`.
+    /// The commit index that was sent last; set back to what the follower can have made of it where
+    /// what was sent with it is lost.
     pub(crate) sent_commit: u64,
     /// Nothing more is sent until something is heard: the probe is out, or the window is full.
     pub(crate) paused: bool,
@@ -181,17 +181,8 @@ impl Progress {
     }
 
     pub(crate) fn check(&self) {
-        let Self {
-            matched,
-            next,
-            sent_commit,
-            ..
-        } = self;
+        let Self { matched, next, .. } = self;
         assert!(matched < next, "match {matched}, next {next}");
-        assert!(
-            *sent_commit < *next,
-            "sent commit {sent_commit}, next {next}"
-        );
         assert!(self.session > 0, "a member without a session");
         assert_eq!(
             self.pending_snapshot > 0,

@@ -88,7 +88,11 @@ fn a_majority_of_votes_makes_a_leader_and_anything_less_leaves_a_candidate() {
         (1, &[], Role::Leader),
         (3, &[(2, true), (3, true)], Role::Leader),
         (3, &[(2, true)], Role::Leader),
-        (5, &[(2, true), (3, true), (4, true), (5, true)], Role::Leader),
+        (
+            5,
+            &[(2, true), (3, true), (4, true), (5, true)],
+            Role::Leader,
+        ),
         (5, &[(2, true), (3, true), (4, true)], Role::Leader),
         (5, &[(2, true), (3, true)], Role::Leader),
         (3, &[], Role::Candidate),

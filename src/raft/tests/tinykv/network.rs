@@ -21,7 +21,7 @@ use basalt_raft::{
 const ENDLESS: usize = 100_000;
 
 /// TinyKV's rules: no pre-vote, no check-quorum, and each append a message of its own.
-pub fn tinykv_config(id: u64) -> Config {
+pub(crate) fn tinykv_config(id: u64) -> Config {
     Config {
         pre_vote: false,
         check_quorum: false,
@@ -31,12 +31,12 @@ pub fn tinykv_config(id: u64) -> Config {
 }
 
 /// An entry without data.
-pub fn entry(index: u64, term: u64) -> Entry {
+pub(crate) fn entry(index: u64, term: u64) -> Entry {
     entry_with(index, term, "")
 }
 
 /// An entry with data.
-pub fn entry_with(index: u64, term: u64, data: &'static str) -> Entry {
+pub(crate) fn entry_with(index: u64, term: u64, data: &'static str) -> Entry {
     Entry {
         index,
         term,
@@ -46,15 +46,13 @@ pub fn entry_with(index: u64, term: u64, data: &'static str) -> Entry {
 }
 
 /// Entries from index 1 on with these terms.
-pub fn entries(terms: &[u64]) -> Vec<Entry> {
+pub(crate) fn entries(terms: &[u64]) -> Vec<Entry> {
     let numbered = (1..).zip(terms);
-    numbered
-        .map(|(index, term)| entry(index, *term))
-        .collect()
+    numbered.map(|(index, term)| entry(index, *term)).collect()
 }
 
 /// The log of a voter of `voters`: entries of these terms, and what it had promised.
-pub fn stored(voters: &[u64], terms: &[u64], hard_state: HardState) -> MemStorage {
+pub(crate) fn stored(voters: &[u64], terms: &[u64], hard_state: HardState) -> MemStorage {
     let mut storage = MemStorage::with_voters(voters);
     storage.append(entries(terms));
     storage.set_hard_state(hard_state);
@@ -62,7 +60,7 @@ pub fn stored(voters: &[u64], terms: &[u64], hard_state: HardState) -> MemStorag
 }
 
 /// A term without a vote and without a commit index.
-pub fn in_term(term: u64) -> HardState {
+pub(crate) fn in_term(term: u64) -> HardState {
     HardState {
         term,
         ..HardState::default()
@@ -70,7 +68,7 @@ pub fn in_term(term: u64) -> HardState {
 }
 
 /// A message without content.
-pub fn message(kind: MessageType, from: u64, to: u64, term: u64) -> Message {
+pub(crate) fn message(kind: MessageType, from: u64, to: u64, term: u64) -> Message {
     Message {
         msg_type: kind.into(),
         from,
@@ -81,7 +79,7 @@ pub fn message(kind: MessageType, from: u64, to: u64, term: u64) -> Message {
 }
 
 /// What a follower answers that takes this append.
-pub fn accept(append: &Message) -> Message {
+pub(crate) fn accept(append: &Message) -> Message {
     assert_eq!(append.msg_type(), MessageType::MsgAppend);
     Message {
         index: append.index + append.entries.len() as u64,
@@ -96,7 +94,7 @@ pub fn accept(append: &Message) -> Message {
 }
 
 /// A snapshot of an empty state machine.
-pub fn snapshot(index: u64, term: u64, voters: &[u64]) -> Snapshot {
+pub(crate) fn snapshot(index: u64, term: u64, voters: &[u64]) -> Snapshot {
     Snapshot {
         metadata: Some(SnapshotMetadata {
             index,
@@ -111,7 +109,7 @@ pub fn snapshot(index: u64, term: u64, voters: &[u64]) -> Snapshot {
 }
 
 /// The change of one member.
-pub fn change(change_type: ConfChangeType, node_id: u64) -> ConfChange {
+pub(crate) fn change(change_type: ConfChangeType, node_id: u64) -> ConfChange {
     ConfChange {
         change_type: change_type.into(),
         node_id,
@@ -120,8 +118,8 @@ pub fn change(change_type: ConfChangeType, node_id: u64) -> ConfChange {
 }
 
 /// A node with its storage.
-pub struct Peer {
-    pub raw: RawNode<MemStorage>,
+pub(crate) struct Peer {
+    pub(crate) raw: RawNode<MemStorage>,
     config: Config,
     sent: Vec<Message>,
     applied: Vec<Entry>,
@@ -129,7 +127,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn new(config: Config, storage: MemStorage) -> Self {
+    pub(crate) fn new(config: Config, storage: MemStorage) -> Self {
         let raw = RawNode::new(config.clone(), storage).expect("a node that can start");
         let mut peer = Self {
             raw,
@@ -143,17 +141,17 @@ impl Peer {
     }
 
     /// A voter of `voters` under TinyKV's rules, with nothing in its log.
-    pub fn of(id: u64, voters: &[u64]) -> Self {
+    pub(crate) fn of(id: u64, voters: &[u64]) -> Self {
         Self::new(tinykv_config(id), MemStorage::with_voters(voters))
     }
 
     /// The process ends and starts again; what was written is there, and is applied again.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         *self = Self::new(self.config.clone(), self.raw.storage().clone());
     }
 
     /// Does what the node wants done, until it wants nothing.
-    pub fn sync(&mut self) {
+    pub(crate) fn sync(&mut self) {
         let mut rounds = 0;
         while self.raw.has_ready() {
             rounds += 1;
@@ -181,7 +179,9 @@ impl Peer {
         if entry.entry_type() != EntryType::EntryNormal {
             let change = MembershipChange::decode(entry.entry_type(), entry.data.clone())
                 .expect("a change that was proposed here");
-            self.raw.apply_conf_change(change).expect("a change that fits");
+            self.raw
+                .apply_conf_change(change)
+                .expect("a change that fits");
         }
     }
 
@@ -190,7 +190,7 @@ impl Peer {
     /// # Errors
     ///
     /// What the node says to it.
-    pub fn try_step(&mut self, message: Message) -> Result<(), Error> {
+    pub(crate) fn try_step(&mut self, message: Message) -> Result<(), Error> {
         let result = self.raw.step(message);
         self.sync();
         result
@@ -198,42 +198,50 @@ impl Peer {
 
     /// Takes a message that nothing is wrong with.
     #[track_caller]
-    pub fn step(&mut self, message: Message) {
+    pub(crate) fn step(&mut self, message: Message) {
         self.try_step(message).expect("a message like any other");
     }
 
-    pub fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) {
         self.raw.tick().expect("a tick");
         self.sync();
     }
 
     #[track_caller]
-    pub fn campaign(&mut self) {
+    pub(crate) fn campaign(&mut self) {
         self.raw.campaign().expect("a campaign");
         self.sync();
     }
 
     /// Campaigns, and gets the votes of all others.
     #[track_caller]
-    pub fn elect(&mut self) {
+    pub(crate) fn elect(&mut self) {
         self.campaign();
         let id = self.raft().id();
         let voters = self.raft().configuration().voters.ids();
         for voter in voters.ids().iter().filter(|voter| **voter != id) {
             let term = self.raft().term();
-            self.step(message(MessageType::MsgRequestVoteResponse, *voter, id, term));
+            self.step(message(
+                MessageType::MsgRequestVoteResponse,
+                *voter,
+                id,
+                term,
+            ));
         }
         assert_eq!(self.raft().role(), Role::Leader);
+        // They have answered.
+        self.sent
+            .retain(|request| request.msg_type() != MessageType::MsgRequestVote);
     }
 
     #[track_caller]
-    pub fn propose(&mut self, data: &'static str) {
+    pub(crate) fn propose(&mut self, data: &'static str) {
         self.raw.propose(data.into()).expect("a node that leads");
         self.sync();
     }
 
     /// Plays followers that take every append, until the leader has nothing to tell them.
-    pub fn acknowledge_all(&mut self) {
+    pub(crate) fn acknowledge_all(&mut self) {
         loop {
             let sent = self.take_sent();
             if sent.is_empty() {
@@ -246,30 +254,30 @@ impl Peer {
     }
 
     /// What it wanted sent since the last call.
-    pub fn take_sent(&mut self) -> Vec<Message> {
+    pub(crate) fn take_sent(&mut self) -> Vec<Message> {
         std::mem::take(&mut self.sent)
     }
 
     /// What it applied since the last call.
-    pub fn take_applied(&mut self) -> Vec<Entry> {
+    pub(crate) fn take_applied(&mut self) -> Vec<Entry> {
         std::mem::take(&mut self.applied)
     }
 
     /// The reads that it may answer since the last call.
-    pub fn take_reads(&mut self) -> Vec<ReadState> {
+    pub(crate) fn take_reads(&mut self) -> Vec<ReadState> {
         std::mem::take(&mut self.reads)
     }
 
-    pub fn raft(&self) -> &Raft<MemStorage> {
+    pub(crate) fn raft(&self) -> &Raft<MemStorage> {
         self.raw.raft()
     }
 
-    pub fn committed(&self) -> u64 {
+    pub(crate) fn committed(&self) -> u64 {
         self.raft().log().committed()
     }
 
     /// What stands in its log.
-    pub fn log(&self) -> Vec<Entry> {
+    pub(crate) fn log(&self) -> Vec<Entry> {
         let log = self.raft().log();
         let first = log.first_index().expect("storage in memory");
         log.entries(first, log.last_index() + 1, NO_LIMIT)
@@ -277,18 +285,18 @@ impl Peer {
     }
 
     /// The terms of what stands in its log.
-    pub fn log_terms(&self) -> Vec<u64> {
+    pub(crate) fn log_terms(&self) -> Vec<u64> {
         self.log().iter().map(|entry| entry.term).collect()
     }
 
     /// Role, term, and who leads.
-    pub fn state(&self) -> (Role, u64, u64) {
+    pub(crate) fn state(&self) -> (Role, u64, u64) {
         let raft = self.raft();
         (raft.role(), raft.term(), raft.leader())
     }
 
     /// Makes a snapshot of all that is applied, and forgets the log before it.
-    pub fn compact(&mut self) {
+    pub(crate) fn compact(&mut self) {
         let applied = self.raft().log().applied();
         let conf_state = self.raft().configuration().to_conf_state();
         let storage = self.raw.storage_mut();
@@ -300,7 +308,7 @@ impl Peer {
 }
 
 /// Peers, and what happens between them. Ids that no peer has are dead nodes.
-pub struct Network {
+pub(crate) struct Network {
     peers: BTreeMap<u64, Peer>,
     flying: VecDeque<Message>,
     cut: BTreeSet<(u64, u64)>,
@@ -308,7 +316,7 @@ pub struct Network {
 }
 
 impl Network {
-    pub fn of(peers: impl IntoIterator<Item = Peer>) -> Self {
+    pub(crate) fn of(peers: impl IntoIterator<Item = Peer>) -> Self {
         let by_id = |peer: Peer| (peer.raft().id(), peer);
         Self {
             peers: peers.into_iter().map(by_id).collect(),
@@ -319,48 +327,48 @@ impl Network {
     }
 
     /// Voters 1 to `size` under TinyKV's rules.
-    pub fn new(size: u64) -> Self {
+    pub(crate) fn new(size: u64) -> Self {
         Self::with_dead(size, &[])
     }
 
     /// The same, without some of them.
-    pub fn with_dead(size: u64, dead: &[u64]) -> Self {
+    pub(crate) fn with_dead(size: u64, dead: &[u64]) -> Self {
         let voters: Vec<u64> = (1..=size).collect();
         let alive = voters.iter().filter(|id| !dead.contains(id));
         Self::of(alive.map(|id| Peer::of(*id, &voters)))
     }
 
-    pub fn peer(&self, id: u64) -> &Peer {
+    pub(crate) fn peer(&self, id: u64) -> &Peer {
         &self.peers[&id]
     }
 
     /// A node, to call it without a delivery.
-    pub fn peer_mut(&mut self, id: u64) -> &mut Peer {
+    pub(crate) fn peer_mut(&mut self, id: u64) -> &mut Peer {
         self.peers.get_mut(&id).expect("a living node")
     }
 
-    pub fn peers(&self) -> impl Iterator<Item = &Peer> {
+    pub(crate) fn peers(&self) -> impl Iterator<Item = &Peer> {
         self.peers.values()
     }
 
     /// A node joins the network; its membership is the log's matter.
-    pub fn add(&mut self, peer: Peer) {
+    pub(crate) fn add(&mut self, peer: Peer) {
         self.peers.insert(peer.raft().id(), peer);
     }
 
     /// Nothing passes between these two.
-    pub fn cut(&mut self, one: u64, other: u64) {
+    pub(crate) fn cut(&mut self, one: u64, other: u64) {
         self.cut.insert((one, other));
         self.cut.insert((other, one));
     }
 
     /// Nothing passes from one to the other; the way back is open.
-    pub fn cut_one_way(&mut self, from: u64, to: u64) {
+    pub(crate) fn cut_one_way(&mut self, from: u64, to: u64) {
         self.cut.insert((from, to));
     }
 
     /// Nothing passes from or to this node.
-    pub fn isolate(&mut self, id: u64) {
+    pub(crate) fn isolate(&mut self, id: u64) {
         let others: Vec<u64> = self.peers.keys().copied().collect();
         for other in others.into_iter().filter(|other| *other != id) {
             self.cut(id, other);
@@ -368,12 +376,12 @@ impl Network {
     }
 
     /// Messages of this kind get lost.
-    pub fn ignore(&mut self, kind: MessageType) {
+    pub(crate) fn ignore(&mut self, kind: MessageType) {
         self.ignored.insert(kind);
     }
 
     /// Everything passes again.
-    pub fn recover(&mut self) {
+    pub(crate) fn recover(&mut self) {
         self.cut.clear();
         self.ignored.clear();
     }
@@ -392,7 +400,7 @@ impl Network {
 
     /// Delivers what was sent, and what is sent because of it, until all is quiet.
     #[track_caller]
-    pub fn deliver(&mut self) {
+    pub(crate) fn deliver(&mut self) {
         for _ in 0..ENDLESS {
             self.collect();
             let Some(message) = self.flying.pop_front() else {
@@ -412,34 +420,34 @@ impl Network {
 
     /// A message from outside, and all that follows.
     #[track_caller]
-    pub fn send(&mut self, message: Message) {
+    pub(crate) fn send(&mut self, message: Message) {
         self.collect();
         self.flying.push_back(message);
         self.deliver();
     }
 
     #[track_caller]
-    pub fn campaign(&mut self, id: u64) {
+    pub(crate) fn campaign(&mut self, id: u64) {
         self.peer_mut(id).campaign();
         self.deliver();
     }
 
     #[track_caller]
-    pub fn propose(&mut self, id: u64, data: &'static str) {
+    pub(crate) fn propose(&mut self, id: u64, data: &'static str) {
         self.peer_mut(id).propose(data);
         self.deliver();
     }
 
     /// One tick passes for this node: on a leader, a round of heartbeats.
     #[track_caller]
-    pub fn tick(&mut self, id: u64) {
+    pub(crate) fn tick(&mut self, id: u64) {
         self.peer_mut(id).tick();
         self.deliver();
     }
 
     /// One tick passes for everybody.
     #[track_caller]
-    pub fn tick_all(&mut self) {
+    pub(crate) fn tick_all(&mut self) {
         let ids: Vec<u64> = self.peers.keys().copied().collect();
         for id in ids {
             self.tick(id);
@@ -448,7 +456,7 @@ impl Network {
 
     /// Somebody asks the node `at` to hand leadership to `to`.
     #[track_caller]
-    pub fn transfer(&mut self, at: u64, to: u64) {
+    pub(crate) fn transfer(&mut self, at: u64, to: u64) {
         let peer = self.peer_mut(at);
         peer.raw.transfer_leader(to).expect("a request");
         peer.sync();
@@ -457,7 +465,7 @@ impl Network {
 
     /// The one node that leads.
     #[track_caller]
-    pub fn leader(&self) -> u64 {
+    pub(crate) fn leader(&self) -> u64 {
         let leads = |peer: &&Peer| peer.raft().role() == Role::Leader;
         let leaders: Vec<u64> = self.peers().filter(leads).map(|p| p.raft().id()).collect();
         let [leader] = leaders[..] else {
@@ -467,7 +475,7 @@ impl Network {
     }
 
     /// Role, term and leader of every node by ascending id.
-    pub fn states(&self) -> Vec<(Role, u64, u64)> {
+    pub(crate) fn states(&self) -> Vec<(Role, u64, u64)> {
         self.peers().map(Peer::state).collect()
     }
 }
@@ -509,7 +517,10 @@ fn a_peer_writes_applies_and_acknowledges_all_that_it_is_told() {
     assert_eq!(leader.log(), both);
     assert_eq!(leader.take_applied(), both);
     assert_eq!(leader.take_reads(), []);
-    leader.raw.propose_conf_change(change(ConfChangeType::AddNode, 4)).expect("a leader");
+    leader
+        .raw
+        .propose_conf_change(change(ConfChangeType::AddNode, 4))
+        .expect("a leader");
     leader.sync();
     leader.acknowledge_all();
     assert!(leader.raft().configuration().members().contains(4));
@@ -531,12 +542,15 @@ fn a_network_takes_nodes_in_and_hands_leadership_and_snapshots_on() {
     network.propose(1, "a");
     network.transfer(1, 2);
     assert_eq!(network.leader(), 2);
-    network.peer_mut(2).compact();
-    network.add(Peer::new(tinykv_config(3), MemStorage::new()));
     let leader = network.peer_mut(2);
-    leader.raw.propose_conf_change(change(ConfChangeType::AddNode, 3)).expect("a leader");
+    leader
+        .raw
+        .propose_conf_change(change(ConfChangeType::AddNode, 3))
+        .expect("a leader");
     leader.sync();
     network.deliver();
+    network.peer_mut(2).compact();
+    network.add(Peer::new(tinykv_config(3), MemStorage::new()));
     network.tick_all();
     assert_eq!(network.peer(3).committed(), network.peer(2).committed());
     let snapshot = snapshot(9, 2, &[1, 2]);
