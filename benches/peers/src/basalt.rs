@@ -63,7 +63,9 @@ impl Node for Basalt {
     }
 
     fn propose(&mut self, payload: Bytes) {
-        self.node.propose(payload).expect("a leader takes proposals");
+        self.node
+            .propose(payload)
+            .expect("a leader takes proposals");
     }
 
     fn step(&mut self, message: Message) {

@@ -2,8 +2,8 @@
 
 use raft::{
     Config, GetEntriesContext, RaftState, RawNode, StateRole, Storage, StorageError,
-    storage::MemStorage,
     eraftpb::{ConfState, Entry, HardState, Message, Snapshot},
+    storage::MemStorage,
 };
 
 use crate::{
