@@ -320,3 +320,7 @@ fn difference(left: &MajorityConfig, right: &MajorityConfig) -> usize {
     };
     only(left, right) + only(right, left)
 }
+
+#[cfg(test)]
+#[path = "confchange_tests.rs"]
+mod tests;

@@ -40,6 +40,8 @@ pub enum Fault {
     LeaseThroughTransfer,
     /// The lease counts from when the answer arrives.
     LeaseFromReceipt,
+    /// A follower forgets what it promised to a leader when it sees a higher term.
+    LeaseForgottenWithTerm,
     /// A restarted voter grants votes at once.
     NoQuarantine,
     /// A snapshot's membership is not taken over.

@@ -50,6 +50,7 @@ pub mod confchange;
 mod config;
 mod error;
 mod faults;
+mod incoming;
 mod log;
 mod logger;
 mod message;
@@ -68,6 +69,7 @@ pub use confchange::MembershipChange;
 pub use config::{Config, MAX_ELECTION_TICK, NO_LIMIT, ReadMode};
 pub use error::{DropReason, Error, Result, StorageError};
 pub use faults::{Fault, Faults};
+pub use incoming::{MAX_INDEX, MAX_TERM};
 pub use log::RaftLog;
 pub use logger::{Level, Logger};
 pub use message::{

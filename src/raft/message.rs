@@ -144,3 +144,7 @@ pub(crate) fn vote_response(kind: MessageType) -> MessageType {
         _ => unreachable!("{kind:?} asks for no vote"),
     }
 }
+
+#[cfg(test)]
+#[path = "message_tests.rs"]
+mod tests;

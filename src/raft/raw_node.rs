@@ -19,8 +19,8 @@ use bytes::Bytes;
 
 use crate::{
     Config, Error, Fault, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, MembershipChange, NONE, Raft,
-    Ready, Result, Role, SoftState, Status, Storage, entries_size, is_local, is_local_thread,
-    is_response,
+    Ready, Result, Role, SoftState, Status, Storage, StorageError, entries_size, incoming,
+    is_local_thread,
     message::{message, payload_size},
 };
 
@@ -54,6 +54,9 @@ pub struct RawNode<S> {
     hard_state: HardState,
     /// Handed out and not acknowledged; never with asynchronous storage writes.
     accepted: Option<Accepted>,
+    /// Committed entries are still being fetched by the storage: `ready` tries again after the next
+    /// tick or message.
+    waits_for_log: bool,
 }
 
 impl<S: Storage> RawNode<S> {
@@ -71,6 +74,7 @@ impl<S: Storage> RawNode<S> {
             hard_state: raft.hard_state(),
             raft,
             accepted: None,
+            waits_for_log: false,
         })
     }
 
@@ -80,6 +84,7 @@ impl<S: Storage> RawNode<S> {
     ///
     /// [`Error::Storage`] where a campaign could not look at the log; the next timeout tries again.
     pub fn tick(&mut self) -> Result<()> {
+        self.waits_for_log = false;
         self.raft.tick()
     }
 
@@ -128,8 +133,8 @@ impl<S: Storage> RawNode<S> {
         self.propose_entry(entry_type, data)
     }
 
-    /// Takes a committed change of the membership into effect, when its entry is applied. One that
-    /// the caller refuses is given with `node_id` 0. Returns the new membership, to be persisted with
+    /// Takes a committed change of the membership into effect, when its entry is applied. In the place
+    /// of one that the caller refuses, `ConfChange::default()` is given. Returns the new membership, to be persisted with
     /// the applied index.
     ///
     /// # Errors
@@ -147,63 +152,16 @@ impl<S: Storage> RawNode<S> {
     /// [`Error::Divergence`] for messages that must not be; [`Error::ProposalDropped`] and
     /// [`Error::ReadsFull`] for requests that a leader cannot take; [`Error::Storage`].
     pub fn step(&mut self, m: Message) -> Result<()> {
-        let invalid = |what| Err(Error::InvalidMessage { from: m.from, what });
-        let Ok(kind) = MessageType::try_from(m.msg_type) else {
-            return invalid("an unknown kind of message");
-        };
-        let from_thread = is_local_thread(m.from);
-        if is_local(kind) && !from_thread {
-            return Err(Error::LocalMessage);
-        }
-        if from_thread {
-            return self.step_from_thread(kind, m);
-        }
-        if is_response(kind) && !self.raft.progress().contains(m.from) {
-            return Err(Error::PeerNotFound);
-        }
-        let of_no_term = matches!(
-            kind,
-            MessageType::MsgPropose | MessageType::MsgReadIndex | MessageType::MsgTransferLeader
-        );
-        if !of_no_term && m.term == 0 {
-            return invalid("a message without a term");
-        }
-        if !of_no_term && m.from == NONE {
-            return invalid("a message without a sender");
-        }
-        if m.term == u64::MAX {
-            return invalid("a term that no election can follow");
-        }
-        if kind == MessageType::MsgPropose {
-            let unknown = |entry: &Entry| EntryType::try_from(entry.entry_type).is_err();
-            if m.entries.iter().any(unknown) {
-                return invalid("an entry of an unknown type");
+        self.waits_for_log = false;
+        if is_local_thread(m.from) {
+            // Without asynchronous writes `advance` acknowledges, and nothing else does.
+            if !self.raft.config().async_storage_writes {
+                return Err(Error::LocalMessage);
             }
-        }
-        self.raft.step(m)
-    }
-
-    fn step_from_thread(&mut self, kind: MessageType, m: Message) -> Result<()> {
-        let known = match kind {
-            MessageType::MsgStorageAppendResp => {
-                let snapshot = m
-                    .snapshot
-                    .as_ref()
-                    .and_then(|snapshot| snapshot.metadata.as_ref());
-                m.term <= self.raft.term()
-                    && snapshot.is_none_or(|at| at.index <= self.raft.log().committed())
-            }
-            MessageType::MsgStorageApplyResp => {
-                let last = m.entries.last();
-                last.is_none_or(|entry| entry.index <= self.raft.log().applying())
-            }
-            _ => return Err(Error::LocalMessage),
-        };
-        if !known {
-            return Err(Error::InvalidMessage {
-                from: m.from,
-                what: "a storage thread acknowledges what it was never given",
-            });
+            incoming::check_from_thread(&m, self.raft.term(), self.raft.log())?;
+        } else {
+            let is_member = |id| self.raft.progress().contains(id);
+            incoming::check(&m, self.raft.id(), is_member)?;
         }
         self.raft.step(m)
     }
@@ -217,7 +175,7 @@ impl<S: Storage> RawNode<S> {
             || (hard_state != self.hard_state && hard_state != HardState::default())
             || log.next_snapshot().is_some()
             || !log.next_unstable().is_empty()
-            || log.has_next_committed(self.applies_unstable())
+            || (!self.waits_for_log && log.has_next_committed(self.applies_unstable()))
     }
 
     /// Entries may be applied before they are acknowledged where the same `Ready` has them to be
@@ -241,9 +199,16 @@ impl<S: Storage> RawNode<S> {
             self.accepted.is_none(),
             "ready again without advance between"
         );
-        self.raft.flush_due()?;
         let unstable_too = self.applies_unstable();
-        let committed_entries = self.raft.log().next_committed(unstable_too)?;
+        let committed_entries = match self.raft.log().next_committed(unstable_too) {
+            Ok(entries) => entries,
+            Err(StorageError::LogTemporarilyUnavailable) => {
+                self.waits_for_log = true;
+                Vec::new()
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.raft.flush_due();
         let (soft_state, hard_state) = (self.raft.soft_state(), self.raft.hard_state());
         let log = self.raft.log();
         let mut ready = Ready {
@@ -407,8 +372,14 @@ impl<S: Storage> RawNode<S> {
     ///
     /// # Errors
     ///
-    /// [`Error::Storage`] where the log could not be read to bring `to` up to date.
+    /// [`Error::InvalidMessage`] for `to` 0. A `to` that cannot lead is ignored.
     pub fn transfer_leader(&mut self, to: u64) -> Result<()> {
+        if to == NONE {
+            return Err(Error::InvalidMessage {
+                from: self.raft.id(),
+                what: "a transfer to nobody",
+            });
+        }
         let mut transfer = message(MessageType::MsgTransferLeader, self.raft.id());
         transfer.from = to;
         self.raft.step(transfer)

@@ -33,7 +33,8 @@ pub struct ReadState {
 ///    index on. Sync, if `must_sync` is set or there is a snapshot.
 /// 2. Send `messages`, after the writes of 1 are durable.
 /// 3. Apply `snapshot` and `committed_entries` to the state machine; give each membership change to
-///    [`crate::RawNode::apply_conf_change`], also one that the caller refuses (with `node_id` 0).
+///    [`crate::RawNode::apply_conf_change`], in the place of one that is refused
+///    `ConfChange::default()`.
 /// 4. Call [`crate::RawNode::advance`].
 ///
 /// With [`crate::Config::async_storage_writes`] the fields before `messages` are for information,

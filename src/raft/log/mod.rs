@@ -66,11 +66,30 @@ fn limited(entries: &[Entry], max_bytes: u64) -> &[Entry] {
     &entries[..fits.count().max(1)]
 }
 
+/// Whether a storage's answer begins with what was asked for, and has not more. A wrong one would
+/// be applied, sent on, or asked for again for ever.
+fn check_answer(entries: &[Entry], low: u64, high: u64) -> Result<(), StorageError> {
+    let first = entries.first().map(|entry| entry.index);
+    let last = entries.last().map(|entry| entry.index);
+    let count = entries.len() as u64;
+    if first == Some(low) && last == Some(low + count - 1) && count <= high - low {
+        return Ok(());
+    }
+    let what = format!(
+        "asked for the entries {low}..{high}, the storage gave {count}, from {first:?} to {last:?}"
+    );
+    Err(StorageError::Other(what.into()))
+}
+
 impl<S: Storage> RaftLog<S> {
     /// The log that `storage` has; committed and applied as far as it is compacted.
     pub(crate) fn new(storage: S, config: &Config) -> Result<Self> {
         let first = storage.first_index()?;
         let last = storage.last_index()?;
+        if first == 0 || last + 1 < first {
+            let what = format!("a log from {first} to {last}");
+            return Err(StorageError::Other(what.into()).into());
+        }
         let last_term = storage.term(last)?;
         Ok(Self {
             unstable: Unstable::new(last + 1, config.logger.clone()),
@@ -192,6 +211,7 @@ impl<S: Storage> RaftLog<S> {
         }
         let cut = high.min(offset);
         let mut entries = self.storage.entries(low, cut, max_bytes)?;
+        check_answer(&entries, low, cut)?;
         if high <= offset || (entries.len() as u64) < cut - low {
             return Ok(entries);
         }
@@ -209,13 +229,18 @@ impl<S: Storage> RaftLog<S> {
 
     /// From `index` downwards the first index whose term is at most `term`, and its term; 0 for a
     /// term that is compacted. Above it the log cannot agree with one that has `term` at `index`.
+    /// At `floor` the logs are known to agree: the search ends there.
     pub(crate) fn last_index_of_term_up_to(
         &self,
         index: u64,
         term: u64,
+        floor: u64,
     ) -> Result<(u64, u64), StorageError> {
         let mut index = index;
         while index > 0 {
+            if index <= floor {
+                return Ok((index, self.known_term(index)?.unwrap_or(0)));
+            }
             match self.known_term(index)? {
                 None => return Ok((index, 0)),
                 Some(ours) if ours <= term => return Ok((index, ours)),

@@ -204,6 +204,7 @@ fn what_is_committed_is_handed_out_once_in_order_and_within_the_bytes() {
             match rng.below(4) {
                 0 => log.commit_to(log.committed() + rng.below(count - log.committed() + 1)),
                 1 => {
+                    log.accept_unstable();
                     let from = log.unstable.offset;
                     let to = from + rng.below(count + 2 - from);
                     let written = log.unstable.slice(from, to).to_vec();
@@ -256,7 +257,7 @@ fn the_hint_is_the_last_place_where_the_logs_may_agree() {
         for index in 0..=count as u64 + 2 {
             for term in 0..term + 2 {
                 let got = log
-                    .last_index_of_term_up_to(index, term)
+                    .last_index_of_term_up_to(index, term, 0)
                     .expect("in memory");
                 let want = if index > count as u64 {
                     (index, 0)

@@ -107,6 +107,13 @@ impl Unstable {
             );
             return;
         }
+        if index >= self.offset_in_progress {
+            info!(
+                self.logger,
+                "entry at index {index} was not handed out to be written; ignoring"
+            );
+            return;
+        }
         let stable = self.place(index) + 1;
         if stable == self.entries.len() {
             self.entries.clear();

@@ -2,6 +2,8 @@
 
 mod joint;
 mod majority;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 

@@ -135,7 +135,8 @@ impl<S: Storage> Raft<S> {
     /// Somebody asks for this node's vote, in this term or, with pre-vote, in a later one. Every
     /// role answers, and learners do: the candidate may know of their promotion before them.
     pub(super) fn answer_vote_request(&mut self, kind: MessageType, m: &Message) {
-        if self.is_quarantined() && m.context != CAMPAIGN_TRANSFER {
+        let promised = self.is_quarantined() || self.is_bound_by_lease();
+        if promised && m.context != CAMPAIGN_TRANSFER {
             return;
         }
         let may_vote = self.vote == m.from
@@ -154,7 +155,7 @@ impl<S: Storage> Raft<S> {
                 self.election_elapsed = 0;
                 self.vote = m.from;
             }
-        } else {
+        } else if self.term > 0 {
             self.log_vote("rejected", kind, m);
             answer.term = self.term;
             answer.reject = true;
@@ -210,7 +211,7 @@ impl<S: Storage> Raft<S> {
             VoteResult::Won if self.role == Role::PreCandidate => self.campaign(Campaign::Election),
             VoteResult::Won => {
                 self.become_leader();
-                self.broadcast_append()?;
+                self.broadcast_append();
             }
             // The answer to a pre-vote carries another term: the own one stays.
             VoteResult::Lost => self.become_follower(self.term, NONE),

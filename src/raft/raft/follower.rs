@@ -1,10 +1,11 @@
 //! The follower's side: appends and heartbeats of a leader, and what is passed on to it.
 
-use basalt_proto::eraftpb::{Entry, EntryType, Message, MessageType};
+use basalt_proto::eraftpb::{Message, MessageType};
 
 use super::{Appended, Raft};
 use crate::{
     DropReason, Error, Fault, NONE, ReadMode, Result, Storage,
+    incoming::check_entries,
     logger::{debug, error, info},
     message::message,
 };
@@ -13,6 +14,7 @@ impl<S: Storage> Raft<S> {
     /// A leader's entries.
     pub(super) fn handle_append(&mut self, m: Message) -> Result<()> {
         check_entries(&m)?;
+        self.check_committed(&m)?;
         let mut answer = Message {
             session: m.session,
             ..message(MessageType::MsgAppendResponse, m.from)
@@ -53,21 +55,46 @@ impl<S: Storage> Raft<S> {
             }
             Appended::NoMatch => {}
         }
+        let known = self.log.known_term(index)?;
         debug!(
             self.logger,
             "{:x} [logterm: {}, index: {index}] rejected MsgApp [logterm: {log_term}, index: {index}] from {from:x}",
             self.id(),
-            self.log.known_term(index)?.unwrap_or(0),
+            known.unwrap_or(0),
         );
         // The logs cannot agree where this one has a higher term than the leader's entry before:
         // skip all of that.
         let hint = index.min(self.log.last_index());
-        let (hint, hint_term) = self.log.last_index_of_term_up_to(hint, log_term)?;
+        let (hint, hint_term) =
+            self.log
+                .last_index_of_term_up_to(hint, log_term, self.log.committed())?;
         answer.index = index;
         answer.reject = true;
         answer.reject_hint = hint;
         answer.log_term = hint_term;
         self.send(answer);
+        Ok(())
+    }
+
+    /// What is committed here is in every later leader's log, however late its message comes: a
+    /// leader that has something else there must not be followed, let alone told that it agrees.
+    fn check_committed(&self, m: &Message) -> Result<()> {
+        let committed = self.log.committed();
+        let place = std::iter::once((m.index, m.log_term));
+        let entries = m.entries.iter().map(|entry| (entry.index, entry.term));
+        let below = place
+            .chain(entries)
+            .take_while(|(index, _)| *index <= committed);
+        for (index, term) in below {
+            let known = self.log.known_term(index)?;
+            if known.is_some_and(|ours| ours != term) {
+                return Err(Error::Divergence {
+                    from: m.from,
+                    index,
+                    committed,
+                });
+            }
+        }
         Ok(())
     }
 
@@ -157,29 +184,4 @@ impl<S: Storage> Raft<S> {
             self.leader = NONE;
         }
     }
-}
-
-/// Entries of a leader follow each other, and no term is above the leader's or goes back.
-fn check_entries(m: &Message) -> Result<()> {
-    let wrong = |what| Err(Error::InvalidMessage { from: m.from, what });
-    let (mut index, mut term) = (m.index, m.log_term);
-    for Entry {
-        entry_type,
-        index: at,
-        term: of,
-        ..
-    } in &m.entries
-    {
-        if index.checked_add(1) != Some(*at) {
-            return wrong("entries of an append do not follow each other");
-        }
-        if *of < term || *of > m.term {
-            return wrong("terms of an append's entries are out of order");
-        }
-        if EntryType::try_from(*entry_type).is_err() {
-            return wrong("an entry of an unknown type");
-        }
-        (index, term) = (*at, *of);
-    }
-    Ok(())
 }

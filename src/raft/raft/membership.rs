@@ -10,7 +10,7 @@ use super::{Raft, Role};
 use crate::{
     MembershipChange, NONE, Result, Storage,
     confchange::Changer,
-    logger::{debug, info, warning},
+    logger::{debug, info},
     tracker::{Configuration, Progress, ProgressMap},
 };
 
@@ -69,14 +69,7 @@ impl<S: Storage> Raft<S> {
             }
             return;
         }
-        if let Err(error) = self.tell_members() {
-            // The next answer to a heartbeat makes up for it.
-            warning!(
-                self.logger,
-                "{:x} could not read what to send after a change of the membership: {error}",
-                self.id()
-            );
-        }
+        self.tell_members();
         self.release_reads();
         let transferee = self.leadership.transferee;
         if transferee != NONE && !self.tracker.config.voters.contains(transferee) {
@@ -85,19 +78,19 @@ impl<S: Storage> Raft<S> {
     }
 
     /// Another quorum may have committed more; and members that are new need not wait.
-    fn tell_members(&mut self) -> Result<()> {
+    fn tell_members(&mut self) {
         if self.maybe_commit() {
             self.serve_held_reads();
-            return self.broadcast_append();
+            self.broadcast_append();
+            return;
         }
         let mut place = 0;
         while let Some(id) = self.tracker.progress.id_at(place) {
             place += 1;
             if id != self.id() {
-                self.send_entries_once(id)?;
+                self.send_entries_once(id);
             }
         }
-        Ok(())
     }
 
     /// Proposes the end of the joint configuration that asked for it. A transfer may refuse it;
@@ -107,15 +100,15 @@ impl<S: Storage> Raft<S> {
             entry_type: EntryType::EntryConfChangeV2.into(),
             ..Entry::default()
         };
-        match self.propose(vec![leave]) {
+        match self.propose(self.id(), vec![leave]) {
             Ok(()) => info!(
                 self.logger,
                 "initiating automatic transition out of joint configuration {}",
                 self.tracker.config
             ),
-            Err(error) => debug!(
+            Err(_) => debug!(
                 self.logger,
-                "not initiating automatic transition out of joint configuration {}: {error}",
+                "not initiating automatic transition out of joint configuration {}: raft proposal dropped",
                 self.tracker.config
             ),
         }

@@ -100,6 +100,9 @@ pub struct Raft<S> {
 
     /// Ticks of this process; only ever counts up.
     now: u64,
+    /// When a leader was last heard from, of whatever term: with leases it may rely for an election
+    /// timeout on this node not to vote.
+    heard_at: Option<u64>,
     /// Ticks since the leader was heard from, or since the vote; on a leader, since it last looked
     /// for a quorum.
     election_elapsed: u64,
@@ -135,6 +138,7 @@ impl<S: Storage> Raft<S> {
             is_learner: false,
             leadership: Leadership::default(),
             now: 0,
+            heard_at: None,
             election_elapsed: 0,
             heartbeat_elapsed: 0,
             randomized_election_timeout: 0,
@@ -161,6 +165,19 @@ impl<S: Storage> Raft<S> {
             return wrong(format!(
                 "commit {} or applied {applied} is beyond the last index {last}: the log has lost entries",
                 state.commit
+            ));
+        }
+        if state.term != 0 && state.term < self.log.last_term() {
+            return wrong(format!(
+                "term {} is below that of the last entry, {}: the hard state is lost",
+                state.term,
+                self.log.last_term()
+            ));
+        }
+        if state.term > crate::MAX_TERM || last > crate::MAX_INDEX {
+            return wrong(format!(
+                "term {} or last index {last} leaves no room for more",
+                state.term
             ));
         }
         if applied != 0 && applied < self.log.committed() {
@@ -321,11 +338,11 @@ impl<S: Storage> Raft<S> {
         let promises = match kind {
             MessageType::MsgAppendResponse => {
                 let to_itself = message.to == self.id();
-                !(self.has_fault(Fault::AckBeforeSync) && !to_itself)
+                to_itself || !self.has_fault(Fault::AckBeforeSync)
             }
             MessageType::MsgRequestVoteResponse => {
                 let to_itself = message.to == self.id();
-                !(self.has_fault(Fault::VoteBeforeSync) && !to_itself)
+                to_itself || !self.has_fault(Fault::VoteBeforeSync)
             }
             MessageType::MsgPreVoteResp => true,
             _ => false,
@@ -361,6 +378,8 @@ impl<S: Storage> Raft<S> {
             let is_learner = progress.is_learner;
             *progress = Progress::new(last + 1, is_learner, 1, inflights.clone());
             if member == id {
+                // Also what is not durable yet: nothing is committed before the first entry of the
+                // own term is, which is written behind all of it.
                 progress.matched = last;
             }
         }
@@ -475,13 +494,12 @@ impl<S: Storage> Raft<S> {
     }
 
     /// With batching: queues what became due since the last call.
-    pub(crate) fn flush_due(&mut self) -> Result<()> {
+    pub(crate) fn flush_due(&mut self) {
         if self.leadership.reads.is_round_due() {
             self.broadcast_heartbeat();
         }
         if self.leadership.appends_due {
-            self.send_due_appends()?;
+            self.send_due_appends();
         }
-        Ok(())
     }
 }

@@ -174,7 +174,9 @@ impl<S: Storage> Raft<S> {
             reads.round += 1;
             context = Bytes::copy_from_slice(&reads.round.to_be_bytes());
         }
-        if reads.lease {
+        // A later round of the same tick extends the lease no further.
+        let first_of_tick = reads.sent.back().is_none_or(|(_, sent)| *sent < now);
+        if reads.lease && first_of_tick {
             reads.sent.push_back((reads.round, now));
             // What is older than an election timeout gives no lease any more.
             while reads
@@ -214,8 +216,8 @@ impl<S: Storage> Raft<S> {
     pub(super) fn handle_heartbeat_response(&mut self, m: &Message) -> Result<()> {
         let round = match <[u8; 8]>::try_from(m.context.as_ref()) {
             Ok(bytes) => u64::from_be_bytes(bytes),
-            Err(_) if m.context.is_empty() => 0,
-            Err(_) => u64::MAX,
+            // It answers no round.
+            Err(_) => 0,
         };
         let last_round = self.leadership.reads.round;
         if round > last_round {
@@ -238,7 +240,7 @@ impl<S: Storage> Raft<S> {
         // Lost appends are sent again, and a probe goes out even to a follower that has everything,
         // so that it can be replicated to again.
         if progress.matched < last || progress.state == ProgressState::Probe {
-            self.send_append(m.from)?;
+            self.send_append(m.from);
         }
         self.release_reads();
         Ok(())

@@ -20,10 +20,10 @@ impl<S: Storage> Raft<S> {
     // Proposals.
 
     /// Takes entries for the log of this leader.
-    pub(super) fn propose(&mut self, entries: Vec<Entry>) -> Result<()> {
+    pub(super) fn propose(&mut self, from: u64, entries: Vec<Entry>) -> Result<()> {
         if entries.is_empty() {
             return Err(Error::InvalidMessage {
-                from: self.id(),
+                from,
                 what: "a proposal without entries",
             });
         }
@@ -49,7 +49,8 @@ impl<S: Storage> Raft<S> {
             return Err(Error::ProposalDropped(DropReason::QuotaExceeded));
         }
         self.leadership.pending_conf_index = pending;
-        self.broadcast_append()
+        self.broadcast_append();
+        Ok(())
     }
 
     /// Takes the data of one normal entry for the log of this leader.
@@ -68,7 +69,7 @@ impl<S: Storage> Raft<S> {
             data,
         });
         self.acknowledge_own();
-        self.broadcast_append()?;
+        self.broadcast_append();
         if cfg!(debug_assertions) {
             self.check();
         }
@@ -191,87 +192,81 @@ impl<S: Storage> Raft<S> {
     // Appends.
 
     /// An append is due to every other member, be it empty.
-    pub(super) fn broadcast_append(&mut self) -> Result<()> {
-        let id = self.id();
-        if self.config.batch_appends {
-            for (member, progress) in self.tracker.progress.iter_mut() {
-                if member != id && !progress.is_paused() {
-                    progress.due = Some(true);
-                    self.leadership.appends_due = true;
-                }
-            }
-            return Ok(());
-        }
+    pub(super) fn broadcast_append(&mut self) {
         let mut place = 0;
         while let Some(member) = self.tracker.progress.id_at(place) {
             place += 1;
-            if member != id {
-                self.try_send_append(member, true)?;
+            if member != self.id() {
+                self.send_append(member);
             }
         }
-        Ok(())
     }
 
     /// An append is due to `to`, be it empty.
-    pub(super) fn send_append(&mut self, to: u64) -> Result<()> {
-        if self.config.batch_appends {
-            if let Some(progress) = self.tracker.progress.get_mut(to)
-                && !progress.is_paused()
-            {
-                progress.due = Some(true);
-                self.leadership.appends_due = true;
-            }
-            return Ok(());
+    pub(super) fn send_append(&mut self, to: u64) {
+        if !self.config.batch_appends {
+            self.send_or_log(to, true);
+        } else if let Some(progress) = self.tracker.progress.get_mut(to)
+            && !progress.is_paused()
+        {
+            progress.due = Some(true);
+            self.leadership.appends_due = true;
         }
-        self.try_send_append(to, true)?;
-        Ok(())
     }
 
     /// Appends are due to `to` as far as there are entries and room in its window.
-    pub(super) fn send_entries(&mut self, to: u64) -> Result<()> {
+    pub(super) fn send_entries(&mut self, to: u64) {
         if self.config.batch_appends {
-            let last = self.log.last_index();
-            if let Some(progress) = self.tracker.progress.get_mut(to)
-                && !progress.is_paused()
-                && progress.next <= last
-            {
-                progress.due = progress.due.or(Some(false));
-                self.leadership.appends_due = true;
-            }
-            return Ok(());
+            self.send_entries_once(to);
+        } else {
+            while self.send_or_log(to, false) {}
         }
-        while self.try_send_append(to, false)? {}
-        Ok(())
     }
 
     /// One append is due to `to` if there are entries for it.
-    pub(super) fn send_entries_once(&mut self, to: u64) -> Result<()> {
-        if self.config.batch_appends {
-            return self.send_entries(to);
+    pub(super) fn send_entries_once(&mut self, to: u64) {
+        let last = self.log.last_index();
+        if !self.config.batch_appends {
+            self.send_or_log(to, false);
+        } else if let Some(progress) = self.tracker.progress.get_mut(to)
+            && !progress.is_paused()
+            && progress.next <= last
+        {
+            progress.due = progress.due.or(Some(false));
+            self.leadership.appends_due = true;
         }
-        self.try_send_append(to, false)?;
-        Ok(())
     }
 
     /// Sends what is due.
-    pub(super) fn send_due_appends(&mut self) -> Result<()> {
+    pub(super) fn send_due_appends(&mut self) {
+        self.leadership.appends_due = false;
         let mut place = 0;
         while let Some(to) = self.tracker.progress.id_at(place) {
             place += 1;
             let Some(progress) = self.tracker.progress.get_mut(to) else {
                 continue;
             };
-            let Some(if_empty) = progress.due else {
+            let Some(if_empty) = progress.due.take() else {
                 continue;
             };
-            self.try_send_append(to, if_empty)?;
-            while self.try_send_append(to, false)? {}
-            if let Some(progress) = self.tracker.progress.get_mut(to) {
-                progress.due = None;
+            let mut sent = self.send_or_log(to, if_empty);
+            while sent {
+                sent = self.send_or_log(to, false);
             }
         }
-        self.leadership.appends_due = false;
-        Ok(())
+    }
+
+    /// Sends one append or snapshot to `to`. What cannot be read for one member must not hold up the
+    /// others, nor undo what led here: the answer to its next heartbeat tries again.
+    fn send_or_log(&mut self, to: u64, if_empty: bool) -> bool {
+        self.try_send_append(to, if_empty).unwrap_or_else(|error| {
+            warning!(
+                self.logger,
+                "{:x} could not read what to send to {to:x}: {error}",
+                self.id()
+            );
+            false
+        })
     }
 
     /// Sends one append to `to`, or a snapshot where the log does not reach back far enough; false
@@ -288,7 +283,7 @@ impl<S: Storage> Raft<S> {
         // everything in the window lost, nothing else would ever empty it.
         let has_room = progress.state != ProgressState::Replicate || !progress.inflights.is_full();
         let last = self.log.last_index();
-        if !if_empty && (next > last || !has_room) {
+        if !if_empty && next > last {
             return Ok(false);
         }
         let read = self.log.term(next - 1).and_then(|term| {
@@ -305,6 +300,9 @@ impl<S: Storage> Raft<S> {
             Err(StorageError::LogTemporarilyUnavailable) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
+        if entries.is_empty() && !if_empty {
+            return Ok(false);
+        }
         let (count, bytes) = (entries.len() as u64, entries_size(&entries));
         let commit = self.log.committed();
         if let Some(progress) = self.tracker.progress.get_mut(to) {
@@ -352,39 +350,42 @@ impl<S: Storage> Raft<S> {
         if m.reject && !self.config.faults.is(Fault::RejectIsAck) {
             return self.handle_rejection(m);
         }
+        // Whatever has to be read is read before anything changes.
+        let first = match progress.state {
+            ProgressState::Snapshot => self.log.first_index()?,
+            _ => 0,
+        };
         // A probe is answered by what was known already when it found the follower up to date.
         let answers_probe = progress.state == ProgressState::Probe && progress.matched == m.index;
         if !progress.maybe_update(m.index) && !answers_probe {
             return Ok(());
         }
-        self.resume_after_acknowledgement(from, m.index)?;
-        let acknowledged = (from, m.index);
-        self.leadership
-            .timeouts_sent
-            .retain(|(to, index)| !(*to == acknowledged.0 && *index < acknowledged.1));
+        self.resume_after_acknowledgement(from, m.index, first);
+        let still_obeyed = |sent: &(u64, u64)| sent.0 != from || sent.1 >= m.index;
+        self.leadership.timeouts_sent.retain(still_obeyed);
 
         if self.maybe_commit() {
             self.serve_held_reads();
-            self.broadcast_append()?;
+            self.broadcast_append();
         } else if from != id
             && let Some(progress) = self.tracker.progress.get(from)
             && progress.can_bump_commit(self.log.committed())
         {
-            self.send_append(from)?;
+            self.send_append(from);
         }
         if from != id {
-            self.send_entries(from)?;
+            self.send_entries(from);
         }
         self.continue_transfer(from);
         Ok(())
     }
 
-    /// The follower's progress has moved: how it is sent to from now on.
-    fn resume_after_acknowledgement(&mut self, from: u64, index: u64) -> Result<()> {
-        let first = self.log.first_index()?;
+    /// The follower's progress has moved: how it is sent to from now on. `first` is the log's first
+    /// index.
+    fn resume_after_acknowledgement(&mut self, from: u64, index: u64, first: u64) {
         let id = self.id();
         let Some(progress) = self.tracker.progress.get_mut(from) else {
-            return Ok(());
+            return;
         };
         match progress.state {
             ProgressState::Probe => progress.become_replicate(),
@@ -403,7 +404,6 @@ impl<S: Storage> Raft<S> {
             ProgressState::Snapshot => {}
             ProgressState::Replicate => progress.inflights.free_to(index),
         }
-        Ok(())
     }
 
     /// A follower's log does not agree at `m.index`; up to `m.reject_hint`, of term `m.log_term`, it
@@ -419,11 +419,13 @@ impl<S: Storage> Raft<S> {
             m.from,
             m.index
         );
+        let (id, progress) = (self.id(), self.tracker.progress.get(m.from));
+        let matched = progress.map_or(0, |progress| progress.matched);
         let mut hint = m.reject_hint.min(m.index);
         if m.log_term > 0 {
-            (hint, _) = self.log.last_index_of_term_up_to(hint, m.log_term)?;
+            let of_term = self.log.last_index_of_term_up_to(hint, m.log_term, matched);
+            (hint, _) = of_term?;
         }
-        let id = self.id();
         let Some(progress) = self.tracker.progress.get_mut(m.from) else {
             return Ok(());
         };
@@ -437,7 +439,8 @@ impl<S: Storage> Raft<S> {
         if progress.state == ProgressState::Replicate {
             progress.become_probe();
         }
-        self.send_append(m.from)
+        self.send_append(m.from);
+        Ok(())
     }
 
     /// Commits what a quorum has; true if that is news. Entries of older terms are committed only

@@ -50,6 +50,10 @@ impl<S: Storage> Raft<S> {
         let Some(progress) = self.tracker.progress.get_mut(to) else {
             return Ok(());
         };
+        if index + 1 < first || index <= progress.matched {
+            let what = format!("the storage gave a snapshot at {index}, the log begins at {first}");
+            return Err(StorageError::Other(what.into()).into());
+        }
         debug!(
             self.logger,
             "{id:x} [firstindex: {first}, commit: {committed}] sent snapshot[index: {index}, term: {term}] to {to:x} [{progress}]"
@@ -163,7 +167,7 @@ impl<S: Storage> Raft<S> {
         if !configuration.members().contains(self.id()) {
             warning!(
                 self.logger,
-                "{:x} attempted to restore snapshot but it is not in the ConfState {state:?}; should never happen",
+                "{:x} attempted to restore snapshot but it is not in the ConfState {configuration}; should never happen",
                 self.id()
             );
             return Ok(false);

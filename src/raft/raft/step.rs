@@ -4,7 +4,7 @@ use basalt_proto::eraftpb::{Message, MessageType};
 
 use super::{Raft, Role};
 use crate::{
-    Fault, NONE, Result, Storage,
+    Error, Fault, NONE, ReadMode, Result, Storage,
     logger::{debug, error, info},
     message::{CAMPAIGN_TRANSFER, message, reference_name},
 };
@@ -110,12 +110,23 @@ impl<S: Storage> Raft<S> {
         true
     }
 
-    /// Whether votes are refused because a leader may rely on this node.
+    /// Whether votes are refused because a leader may rely on this node. With leases the promise to
+    /// a leader outlives this node's opinion of who leads: a message of a higher term may change that
+    /// at any time, and the leader goes on reading.
     pub(super) fn is_bound_to_leader(&self) -> bool {
-        self.is_quarantined()
-            || (self.config.check_quorum
-                && self.leader != NONE
-                && self.election_elapsed < self.config.election_tick)
+        let timeout = self.config.election_tick;
+        let knows_leader =
+            self.config.check_quorum && self.leader != NONE && self.election_elapsed < timeout;
+        self.is_quarantined() || knows_leader || self.is_bound_by_lease()
+    }
+
+    /// Whether a leader's lease may rest on this node.
+    pub(super) fn is_bound_by_lease(&self) -> bool {
+        self.config.read_mode == ReadMode::LeaseBased
+            && !self.has_fault(Fault::LeaseForgottenWithTerm)
+            && self
+                .heard_at
+                .is_some_and(|heard| self.now - heard < self.config.election_tick)
     }
 
     /// Whether this process may have promised something to a leader before it was restarted.
@@ -181,6 +192,9 @@ impl<S: Storage> Raft<S> {
 
     fn step_leader(&mut self, kind: MessageType, m: Message) -> Result<()> {
         match kind {
+            MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot => {
+                return Err(two_leaders(m.from));
+            }
             MessageType::MsgBeat => {
                 self.broadcast_heartbeat();
                 return Ok(());
@@ -189,7 +203,7 @@ impl<S: Storage> Raft<S> {
                 self.look_for_quorum();
                 return Ok(());
             }
-            MessageType::MsgPropose => return self.propose(m.entries),
+            MessageType::MsgPropose => return self.propose(m.from, m.entries),
             MessageType::MsgReadIndex => return self.take_read(m),
             MessageType::MsgForgetLeader => return Ok(()),
             _ => {}
@@ -214,7 +228,10 @@ impl<S: Storage> Raft<S> {
                 self.handle_unreachable(&m);
                 Ok(())
             }
-            MessageType::MsgTransferLeader => self.take_transfer(&m),
+            MessageType::MsgTransferLeader => {
+                self.take_transfer(&m);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -251,15 +268,15 @@ impl<S: Storage> Raft<S> {
         match kind {
             MessageType::MsgPropose => self.forward_proposal(m),
             MessageType::MsgAppend => {
-                self.hear_from_leader(m.from);
+                self.hear_from_leader(m.from)?;
                 self.handle_append(m)
             }
             MessageType::MsgHeartbeat => {
-                self.hear_from_leader(m.from);
+                self.hear_from_leader(m.from)?;
                 self.handle_heartbeat(m)
             }
             MessageType::MsgSnapshot => {
-                self.hear_from_leader(m.from);
+                self.hear_from_leader(m.from)?;
                 self.handle_snapshot(m)
             }
             MessageType::MsgTransferLeader => {
@@ -295,8 +312,21 @@ impl<S: Storage> Raft<S> {
         }
     }
 
-    fn hear_from_leader(&mut self, from: u64) {
+    fn hear_from_leader(&mut self, from: u64) -> Result<()> {
+        if self.leader != NONE && self.leader != from {
+            return Err(two_leaders(from));
+        }
         self.election_elapsed = 0;
+        self.heard_at = Some(self.now);
         self.leader = from;
+        Ok(())
+    }
+}
+
+/// The one thing that must never be; whatever follows from it, it must not pass in silence.
+fn two_leaders(from: u64) -> Error {
+    Error::InvalidMessage {
+        from,
+        what: "a second leader in this term",
     }
 }

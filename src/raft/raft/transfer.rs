@@ -6,25 +6,25 @@ use basalt_proto::eraftpb::{Message, MessageType};
 
 use super::{Raft, election::Campaign};
 use crate::{
-    NONE, Result, Storage,
+    Error, NONE, Result, Storage,
     logger::{debug, info},
     message::message,
 };
 
 impl<S: Storage> Raft<S> {
     /// The leader is asked to hand over to `m.from`.
-    pub(super) fn take_transfer(&mut self, m: &Message) -> Result<()> {
+    pub(super) fn take_transfer(&mut self, m: &Message) {
         let (id, to, term) = (self.id(), m.from, self.term);
         let Some(progress) = self.tracker.progress.get(to) else {
-            return Ok(());
+            return;
         };
         let (is_learner, matched) = (progress.is_learner, progress.matched);
         if is_learner {
             debug!(
                 self.logger,
-                "{to:x} is learner. Ignored transferring leadership"
+                "{id:x} is learner. Ignored transferring leadership"
             );
-            return Ok(());
+            return;
         }
         let before = self.leadership.transferee;
         if before == to {
@@ -32,7 +32,7 @@ impl<S: Storage> Raft<S> {
                 self.logger,
                 "{id:x} [term {term}] transfer leadership to {to:x} is in progress, ignores request to same node {to:x}"
             );
-            return Ok(());
+            return;
         }
         if before != NONE {
             self.abort_transfer();
@@ -46,7 +46,7 @@ impl<S: Storage> Raft<S> {
                 self.logger,
                 "{id:x} is already leader. Ignored transferring leadership to self"
             );
-            return Ok(());
+            return;
         }
         let up_to_date = matched == self.log.last_index();
         info!(
@@ -62,9 +62,8 @@ impl<S: Storage> Raft<S> {
                 self.logger,
                 "{id:x} sends MsgTimeoutNow to {to:x} immediately as {to:x} already has up-to-date log"
             );
-            Ok(())
         } else {
-            self.send_append(to)
+            self.send_append(to);
         }
     }
 
@@ -101,6 +100,12 @@ impl<S: Storage> Raft<S> {
 
     /// The leader wants this node to take over.
     pub(super) fn handle_timeout_now(&mut self, m: &Message) -> Result<()> {
+        if self.leader != NONE && self.leader != m.from {
+            return Err(Error::InvalidMessage {
+                from: m.from,
+                what: "a transfer by somebody who does not lead",
+            });
+        }
         let last = self.log.last_index();
         if m.last_index != 0 && m.last_index != last {
             debug!(

@@ -30,6 +30,55 @@
 //!    the writes of the log they may be lost earlier or kept longer. The suite asks for them only
 //!    at indexes that are synced and committed, as a state machine does.
 //!
+//! # Example
+//!
+//! ```
+//! use basalt_raft::{
+//!     MemStorage, StorageError,
+//!     eraftpb::ConfState,
+//!     storage::conformance::{Subject, Write, check},
+//! };
+//! use bytes::Bytes;
+//!
+//! struct Memory(MemStorage);
+//!
+//! impl Subject for Memory {
+//!     type Storage = MemStorage;
+//!
+//!     fn storage(&self) -> &MemStorage {
+//!         &self.0
+//!     }
+//!
+//!     fn write(&mut self, write: Write) -> Result<(), StorageError> {
+//!         if let Some(snapshot) = write.snapshot {
+//!             self.0.apply_snapshot(snapshot)?;
+//!         }
+//!         if let Some(hard_state) = write.hard_state {
+//!             self.0.set_hard_state(hard_state);
+//!         }
+//!         self.0.append(write.entries);
+//!         Ok(())
+//!     }
+//!
+//!     fn make_snapshot(&mut self, index: u64, members: &ConfState, data: Bytes) -> Result<(), StorageError> {
+//!         self.0.create_snapshot(index, Some(members.clone()), data)?;
+//!         Ok(())
+//!     }
+//!
+//!     fn compact(&mut self, index: u64) -> Result<(), StorageError> {
+//!         self.0.compact(index)
+//!     }
+//! }
+//!
+//! let open = |members: &ConfState| {
+//!     let mut log = MemStorage::new();
+//!     log.set_conf_state(members.clone());
+//!     Memory(log)
+//! };
+//! let counts = check(open, 1, 500);
+//! assert!(counts.overwrites > 0);
+//! ```
+//!
 //! Not here: what a storage does when the world below fails, and several threads at once.
 
 mod model;

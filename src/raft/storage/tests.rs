@@ -2,6 +2,8 @@
 //! to find: a suite that lets them pass proves nothing.
 
 mod disk;
+mod parts;
+mod peer;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -9,7 +11,8 @@ use basalt_testkit::{Replay, Seeds, long_factor};
 
 use super::{conformance::Counts, *};
 use crate::eraftpb::SnapshotMetadata;
-use disk::{Disk, Mistake, Peer};
+use disk::{Disk, Mistake};
+use peer::Peer;
 
 const SEEDS: u64 = 40;
 const STEPS: u64 = 400;

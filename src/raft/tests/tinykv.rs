@@ -14,6 +14,8 @@ mod elections;
 mod membership;
 #[path = "tinykv/network.rs"]
 mod network;
+#[path = "tinykv/parts.rs"]
+mod parts;
 #[path = "tinykv/raw_node.rs"]
 mod raw_node;
 #[path = "tinykv/replication.rs"]

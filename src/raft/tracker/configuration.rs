@@ -5,7 +5,7 @@ use std::fmt;
 use basalt_proto::eraftpb::ConfState;
 
 use crate::{
-    Error, Result,
+    Error, LOCAL_APPLY_THREAD, NONE, Result,
     quorum::{JointConfig, MajorityConfig},
 };
 
@@ -83,8 +83,9 @@ impl Configuration {
             &self.learners,
             &self.learners_next,
         ];
-        if all.iter().any(|set| set.contains(0)) {
-            return wrong("a member with the id 0");
+        let reserved = |id: &u64| *id == NONE || *id >= LOCAL_APPLY_THREAD;
+        if all.iter().any(|set| set.ids().iter().any(reserved)) {
+            return wrong("a member with a reserved id");
         }
         for id in self.learners_next.ids() {
             if !self.voters.outgoing.contains(*id) {

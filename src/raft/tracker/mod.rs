@@ -4,6 +4,8 @@
 mod configuration;
 mod inflights;
 mod progress;
+#[cfg(test)]
+mod tests;
 
 pub use configuration::Configuration;
 pub use inflights::Inflights;

@@ -157,41 +157,31 @@ impl<S: PowerLoss> Powered<S> {
     /// Names the rule by which `seen` is none of the `possible` states.
     #[track_caller]
     fn complain(&self, possible: &[Left], seen: &Model, doing: &str) -> ! {
-        let all = |part: fn(&Model, &Model) -> bool| {
-            let same = |left: &Left| part(&left.model, seen);
-            possible.iter().any(same)
-        };
-        let known_hard_state = all(|left, seen| left.hard_state == seen.hard_state);
         let hard_states: Vec<_> = possible.iter().map(|left| left.model.hard_state).collect();
         demand(
-            known_hard_state,
+            hard_states.contains(&seen.hard_state),
             HARD_STATE,
-            format_args!(
-                "{:?}, and not one of {hard_states:?}, {doing}",
-                seen.hard_state
-            ),
+            format_args!("{:?} is none of {hard_states:?} {doing}", seen.hard_state),
         );
-        let known_log = all(|left, seen| left.base == seen.base && left.entries == seen.entries);
-        let known_machine =
-            all(|left, seen| left.conf_state == seen.conf_state && left.snapshot == seen.snapshot);
-        let synced = self.synced.difference(seen);
-        let how = synced.map_or(String::new(), |(what, how)| format!("{what}: {how}"));
+        let (what, how) = self.synced.difference(seen).unwrap_or_default();
+        let known_machine = possible.iter().any(|Left { model, .. }| {
+            model.conf_state == seen.conf_state && model.snapshot == seen.snapshot
+        });
+        let rule = if self.since.is_empty() || !self.has_synced(seen) || !known_machine {
+            SYNCED
+        } else {
+            IN_ORDER
+        };
         let terms = |model: &Model| model.entries.values().map(|e| e.term).collect::<Vec<_>>();
-        let shown = format!(
-            "against the last sync, {how}; {} steps since; log from {:?} with terms {:?}, \
-             synced from {:?} with terms {:?}, {doing}",
+        panic!(
+            "{rule}: against the last sync, {what}: {how}; {} steps since; the log is behind {:?} \
+             with terms {:?}, was synced behind {:?} with terms {:?}, {doing}",
             self.since.len(),
             seen.base,
             terms(seen),
             self.synced.base,
             terms(&self.synced)
         );
-        let rule = if self.since.is_empty() || !self.has_synced(seen) || !known_machine {
-            SYNCED
-        } else {
-            IN_ORDER
-        };
-        panic!("{rule}: {shown}, log alone possible: {known_log}");
     }
 
     /// Whether `seen` has each synced entry that no later write has touched.

@@ -3,15 +3,18 @@
 //! It keeps the state of the last sync and what was done since; a loss of power keeps a prefix of
 //! that, of writes and of steps of the state machine apart.
 
-use std::{cell::Cell, ops::Range};
+use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::super::{
-    conformance::{PowerLoss, Subject, Write},
-    *,
+use super::{
+    super::{
+        conformance::{PowerLoss, Subject, Write},
+        *,
+    },
+    parts::{Parts, index_of},
 };
-use crate::{NO_LIMIT, eraftpb::SnapshotMetadata};
+use crate::NO_LIMIT;
 
 /// What is wrong with a storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,70 +167,9 @@ impl Storage for Reader {
     }
 }
 
-/// The parts of a log in memory, to be put together in another way.
-#[derive(Clone)]
-struct Parts {
-    hard_state: HardState,
-    conf_state: ConfState,
-    base: (u64, u64),
-    entries: Vec<Entry>,
-    snapshot: Option<Snapshot>,
-}
-
-impl Parts {
-    fn of(log: &MemStorage) -> Self {
-        let state = log.initial_state().expect("memory");
-        let first = log.first_index().expect("memory");
-        let end = log.last_index().expect("memory") + 1;
-        let snapshot = log.snapshot(1).expect("memory");
-        Self {
-            hard_state: state.hard_state,
-            conf_state: state.conf_state,
-            base: (first - 1, log.term(first - 1).expect("memory")),
-            entries: log.entries(first, end, NO_LIMIT).expect("memory"),
-            snapshot: Some(snapshot).filter(|snapshot| index_of(snapshot) > 0),
-        }
-    }
-
-    fn build(self) -> MemStorage {
-        let mut log = MemStorage::new();
-        log.set_hard_state(self.hard_state);
-        let place = |index, term| SnapshotMetadata {
-            conf_state: Some(self.conf_state.clone()),
-            index,
-            term,
-        };
-        let at = self.snapshot.as_ref().map_or(0, index_of);
-        if self.base.0 > 0 {
-            let data = match &self.snapshot {
-                Some(snapshot) if at == self.base.0 => snapshot.data.clone(),
-                _ => Bytes::new(),
-            };
-            let metadata = Some(place(self.base.0, self.base.1));
-            let applied = log.apply_snapshot(Snapshot { data, metadata });
-            applied.expect("the first snapshot");
-        } else {
-            log.set_conf_state(self.conf_state.clone());
-        }
-        log.append(self.entries);
-        if let Some(snapshot) = self.snapshot.filter(|_| at > self.base.0) {
-            // A snapshot above the entries is a mistake that the caller wants to make.
-            let _ = log.create_snapshot(at, Some(self.conf_state), snapshot.data);
-        }
-        log
-    }
-}
-
-fn index_of(snapshot: &Snapshot) -> u64 {
-    snapshot
-        .metadata
-        .as_ref()
-        .map_or(0, |metadata| metadata.index)
-}
-
 /// A storage whose power can be cut.
 pub(super) struct Disk {
-    reader: Reader,
+    pub(super) reader: Reader,
     /// As of the last sync.
     synced: MemStorage,
     /// As of the sync before.
@@ -247,12 +189,12 @@ impl Disk {
         }
     }
 
-    fn log(&mut self) -> &mut MemStorage {
+    pub(super) fn log(&mut self) -> &mut MemStorage {
         &mut self.reader.log
     }
 
     /// Changes the log part by part.
-    fn change(&mut self, change: impl FnOnce(&mut Parts)) {
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut Parts)) {
         let mut parts = Parts::of(&self.reader.log);
         change(&mut parts);
         self.reader.log = parts.build();
@@ -426,7 +368,7 @@ impl PowerLoss for Disk {
                 Done::Write(write) if self.reader.is(M::HoleLeft) => {
                     let next = self.reader.range().end;
                     let first = write.entries.first().map_or(next, |entry| entry.index);
-                    if first <= next && write.snapshot.is_none() && fate % 3 > 0 {
+                    if first <= next && write.snapshot.is_none() && !fate.is_multiple_of(3) {
                         self.write_entries(write.entries);
                     }
                 }
@@ -471,7 +413,9 @@ impl Disk {
                     parts.base.0 -= 1;
                 }
             }),
-            Some(M::SyncComesLate) if fate % 2 == 0 => self.reader.log = self.synced_before.clone(),
+            Some(M::SyncComesLate) if fate.is_multiple_of(2) => {
+                self.reader.log = self.synced_before.clone();
+            }
             Some(M::VoteOfAnotherTerm) => {
                 let mut hard_state = synced.hard_state;
                 hard_state.term = before.hard_state.term;
@@ -487,150 +431,5 @@ impl Disk {
             }
             _ => {}
         }
-    }
-}
-
-/// A storage as unlike [`MemStorage`] as may be: it begins behind a snapshot, knows voters alone,
-/// carries its snapshots packed, and has to be asked twice.
-pub(super) struct Peer {
-    disk: Disk,
-    reader: PeerReader,
-}
-
-/// How a packed snapshot begins.
-const PACKED: &[u8] = b"packed: ";
-
-pub(super) struct PeerReader {
-    reader: Reader,
-    /// Whether the next answer comes at once.
-    awake: Cell<bool>,
-}
-
-impl PeerReader {
-    fn later<T>(
-        &self,
-        error: StorageError,
-        answer: Result<T, StorageError>,
-    ) -> Result<T, StorageError> {
-        // What is wrong is said at once.
-        if self.awake.take() || answer.is_err() {
-            answer
-        } else {
-            Err(error)
-        }
-    }
-}
-
-impl Storage for PeerReader {
-    fn initial_state(&self) -> Result<InitialState, StorageError> {
-        self.reader.initial_state()
-    }
-
-    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
-        let answer = self.reader.entries(low, high, max_bytes);
-        self.later(StorageError::LogTemporarilyUnavailable, answer)
-    }
-
-    fn term(&self, index: u64) -> Result<u64, StorageError> {
-        self.reader.term(index)
-    }
-
-    fn first_index(&self) -> Result<u64, StorageError> {
-        self.reader.first_index()
-    }
-
-    fn last_index(&self) -> Result<u64, StorageError> {
-        self.reader.last_index()
-    }
-
-    fn snapshot(&self, to: u64) -> Result<Snapshot, StorageError> {
-        let answer = self.reader.snapshot(to);
-        self.later(StorageError::SnapshotTemporarilyUnavailable, answer)
-    }
-}
-
-impl Peer {
-    const START: (u64, u64) = (5, 5);
-
-    pub(super) fn new(conf_state: &ConfState) -> Self {
-        let mut disk = Disk::new(conf_state, None);
-        let (index, term) = Self::START;
-        disk.change(|parts| parts.base = Self::START);
-        disk.log().set_hard_state(HardState {
-            term,
-            vote: 0,
-            commit: index,
-        });
-        Self {
-            reader: PeerReader {
-                reader: disk.reader.clone(),
-                awake: Cell::new(false),
-            },
-            disk,
-        }
-    }
-
-    /// Does something with the disk, and shows what it holds then.
-    fn show<T>(&mut self, change: impl FnOnce(&mut Disk) -> T) -> T {
-        let result = change(&mut self.disk);
-        self.reader.reader = self.disk.reader.clone();
-        result
-    }
-}
-
-impl Subject for Peer {
-    type Storage = PeerReader;
-
-    fn storage(&self) -> &PeerReader {
-        &self.reader
-    }
-
-    fn write(&mut self, write: Write) -> Result<(), StorageError> {
-        self.show(|disk| disk.write(write))
-    }
-
-    fn make_snapshot(
-        &mut self,
-        index: u64,
-        conf_state: &ConfState,
-        data: Bytes,
-    ) -> Result<(), StorageError> {
-        let data = self.pack(data);
-        self.show(|disk| disk.make_snapshot(index, conf_state, data))
-    }
-
-    fn compact(&mut self, index: u64) -> Result<(), StorageError> {
-        self.show(|disk| disk.compact(index))
-    }
-
-    fn start(&self) -> (u64, u64) {
-        Self::START
-    }
-
-    fn keeps_roles(&self) -> bool {
-        false
-    }
-
-    fn pack(&self, data: Bytes) -> Bytes {
-        [PACKED, &data].concat().into()
-    }
-
-    fn unpack(&self, carried: &Bytes) -> Bytes {
-        let data = carried.strip_prefix(PACKED);
-        Bytes::copy_from_slice(data.expect("packed by this kind of storage"))
-    }
-
-    fn wait(&mut self) {
-        self.reader.awake.set(true);
-    }
-}
-
-impl PowerLoss for Peer {
-    fn sync(&mut self) {
-        self.show(Disk::sync);
-    }
-
-    fn lose_power(&mut self, fate: u64) {
-        self.show(|disk| disk.lose_power(fate));
     }
 }

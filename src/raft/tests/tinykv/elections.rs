@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use basalt_raft::eraftpb::{HardState, Message, MessageType};
 use basalt_raft::{Error, MemStorage, Role};
 
-use crate::network::{Network, Peer, in_term, message, stored, tinykv_config};
+use crate::network::{Network, Peer};
+use crate::parts::{in_term, message, stored, tinykv_config};
 
 const THREE: [u64; 3] = [1, 2, 3];
 
@@ -84,7 +85,8 @@ fn a_candidate_that_hears_nothing_starts_an_election_of_the_next_term() {
 
 #[test]
 fn a_majority_of_votes_makes_a_leader_and_anything_less_leaves_a_candidate() {
-    let outcomes: [(u64, &[(u64, bool)], Role); 10] = [
+    type Votes = &'static [(u64, bool)];
+    let outcomes: [(u64, Votes, Role); 10] = [
         (1, &[], Role::Leader),
         (3, &[(2, true), (3, true)], Role::Leader),
         (3, &[(2, true)], Role::Leader),
@@ -339,7 +341,7 @@ fn late_heartbeat(answer_stale_leader: bool) -> (Vec<Message>, Network) {
 fn a_heartbeat_of_a_lower_term_is_answered_so_that_its_sender_steps_down() {
     let (answers, mut network) = late_heartbeat(true);
     let answer = message(MessageType::MsgAppendResponse, 3, 1, 3);
-    assert_eq!(answers, [answer.clone()]);
+    assert_eq!(answers.as_slice(), std::slice::from_ref(&answer));
     network.send(answer);
     assert_eq!(network.peer(1).state(), (Role::Follower, 3, 0));
     // Without the option: as the reference implementation, which answers with check-quorum or

@@ -3,7 +3,8 @@
 use basalt_raft::Error;
 use basalt_raft::eraftpb::{ConfChangeType, EntryType, MessageType};
 
-use crate::network::{Peer, accept, change, entry_with};
+use crate::network::Peer;
+use crate::parts::{accept, change, entry_with};
 
 #[test]
 fn adding_a_node_makes_the_list_of_members_longer() {
@@ -40,11 +41,7 @@ fn a_removal_commits_at_once_what_the_smaller_quorum_has() {
     leader.acknowledge_all();
     leader.take_applied();
     let remove = change(ConfChangeType::RemoveNode, 2);
-    leader
-        .raw
-        .propose_conf_change(remove.clone())
-        .expect("a leader");
-    leader.sync();
+    leader.change(remove.clone());
     let removal = leader.take_sent();
     leader.propose("hello");
     assert_eq!(leader.committed(), 1);

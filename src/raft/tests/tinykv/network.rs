@@ -9,118 +9,20 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use basalt_raft::eraftpb::{
-    ConfChange, ConfChangeType, ConfState, Entry, EntryType, HardState, Message, MessageType,
-    Snapshot, SnapshotMetadata,
-};
+use basalt_raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType};
 use basalt_raft::{
     Config, Error, MemStorage, MembershipChange, NO_LIMIT, Raft, RawNode, ReadState, Role,
 };
 
+use crate::parts::{accept, message, tinykv_config};
+
 /// More deliveries than any quiet end needs.
 const ENDLESS: usize = 100_000;
-
-/// TinyKV's rules: no pre-vote, no check-quorum, and each append a message of its own.
-pub(crate) fn tinykv_config(id: u64) -> Config {
-    Config {
-        pre_vote: false,
-        check_quorum: false,
-        batch_appends: false,
-        ..Config::new(id)
-    }
-}
-
-/// An entry without data.
-pub(crate) fn entry(index: u64, term: u64) -> Entry {
-    entry_with(index, term, "")
-}
-
-/// An entry with data.
-pub(crate) fn entry_with(index: u64, term: u64, data: &'static str) -> Entry {
-    Entry {
-        index,
-        term,
-        data: data.into(),
-        ..Entry::default()
-    }
-}
-
-/// Entries from index 1 on with these terms.
-pub(crate) fn entries(terms: &[u64]) -> Vec<Entry> {
-    let numbered = (1..).zip(terms);
-    numbered.map(|(index, term)| entry(index, *term)).collect()
-}
-
-/// The log of a voter of `voters`: entries of these terms, and what it had promised.
-pub(crate) fn stored(voters: &[u64], terms: &[u64], hard_state: HardState) -> MemStorage {
-    let mut storage = MemStorage::with_voters(voters);
-    storage.append(entries(terms));
-    storage.set_hard_state(hard_state);
-    storage
-}
-
-/// A term without a vote and without a commit index.
-pub(crate) fn in_term(term: u64) -> HardState {
-    HardState {
-        term,
-        ..HardState::default()
-    }
-}
-
-/// A message without content.
-pub(crate) fn message(kind: MessageType, from: u64, to: u64, term: u64) -> Message {
-    Message {
-        msg_type: kind.into(),
-        from,
-        to,
-        term,
-        ..Message::default()
-    }
-}
-
-/// What a follower answers that takes this append.
-pub(crate) fn accept(append: &Message) -> Message {
-    assert_eq!(append.msg_type(), MessageType::MsgAppend);
-    Message {
-        index: append.index + append.entries.len() as u64,
-        session: append.session,
-        ..message(
-            MessageType::MsgAppendResponse,
-            append.to,
-            append.from,
-            append.term,
-        )
-    }
-}
-
-/// A snapshot of an empty state machine.
-pub(crate) fn snapshot(index: u64, term: u64, voters: &[u64]) -> Snapshot {
-    Snapshot {
-        metadata: Some(SnapshotMetadata {
-            index,
-            term,
-            conf_state: Some(ConfState {
-                nodes: voters.to_vec(),
-                ..ConfState::default()
-            }),
-        }),
-        ..Snapshot::default()
-    }
-}
-
-/// The change of one member.
-pub(crate) fn change(change_type: ConfChangeType, node_id: u64) -> ConfChange {
-    ConfChange {
-        change_type: change_type.into(),
-        node_id,
-        ..ConfChange::default()
-    }
-}
 
 /// A node with its storage.
 pub(crate) struct Peer {
     pub(crate) raw: RawNode<MemStorage>,
-    config: Config,
+    pub(crate) config: Config,
     sent: Vec<Message>,
     applied: Vec<Entry>,
     reads: Vec<ReadState>,
@@ -145,7 +47,7 @@ impl Peer {
         Self::new(tinykv_config(id), MemStorage::with_voters(voters))
     }
 
-    /// The process ends and starts again; what was written is there, and is applied again.
+    /// The process ends and starts again; what was written is there.
     pub(crate) fn restart(&mut self) {
         *self = Self::new(self.config.clone(), self.raw.storage().clone());
     }
@@ -159,6 +61,8 @@ impl Peer {
             let ready = self.raw.ready().expect("storage in memory");
             let storage = self.raw.storage_mut();
             if let Some(snapshot) = ready.snapshot {
+                let place = snapshot.metadata.as_ref().expect("a place in the log");
+                self.config.applied = place.index;
                 storage.apply_snapshot(snapshot).expect("a newer snapshot");
             }
             storage.append(ready.entries);
@@ -175,14 +79,23 @@ impl Peer {
         }
     }
 
+    /// Applies an entry. The state machine is durable as of the last change of the membership, and the
+    /// storage's snapshot is that state.
     fn apply(&mut self, entry: &Entry) {
         if entry.entry_type() != EntryType::EntryNormal {
             let change = MembershipChange::decode(entry.entry_type(), entry.data.clone())
                 .expect("a change that was proposed here");
-            self.raw
-                .apply_conf_change(change)
-                .expect("a change that fits");
+            let members = self.raw.apply_conf_change(change);
+            let members = members.expect("a change that fits");
+            self.snapshot_at(entry.index, members);
         }
+    }
+
+    fn snapshot_at(&mut self, index: u64, members: ConfState) {
+        let storage = self.raw.storage_mut();
+        let made = storage.create_snapshot(index, Some(members), "state".into());
+        made.expect("an index above the last snapshot");
+        self.config.applied = index;
     }
 
     /// Takes a message.
@@ -213,30 +126,52 @@ impl Peer {
         self.sync();
     }
 
-    /// Campaigns, and gets the votes of all others.
+    /// Campaigns, and gets as many votes of the others as it needs.
     #[track_caller]
     pub(crate) fn elect(&mut self) {
         self.campaign();
         let id = self.raft().id();
         let voters = self.raft().configuration().voters.ids();
-        for voter in voters.ids().iter().filter(|voter| **voter != id) {
-            let term = self.raft().term();
-            self.step(message(
-                MessageType::MsgRequestVoteResponse,
-                *voter,
-                id,
-                term,
-            ));
+        let others = || voters.ids().iter().filter(|voter| **voter != id);
+        let asked = self.raft().term() + 1;
+        for voter in others() {
+            if self.raft().role() == Role::PreCandidate {
+                self.step(message(MessageType::MsgPreVoteResp, *voter, id, asked));
+            }
+        }
+        let term = self.raft().term();
+        for voter in others() {
+            if self.raft().role() == Role::Candidate {
+                let vote = MessageType::MsgRequestVoteResponse;
+                self.step(message(vote, *voter, id, term));
+            }
         }
         assert_eq!(self.raft().role(), Role::Leader);
         // They have answered.
-        self.sent
-            .retain(|request| request.msg_type() != MessageType::MsgRequestVote);
+        self.sent.retain(|request| {
+            let kind = request.msg_type();
+            kind != MessageType::MsgPreVote && kind != MessageType::MsgRequestVote
+        });
     }
 
     #[track_caller]
     pub(crate) fn propose(&mut self, data: &'static str) {
         self.raw.propose(data.into()).expect("a node that leads");
+        self.sync();
+    }
+
+    /// Proposes a change of the membership.
+    #[track_caller]
+    pub(crate) fn change(&mut self, change: impl Into<MembershipChange>) {
+        let proposed = self.raw.propose_conf_change(change);
+        proposed.expect("a node that leads");
+        self.sync();
+    }
+
+    /// Asks for an index to read at.
+    #[track_caller]
+    pub(crate) fn read(&mut self, context: &'static str) {
+        self.raw.read_index(context.into()).expect("room for reads");
         self.sync();
     }
 
@@ -298,11 +233,11 @@ impl Peer {
     /// Makes a snapshot of all that is applied, and forgets the log before it.
     pub(crate) fn compact(&mut self) {
         let applied = self.raft().log().applied();
-        let conf_state = self.raft().configuration().to_conf_state();
+        if self.config.applied < applied {
+            let members = self.raft().configuration().to_conf_state();
+            self.snapshot_at(applied, members);
+        }
         let storage = self.raw.storage_mut();
-        storage
-            .create_snapshot(applied, Some(conf_state), "state".into())
-            .expect("an applied index above the last snapshot");
         storage.compact(applied).expect("an applied index");
     }
 }
@@ -333,9 +268,16 @@ impl Network {
 
     /// The same, without some of them.
     pub(crate) fn with_dead(size: u64, dead: &[u64]) -> Self {
+        let mut network = Self::with_config(size, tinykv_config);
+        network.peers.retain(|id, _| !dead.contains(id));
+        network
+    }
+
+    /// Voters 1 to `size` with these settings.
+    pub(crate) fn with_config(size: u64, config: impl Fn(u64) -> Config) -> Self {
         let voters: Vec<u64> = (1..=size).collect();
-        let alive = voters.iter().filter(|id| !dead.contains(id));
-        Self::of(alive.map(|id| Peer::of(*id, &voters)))
+        let storage = MemStorage::with_voters(&voters);
+        Self::of((1..=size).map(|id| Peer::new(config(id), storage.clone())))
     }
 
     pub(crate) fn peer(&self, id: u64) -> &Peer {
@@ -438,6 +380,12 @@ impl Network {
         self.deliver();
     }
 
+    #[track_caller]
+    pub(crate) fn change(&mut self, id: u64, change: impl Into<MembershipChange>) {
+        self.peer_mut(id).change(change);
+        self.deliver();
+    }
+
     /// One tick passes for this node: on a leader, a round of heartbeats.
     #[track_caller]
     pub(crate) fn tick(&mut self, id: u64) {
@@ -445,12 +393,14 @@ impl Network {
         self.deliver();
     }
 
-    /// One tick passes for everybody.
+    /// So many ticks pass for everybody.
     #[track_caller]
-    pub(crate) fn tick_all(&mut self) {
+    pub(crate) fn pass(&mut self, ticks: u64) {
         let ids: Vec<u64> = self.peers.keys().copied().collect();
-        for id in ids {
-            self.tick(id);
+        for _ in 0..ticks {
+            for id in &ids {
+                self.tick(*id);
+            }
         }
     }
 
@@ -480,83 +430,5 @@ impl Network {
     }
 }
 
-// What the claims stand on. Here too: everything above is used by each crate that includes it.
-
-#[test]
-fn what_is_cut_or_ignored_does_not_arrive_until_the_network_recovers() {
-    let mut network = Network::new(4);
-    network.cut(1, 2);
-    network.cut_one_way(1, 3);
-    network.campaign(1);
-    assert_eq!(network.peer(2).raft().term(), 0);
-    assert_eq!(network.peer(3).raft().term(), 0);
-    assert_eq!(network.peer(4).raft().vote(), 1);
-    network.isolate(4);
-    network.campaign(4);
-    assert_eq!(network.peer(1).state(), (Role::Candidate, 1, 0));
-    network.recover();
-    network.ignore(MessageType::MsgRequestVote);
-    network.campaign(2);
-    assert_eq!(network.peer(1).raft().term(), 1);
-    network.recover();
-    network.campaign(4);
-    assert_eq!(network.leader(), 4);
-    assert_eq!(network.states()[0], (Role::Follower, 3, 4));
-    assert_eq!(network.peers().count(), 4);
-}
-
-#[test]
-fn a_peer_writes_applies_and_acknowledges_all_that_it_is_told() {
-    let mut leader = Peer::of(1, &[1, 2, 3]);
-    leader.elect();
-    leader.propose("a");
-    leader.acknowledge_all();
-    assert_eq!(leader.committed(), 2);
-    assert_eq!(leader.log_terms(), [1, 1]);
-    let both = [entry(1, 1), entry_with(2, 1, "a")];
-    assert_eq!(leader.log(), both);
-    assert_eq!(leader.take_applied(), both);
-    assert_eq!(leader.take_reads(), []);
-    leader
-        .raw
-        .propose_conf_change(change(ConfChangeType::AddNode, 4))
-        .expect("a leader");
-    leader.sync();
-    leader.acknowledge_all();
-    assert!(leader.raft().configuration().members().contains(4));
-
-    leader.restart();
-    assert_eq!(leader.state(), (Role::Follower, 1, 0));
-    assert_eq!(leader.take_applied().len(), 3);
-    assert!(leader.raft().configuration().members().contains(4));
-}
-
-#[test]
-fn a_network_takes_nodes_in_and_hands_leadership_and_snapshots_on() {
-    let storage = stored(&[1, 2], &[1, 1], in_term(1));
-    let mut network = Network::of([
-        Peer::new(tinykv_config(1), storage),
-        Peer::new(tinykv_config(2), MemStorage::with_voters(&[1, 2])),
-    ]);
-    network.campaign(1);
-    network.propose(1, "a");
-    network.transfer(1, 2);
-    assert_eq!(network.leader(), 2);
-    let leader = network.peer_mut(2);
-    leader
-        .raw
-        .propose_conf_change(change(ConfChangeType::AddNode, 3))
-        .expect("a leader");
-    leader.sync();
-    network.deliver();
-    network.peer_mut(2).compact();
-    network.add(Peer::new(tinykv_config(3), MemStorage::new()));
-    network.tick_all();
-    assert_eq!(network.peer(3).committed(), network.peer(2).committed());
-    let snapshot = snapshot(9, 2, &[1, 2]);
-    network.send(Message {
-        snapshot: Some(Box::new(snapshot)),
-        ..message(MessageType::MsgSnapshot, 2, 1, 2)
-    });
-    assert_eq!(network.peer(1).raft().log().last_index(), 9);
-}
+#[path = "network_tests.rs"]
+mod network_tests;

@@ -3,7 +3,8 @@
 use basalt_raft::eraftpb::{ConfChangeType, EntryType, HardState};
 use basalt_raft::{MemStorage, MembershipChange, RawNode, Ready, Role, Storage};
 
-use crate::network::{Peer, change, entry, entry_with, in_term, stored, tinykv_config};
+use crate::network::Peer;
+use crate::parts::{change, entry, entry_with, in_term, stored, tinykv_config};
 
 #[test]
 fn a_lone_node_hands_a_proposal_out_to_be_written_and_then_to_be_applied() {
@@ -80,8 +81,7 @@ fn adding_a_node_twice_does_not_stand_in_the_way_of_another() {
     let second = change(ConfChangeType::AddNode, 2);
     let proposed = [first.clone(), first, second];
     for add in proposed.clone() {
-        node.raw.propose_conf_change(add).expect("a leader");
-        node.sync();
+        node.change(add);
     }
     let storage = node.raw.storage();
     let last = storage.last_index().expect("storage in memory");
@@ -99,7 +99,7 @@ fn adding_a_node_twice_does_not_stand_in_the_way_of_another() {
 #[test]
 fn a_node_that_restarts_from_a_snapshot_hands_out_only_what_is_behind_it() {
     let mut storage = MemStorage::new();
-    let snapshot = crate::network::snapshot(2, 1, &[1, 2]);
+    let snapshot = crate::parts::snapshot(2, 1, &[1, 2]);
     storage.apply_snapshot(snapshot).expect("a first snapshot");
     storage.append(vec![entry_with(3, 1, "foo")]);
     storage.set_hard_state(HardState {

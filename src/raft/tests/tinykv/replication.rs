@@ -3,9 +3,8 @@
 use basalt_raft::eraftpb::{Entry, HardState, Message, MessageType};
 use basalt_raft::{MemStorage, Role};
 
-use crate::network::{
-    Network, Peer, accept, entries, entry, entry_with, in_term, message, stored, tinykv_config,
-};
+use crate::network::{Network, Peer};
+use crate::parts::{accept, entries, entry, entry_with, in_term, message, stored, tinykv_config};
 
 const THREE: [u64; 3] = [1, 2, 3];
 

@@ -3,7 +3,8 @@
 use basalt_raft::eraftpb::{HardState, Message, MessageType, Snapshot};
 use basalt_raft::{MemStorage, Role};
 
-use crate::network::{Network, Peer, accept, in_term, message, snapshot, stored, tinykv_config};
+use crate::network::{Network, Peer};
+use crate::parts::{accept, in_term, message, snapshot, stored, tinykv_config};
 
 /// A leader of term 11, node `from`, sends `snapshot` to `follower`.
 fn install(follower: &mut Peer, from: u64, snapshot: Snapshot) {

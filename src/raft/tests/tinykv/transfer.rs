@@ -3,7 +3,8 @@
 use basalt_raft::Role;
 use basalt_raft::eraftpb::{ConfChangeType, MessageType};
 
-use crate::network::{Network, Peer, change, message};
+use crate::network::{Network, Peer};
+use crate::parts::{change, message};
 
 /// Three nodes, led by the first in term 1.
 fn led_by_first() -> Network {
