@@ -128,6 +128,7 @@ pub fn reference_name(kind: MessageType) -> &'static str {
 }
 
 /// A message of a kind to a node; everything else is filled in by the caller and by `send`.
+#[inline]
 pub(crate) fn message(kind: MessageType, to: u64) -> Message {
     Message {
         msg_type: kind.into(),

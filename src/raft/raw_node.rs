@@ -36,6 +36,8 @@ pub enum SnapshotStatus {
 /// What `advance` acknowledges.
 #[derive(Debug, Default)]
 struct Accepted {
+    /// Term and last index of the leader's own entries, where that is no message.
+    own: Option<(u64, u64)>,
     /// This node's own votes and acknowledgements.
     to_itself: Vec<Message>,
     /// Term now, last index and its term.
@@ -216,7 +218,7 @@ impl<S: Storage> RawNode<S> {
             hard_state: (hard_state != self.hard_state).then_some(hard_state),
             read_states: Vec::new(),
             entries: log.next_unstable().to_vec(),
-            snapshot: log.next_snapshot().cloned(),
+            snapshot: log.next_snapshot().cloned().map(Box::new),
             committed_entries,
             messages: Vec::new(),
             must_sync: false,
@@ -273,11 +275,11 @@ impl<S: Storage> RawNode<S> {
                 (append.term, append.vote) = (state.term, state.vote);
                 append.commit = state.commit;
             }
-            append.snapshot = ready.snapshot.clone().map(Box::new);
+            append.snapshot.clone_from(&ready.snapshot);
             append.responses = responses;
             // Behind the leader's own acknowledgements: those still find the entries in memory.
             if appended.is_some() || ready.snapshot.is_some() {
-                let answer = self.append_response(appended, ready.snapshot.as_ref());
+                let answer = self.append_response(appended, ready.snapshot.as_deref());
                 append.responses.push(answer);
             }
             ready.messages.push(append);
@@ -312,14 +314,21 @@ impl<S: Storage> RawNode<S> {
     fn accept_to_advance(&mut self, ready: &mut Ready) {
         let id = self.raft.id();
         let mut accepted = Accepted {
+            own: self.raft.take_own_acknowledgement(),
             appended: self.appended(),
             ..Accepted::default()
         };
-        for message in self.raft.take_after_append() {
-            if message.to == id {
-                accepted.to_itself.push(message);
-            } else {
-                ready.messages.push(message);
+        let after = self.raft.take_after_append();
+        if ready.messages.is_empty() && after.iter().all(|message| message.to != id) {
+            // A follower's answers: the queue itself is handed on.
+            ready.messages = after;
+        } else {
+            for message in after {
+                if message.to == id {
+                    accepted.to_itself.push(message);
+                } else {
+                    ready.messages.push(message);
+                }
             }
         }
         let metadata = ready
@@ -353,6 +362,9 @@ impl<S: Storage> RawNode<S> {
             return Ok(());
         };
         let mut result = Ok(());
+        if let Some((term, index)) = accepted.own {
+            self.raft.acknowledge_own(term, index);
+        }
         for message in accepted.to_itself {
             result = result.and(self.raft.step(message));
         }

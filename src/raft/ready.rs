@@ -50,7 +50,7 @@ pub struct Ready {
     /// To be appended to the log.
     pub entries: Vec<Entry>,
     /// To replace log and state machine.
-    pub snapshot: Option<Snapshot>,
+    pub snapshot: Option<Box<Snapshot>>,
     /// To be applied to the state machine; persisted before, or in `entries` of the same `Ready`.
     pub committed_entries: Vec<Entry>,
     /// To be sent.

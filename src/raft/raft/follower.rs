@@ -1,5 +1,7 @@
 //! The follower's side: appends and heartbeats of a leader, and what is passed on to it.
 
+use std::mem;
+
 use basalt_proto::eraftpb::{Message, MessageType};
 
 use super::{Appended, Raft};
@@ -12,26 +14,22 @@ use crate::{
 
 impl<S: Storage> Raft<S> {
     /// A leader's entries.
-    pub(super) fn handle_append(&mut self, m: Message) -> Result<()> {
-        check_entries(&m)?;
-        self.check_committed(&m)?;
-        let mut answer = Message {
-            session: m.session,
-            ..message(MessageType::MsgAppendResponse, m.from)
-        };
-        if m.index < self.log.committed() {
+    pub(super) fn handle_append(&mut self, m: &mut Message) -> Result<()> {
+        check_entries(m)?;
+        self.check_committed(m)?;
+        let (from, index, log_term) = (m.from, m.index, m.log_term);
+        let (session, commit) = (m.session, m.commit);
+        if index < self.log.committed() {
             // It is behind what this node knows: tell it how far it may go on.
-            answer.index = self.log.committed();
-            self.acknowledge(answer);
+            self.acknowledge(from, session, self.log.committed());
             return Ok(());
         }
-        let (from, index, log_term) = (m.from, m.index, m.log_term);
-        let (commit, entries) = (m.commit, m.entries);
+        let entries = mem::take(&mut m.entries);
         if self.has_fault(Fault::NoLogMatching) && index <= self.log.last_index() {
-            answer.index = index + entries.len() as u64;
+            let last = index + entries.len() as u64;
             self.log.append(entries);
             self.log.commit_to(commit.min(self.log.last_index()));
-            self.acknowledge(answer);
+            self.acknowledge(from, session, last);
             return Ok(());
         }
         if self.has_fault(Fault::TruncateMatching)
@@ -42,8 +40,7 @@ impl<S: Storage> Raft<S> {
         }
         match self.log.maybe_append(index, log_term, entries, commit)? {
             Appended::To(last) => {
-                answer.index = last;
-                self.acknowledge(answer);
+                self.acknowledge(from, session, last);
                 return Ok(());
             }
             Appended::ConflictsWithCommitted(index) => {
@@ -68,11 +65,14 @@ impl<S: Storage> Raft<S> {
         let (hint, hint_term) =
             self.log
                 .last_index_of_term_up_to(hint, log_term, self.log.committed())?;
-        answer.index = index;
-        answer.reject = true;
-        answer.reject_hint = hint;
-        answer.log_term = hint_term;
-        self.send(answer);
+        self.send(Message {
+            index,
+            session,
+            reject: true,
+            reject_hint: hint,
+            log_term: hint_term,
+            ..message(MessageType::MsgAppendResponse, from)
+        });
         Ok(())
     }
 
@@ -98,14 +98,19 @@ impl<S: Storage> Raft<S> {
         Ok(())
     }
 
-    fn acknowledge(&mut self, answer: Message) {
-        if !self.merge_into_last_answer(answer.to, answer.session, answer.index) {
-            self.send(answer);
+    /// The log agrees with the leader's up to `index`.
+    fn acknowledge(&mut self, to: u64, session: u64, index: u64) {
+        if !self.merge_into_last_answer(to, session, index) {
+            self.send(Message {
+                index,
+                session,
+                ..message(MessageType::MsgAppendResponse, to)
+            });
         }
     }
 
     /// A leader lives, and says what is committed of what this node has acknowledged.
-    pub(super) fn handle_heartbeat(&mut self, m: Message) -> Result<()> {
+    pub(super) fn handle_heartbeat(&mut self, m: &mut Message) -> Result<()> {
         if m.commit > self.log.last_index() {
             return Err(Error::Divergence {
                 from: m.from,
@@ -115,7 +120,7 @@ impl<S: Storage> Raft<S> {
         }
         self.log.commit_to(m.commit);
         let mut answer = message(MessageType::MsgHeartbeatResponse, m.from);
-        answer.context = m.context;
+        answer.context = mem::take(&mut m.context);
         self.send(answer);
         Ok(())
     }

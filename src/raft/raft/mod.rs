@@ -116,6 +116,9 @@ pub struct Raft<S> {
     /// To be sent when everything that is handed out, or will be with them, is durable: answers
     /// that promise something, also those to this node itself.
     after_append: Vec<Message>,
+    /// Up to where a leader will acknowledge its own entries when they are durable, 0 for nothing:
+    /// with batching and `advance`, in the place of a message in `after_append`.
+    own_acknowledgement: u64,
     read_states: Vec<ReadState>,
 }
 
@@ -144,6 +147,7 @@ impl<S: Storage> Raft<S> {
             randomized_election_timeout: 0,
             messages: Vec::new(),
             after_append: Vec::new(),
+            own_acknowledgement: 0,
             read_states: Vec::new(),
             config,
         };
@@ -318,6 +322,7 @@ impl<S: Storage> Raft<S> {
 
     /// Fills in sender and term, and queues the message: at once, or until this node's promises
     /// are durable.
+    #[inline]
     fn send(&mut self, mut message: Message) {
         let kind = message.msg_type();
         if message.from == NONE {
@@ -363,6 +368,7 @@ impl<S: Storage> Raft<S> {
             self.vote = NONE;
         }
         self.leader = NONE;
+        self.own_acknowledgement = 0;
         self.election_elapsed = 0;
         self.heartbeat_elapsed = 0;
         self.draw_election_timeout();
@@ -480,6 +486,12 @@ impl<S: Storage> Raft<S> {
         std::mem::take(&mut self.after_append)
     }
 
+    /// Term and last index of what this leader is to acknowledge with the entries now handed out.
+    pub(crate) fn take_own_acknowledgement(&mut self) -> Option<(u64, u64)> {
+        let own = std::mem::take(&mut self.own_acknowledgement);
+        (own > 0).then_some((self.term, own))
+    }
+
     pub(crate) fn take_read_states(&mut self) -> Vec<ReadState> {
         std::mem::take(&mut self.read_states)
     }
@@ -488,6 +500,7 @@ impl<S: Storage> Raft<S> {
     pub(crate) fn has_output(&self) -> bool {
         !self.messages.is_empty()
             || !self.after_append.is_empty()
+            || self.own_acknowledgement > 0
             || !self.read_states.is_empty()
             || self.leadership.appends_due
             || self.leadership.reads.is_round_due()

@@ -68,7 +68,7 @@ impl<S: Storage> Raft<S> {
             index: self.log.last_index() + 1,
             data,
         });
-        self.acknowledge_own();
+        self.queue_own_acknowledgement();
         self.broadcast_append();
         if cfg!(debug_assertions) {
             self.check();
@@ -132,7 +132,7 @@ impl<S: Storage> Raft<S> {
             return false;
         }
         self.log.append(entries);
-        self.acknowledge_own();
+        self.queue_own_acknowledgement();
         true
     }
 
@@ -154,7 +154,7 @@ impl<S: Storage> Raft<S> {
     }
 
     /// The leader's own acknowledgement, which waits until the entries are durable.
-    fn acknowledge_own(&mut self) {
+    fn queue_own_acknowledgement(&mut self) {
         let (id, last) = (self.id(), self.log.last_index());
         if self.has_fault(Fault::SelfAckBeforeSync) {
             if let Some(own) = self.tracker.progress.get_mut(id) {
@@ -162,10 +162,29 @@ impl<S: Storage> Raft<S> {
             }
             self.maybe_commit();
         }
-        if !self.merge_into_last_answer(id, 0, last) {
+        if self.config.batch_appends && !self.config.async_storage_writes {
+            self.own_acknowledgement = last;
+        } else if !self.merge_into_last_answer(id, 0, last) {
             let mut own = message(MessageType::MsgAppendResponse, id);
             own.index = last;
             self.send(own);
+        }
+    }
+
+    /// The own entries up to `index` of `term` are durable.
+    pub(crate) fn acknowledge_own(&mut self, term: u64, index: u64) {
+        if self.role != Role::Leader || self.term != term {
+            return;
+        }
+        let id = self.id();
+        let own = self.tracker.progress.get_mut(id);
+        let news = own.is_some_and(|own| own.maybe_update(index));
+        if news && self.maybe_commit() {
+            self.serve_held_reads();
+            self.broadcast_append();
+        }
+        if cfg!(debug_assertions) {
+            self.check();
         }
     }
 
@@ -250,10 +269,16 @@ impl<S: Storage> Raft<S> {
                 continue;
             };
             let mut sent = self.send_or_log(to, if_empty);
-            while sent {
+            while sent && self.has_entries_for(place - 1) {
                 sent = self.send_or_log(to, false);
             }
         }
+    }
+
+    /// Whether the member at `place` may be sent more entries.
+    fn has_entries_for(&self, place: usize) -> bool {
+        let progress = self.tracker.progress.at(place);
+        progress.is_some_and(|progress| progress.next <= self.log.last_index())
     }
 
     /// Sends one append or snapshot to `to`. What cannot be read for one member must not hold up the
@@ -360,11 +385,16 @@ impl<S: Storage> Raft<S> {
         if !progress.maybe_update(m.index) && !answers_probe {
             return Ok(());
         }
-        self.resume_after_acknowledgement(from, m.index, first);
+        if progress.state == ProgressState::Replicate {
+            progress.inflights.free_to(m.index);
+        } else {
+            self.resume_after_acknowledgement(from, first);
+        }
         let still_obeyed = |sent: &(u64, u64)| sent.0 != from || sent.1 >= m.index;
         self.leadership.timeouts_sent.retain(still_obeyed);
 
-        if self.maybe_commit() {
+        // What is committed already commits nothing.
+        if m.index > self.log.committed() && self.maybe_commit() {
             self.serve_held_reads();
             self.broadcast_append();
         } else if from != id
@@ -380,9 +410,9 @@ impl<S: Storage> Raft<S> {
         Ok(())
     }
 
-    /// The follower's progress has moved: how it is sent to from now on. `first` is the log's first
-    /// index.
-    fn resume_after_acknowledgement(&mut self, from: u64, index: u64, first: u64) {
+    /// The follower that was probed, or sent a snapshot, is replicated to from now on, if the log,
+    /// which begins at `first`, goes on where it is.
+    fn resume_after_acknowledgement(&mut self, from: u64, first: u64) {
         let id = self.id();
         let Some(progress) = self.tracker.progress.get_mut(from) else {
             return;
@@ -401,8 +431,7 @@ impl<S: Storage> Raft<S> {
                 progress.become_probe();
                 progress.become_replicate();
             }
-            ProgressState::Snapshot => {}
-            ProgressState::Replicate => progress.inflights.free_to(index),
+            ProgressState::Snapshot | ProgressState::Replicate => {}
         }
     }
 

@@ -1,5 +1,7 @@
 //! Every message passes here: first its term is held against the own one, then the role handles it.
 
+use std::mem;
+
 use basalt_proto::eraftpb::{Message, MessageType};
 
 use super::{Raft, Role};
@@ -10,30 +12,30 @@ use crate::{
 };
 
 impl<S: Storage> Raft<S> {
-    /// Takes a message.
-    pub(crate) fn step(&mut self, m: Message) -> Result<()> {
-        let result = self.step_unchecked(m);
+    /// Takes a message. The rooms get it by reference, since it is large, and take out what they keep.
+    pub(crate) fn step(&mut self, mut m: Message) -> Result<()> {
+        let result = self.step_unchecked(&mut m);
         if cfg!(debug_assertions) {
             self.check();
         }
         result
     }
 
-    fn step_unchecked(&mut self, m: Message) -> Result<()> {
+    fn step_unchecked(&mut self, m: &mut Message) -> Result<()> {
         let kind = m.msg_type();
         if m.term > self.term {
-            if !self.meet_higher_term(kind, &m) {
+            if !self.meet_higher_term(kind, m) {
                 return Ok(());
             }
         } else if m.term != 0 && m.term < self.term {
-            self.meet_lower_term(kind, &m);
+            self.meet_lower_term(kind, m);
             return Ok(());
         }
         match kind {
             MessageType::MsgHup => self.campaign_by_timeout(),
             MessageType::MsgStorageAppendResp => {
                 self.on_appended(m.term, m.index, m.log_term);
-                if let Some(metadata) = m.snapshot.and_then(|snapshot| snapshot.metadata) {
+                if let Some(metadata) = m.snapshot.take().and_then(|snapshot| snapshot.metadata) {
                     self.on_snapshot_applied(metadata.index);
                 }
                 Ok(())
@@ -47,7 +49,7 @@ impl<S: Storage> Raft<S> {
                 Ok(())
             }
             MessageType::MsgRequestVote | MessageType::MsgPreVote => {
-                self.answer_vote_request(kind, &m);
+                self.answer_vote_request(kind, m);
                 Ok(())
             }
             _ => match self.role {
@@ -190,7 +192,7 @@ impl<S: Storage> Raft<S> {
         }
     }
 
-    fn step_leader(&mut self, kind: MessageType, m: Message) -> Result<()> {
+    fn step_leader(&mut self, kind: MessageType, m: &mut Message) -> Result<()> {
         match kind {
             MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot => {
                 return Err(two_leaders(m.from));
@@ -203,10 +205,13 @@ impl<S: Storage> Raft<S> {
                 self.look_for_quorum();
                 return Ok(());
             }
-            MessageType::MsgPropose => return self.propose(m.from, m.entries),
-            MessageType::MsgReadIndex => return self.take_read(m),
+            MessageType::MsgPropose => return self.propose(m.from, mem::take(&mut m.entries)),
+            MessageType::MsgReadIndex => return self.take_read(mem::take(m)),
             MessageType::MsgForgetLeader => return Ok(()),
             _ => {}
+        }
+        if kind == MessageType::MsgAppendResponse {
+            return self.handle_append_response(m);
         }
         if !self.tracker.progress.contains(m.from) {
             debug!(
@@ -218,25 +223,24 @@ impl<S: Storage> Raft<S> {
             return Ok(());
         }
         match kind {
-            MessageType::MsgAppendResponse => self.handle_append_response(&m),
-            MessageType::MsgHeartbeatResponse => self.handle_heartbeat_response(&m),
+            MessageType::MsgHeartbeatResponse => self.handle_heartbeat_response(m),
             MessageType::MsgSnapStatus => {
-                self.handle_snapshot_status(&m);
+                self.handle_snapshot_status(m);
                 Ok(())
             }
             MessageType::MsgUnreachable => {
-                self.handle_unreachable(&m);
+                self.handle_unreachable(m);
                 Ok(())
             }
             MessageType::MsgTransferLeader => {
-                self.take_transfer(&m);
+                self.take_transfer(m);
                 Ok(())
             }
             _ => Ok(()),
         }
     }
 
-    fn step_candidate(&mut self, kind: MessageType, m: Message) -> Result<()> {
+    fn step_candidate(&mut self, kind: MessageType, m: &mut Message) -> Result<()> {
         let own_answer = match self.role {
             Role::PreCandidate => MessageType::MsgPreVoteResp,
             _ => MessageType::MsgRequestVoteResponse,
@@ -248,7 +252,7 @@ impl<S: Storage> Raft<S> {
                 self.become_follower(m.term, m.from);
                 self.step_follower(kind, m)
             }
-            kind if kind == own_answer => self.count_vote(kind, &m),
+            kind if kind == own_answer => self.count_vote(kind, m),
             MessageType::MsgTimeoutNow => {
                 debug!(
                     self.logger,
@@ -264,9 +268,9 @@ impl<S: Storage> Raft<S> {
         }
     }
 
-    fn step_follower(&mut self, kind: MessageType, m: Message) -> Result<()> {
+    fn step_follower(&mut self, kind: MessageType, m: &mut Message) -> Result<()> {
         match kind {
-            MessageType::MsgPropose => self.forward_proposal(m),
+            MessageType::MsgPropose => self.forward_proposal(mem::take(m)),
             MessageType::MsgAppend => {
                 self.hear_from_leader(m.from)?;
                 self.handle_append(m)
@@ -277,19 +281,19 @@ impl<S: Storage> Raft<S> {
             }
             MessageType::MsgSnapshot => {
                 self.hear_from_leader(m.from)?;
-                self.handle_snapshot(m)
+                self.handle_snapshot(mem::take(m))
             }
             MessageType::MsgTransferLeader => {
-                self.forward_to_leader(m, "leader transfer");
+                self.forward_to_leader(mem::take(m), "leader transfer");
                 Ok(())
             }
             MessageType::MsgForgetLeader => {
                 self.handle_forget_leader();
                 Ok(())
             }
-            MessageType::MsgTimeoutNow => self.handle_timeout_now(&m),
+            MessageType::MsgTimeoutNow => self.handle_timeout_now(m),
             MessageType::MsgReadIndex => {
-                self.forward_to_leader(m, "index reading");
+                self.forward_to_leader(mem::take(m), "index reading");
                 Ok(())
             }
             MessageType::MsgReadIndexResp => {

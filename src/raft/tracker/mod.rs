@@ -19,7 +19,18 @@ pub struct ProgressMap(Vec<(u64, Progress)>);
 
 impl ProgressMap {
     fn place(&self, id: u64) -> Result<usize, usize> {
-        self.0.binary_search_by_key(&id, |(other, _)| *other)
+        // Groups are small and members large: looking at each beats guessing branches.
+        let place = self.0.iter().position(|(other, _)| *other >= id);
+        match place {
+            Some(place) if self.0[place].0 == id => Ok(place),
+            Some(place) => Err(place),
+            None => Err(self.0.len()),
+        }
+    }
+
+    /// The progress of the member at `place` in ascending order.
+    pub(crate) fn at(&self, place: usize) -> Option<&Progress> {
+        self.0.get(place).map(|(_, progress)| progress)
     }
 
     /// The progress of `id`, if it is a member.

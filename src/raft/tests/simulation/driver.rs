@@ -54,7 +54,7 @@ impl World {
             )
         });
         self.grant_reads(n, &ready.read_states)?;
-        let (step, _) = step_of(ready.hard_state, ready.snapshot.as_ref(), &ready.entries);
+        let (step, _) = step_of(ready.hard_state, ready.snapshot.as_deref(), &ready.entries);
         let syncs = ready.must_sync || ready.snapshot.is_some();
         let writes = !step.is_empty();
         let disk = self.process(n).raw.storage_mut();

@@ -93,7 +93,16 @@ pub(crate) fn run_all(seeds: &[u64], fault: Fault) -> (Counts, Option<(usize, Vi
             let outcome = run(seeds[place], fault, 0);
             counts.add(&outcome.counts);
             if let Some(violation) = outcome.violation {
-                limit.fetch_min(place, Ordering::Relaxed);
+                if std::env::var("BASALT_ON").is_ok() {
+                    eprintln!(
+                        "FOUND {:#x} {}: {}",
+                        seeds[place],
+                        violation.invariant,
+                        violation.what.lines().next().unwrap_or("")
+                    );
+                } else {
+                    limit.fetch_min(place, Ordering::Relaxed);
+                }
                 let mut sums = sums.lock().expect("no run panics here");
                 if sums.1.as_ref().is_none_or(|(first, _)| place < *first) {
                     sums.1 = Some((place, violation));

@@ -1,5 +1,5 @@
-//! Holds `docs/tinykv-raft-tests.md` against the tests: no upstream test is missing in it, and what it
-//! names is there.
+//! Holds `docs/tinykv-raft-tests.md` against the tests: no upstream test is missing in it, what it
+//! names is there, and each deviation that it speaks of is explained.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -117,6 +117,16 @@ fn rows(document: &str) -> Vec<Vec<String>> {
     document.lines().filter(is_row).map(cells).collect()
 }
 
+/// The deviations, `D1` and so on, that a text names.
+fn deviations(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric());
+    let is_label = |word: &&str| {
+        let number = word.strip_prefix('D');
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
+    };
+    words.filter(is_label).map(str::to_owned).collect()
+}
+
 /// The test functions of a source.
 fn tests(source: &str) -> BTreeSet<String> {
     let text = read(package().join("tests/tinykv").join(source));
@@ -163,4 +173,25 @@ fn the_table_names_every_test_of_these_sources() {
         }
     }
     assert_eq!(count, UPSTREAM.len());
+}
+
+#[test]
+fn each_deviation_is_explained_once_and_named_where_it_matters() {
+    let document = read(package().join("../../docs/tinykv-raft-tests.md"));
+    let named: BTreeSet<String> = rows(&document)
+        .iter()
+        .flat_map(|row| deviations(&row[5]))
+        .collect();
+    let first_cell = |line: &str| {
+        line.strip_prefix("| D")?
+            .split_once(" |")
+            .map(|cell| cell.0.to_owned())
+    };
+    let explained: Vec<String> = document
+        .lines()
+        .filter_map(first_cell)
+        .map(|number| format!("D{number}"))
+        .collect();
+    assert_eq!(explained.iter().cloned().collect::<BTreeSet<_>>(), named);
+    assert_eq!(explained.len(), named.len());
 }

@@ -63,7 +63,7 @@ impl Peer {
             if let Some(snapshot) = ready.snapshot {
                 let place = snapshot.metadata.as_ref().expect("a place in the log");
                 self.config.applied = place.index;
-                storage.apply_snapshot(snapshot).expect("a newer snapshot");
+                storage.apply_snapshot(*snapshot).expect("a newer snapshot");
             }
             storage.append(ready.entries);
             if let Some(hard_state) = ready.hard_state {

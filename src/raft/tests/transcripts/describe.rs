@@ -204,7 +204,7 @@ pub(crate) fn ready(ready: &Ready) -> String {
     if !ready.entries.is_empty() {
         let _ = write!(text, "Entries:\n{}", entries(&ready.entries));
     }
-    if let Some(metadata) = ready.snapshot.as_ref().and_then(metadata) {
+    if let Some(metadata) = ready.snapshot.as_deref().and_then(metadata) {
         let _ = writeln!(text, "Snapshot {}", snapshot(metadata));
     }
     if !ready.committed_entries.is_empty() {

@@ -275,7 +275,7 @@ impl Environment {
         let by_threads = node.config.async_storage_writes;
         if !by_threads {
             let state = ready.hard_state.unwrap_or_default();
-            node.append(state, &ready.entries, ready.snapshot.as_ref())?;
+            node.append(state, &ready.entries, ready.snapshot.as_deref())?;
             node.apply(&ready.committed_entries)?;
         }
         let mut on_their_way = Vec::new();

@@ -37,7 +37,12 @@ impl Oracle {
             );
             return Err(Violation::new(Invariant::OneLeader, what));
         }
-        self.must_have(nodes, n, self.committed.last())
+        // It may have won late: what later terms have committed meanwhile is not its concern.
+        let earlier = self.committed_in.partition_point(|of| *of < term) as u64;
+        match self.committed.at(self.committed.base().index + earlier) {
+            Some(link) => self.must_have(nodes, n, link),
+            None => Ok(()),
+        }
     }
 
     /// A leader must have what is committed.
@@ -121,7 +126,10 @@ impl Oracle {
         }
         for index in before.index + 1..=link.index {
             match process.log.at(index) {
-                Some(link) => self.committed.push(link),
+                Some(link) => {
+                    self.committed.push(link);
+                    self.committed_in.push(process.seen.term);
+                }
                 None => {
                     let what = format!("node {} commits {index}, which nobody has", n + 1);
                     return Err(Violation::new(Invariant::StateMachineSafety, what));

@@ -31,7 +31,7 @@ pub(crate) enum Invariant {
     OneVote,
     /// Two logs with the same term at an index agree up to it, and a leader only appends.
     LogMatching,
-    /// A leader has everything that was committed before.
+    /// A leader has everything that was committed in earlier terms.
     LeaderCompleteness,
     /// All nodes commit and apply the same entry at an index.
     StateMachineSafety,
@@ -120,6 +120,8 @@ pub(crate) struct Oracle {
     known: Vec<Vec<Link>>,
     /// Everything that somebody has known to be committed.
     committed: Chain,
+    /// The term of who knew it first, for each of them.
+    committed_in: Vec<u64>,
     /// The hash of the state at each applied index, from the first index on.
     states: Vec<u64>,
     /// The membership from each index on, until the next.
@@ -139,6 +141,7 @@ impl Oracle {
             votes: HashMap::new(),
             known: Vec::new(),
             committed: Chain::new(start),
+            committed_in: Vec::new(),
             states: vec![machine.digest()],
             memberships: BTreeMap::from([(start.index, machine.conf.clone())]),
             promises: vec![None; count],
