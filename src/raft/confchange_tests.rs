@@ -427,6 +427,7 @@ fn a_membership_that_contradicts_itself_is_refused() {
         state(&[], &[], &[1], &[]),
         state(&[], &[1], &[], &[]),
         state(&[1], &[], &[], &[2]),
+        state(&[1], &[2], &[], &[3]),
         state(&[1, 2], &[2], &[], &[2]),
         state(&[1], &[2], &[3], &[3]),
         leaves_nothing,

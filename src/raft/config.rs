@@ -70,9 +70,15 @@ pub struct Config {
     /// A leader that applies its own removal or demotion becomes a follower at once instead of
     /// leading on until somebody else is elected. Default on.
     pub step_down_on_removal: bool,
+    /// Requests for votes and their refusals tell the commit index. Without it a group can be left
+    /// without a leader for good: a leader that commits its own removal and stops before the others
+    /// learn of it may be the only one that knows who votes, and have the longer log. The reference
+    /// implementation has no such thing. Default on.
+    pub commit_by_vote: bool,
     /// Answer appends and heartbeats of a lower term even without `check_quorum` and `pre_vote`,
     /// so that their sender learns the term; the reference implementation answers only with them.
-    /// Default off.
+    /// On, too, where other members have `check_quorum` and this one has neither: they ignore its
+    /// campaigns, and it would never come back. Default off.
     pub answer_stale_leader: bool,
     /// Ticks after the start in which no vote is granted: a restarted voter may have promised a
     /// leader its lease. One election timeout for a restarted node that takes part in
@@ -109,6 +115,7 @@ impl Config {
             disable_proposal_forwarding: false,
             disable_conf_change_validation: false,
             step_down_on_removal: true,
+            commit_by_vote: true,
             answer_stale_leader: false,
             quarantine_ticks: 0,
             seed: 0,

@@ -51,7 +51,12 @@ pub(crate) fn check(m: &Message, id: u64, is_member: impl Fn(u64) -> bool) -> Re
         .snapshot
         .as_ref()
         .and_then(|snapshot| snapshot.metadata.as_ref());
-    let indexes = [m.index, m.commit, snapshot.map_or(0, |at| at.index)];
+    let indexes = [
+        m.index,
+        m.commit,
+        m.known_commit,
+        snapshot.map_or(0, |at| at.index),
+    ];
     if indexes.iter().any(|index| *index > MAX_INDEX) {
         return invalid("an index that leaves no room for entries");
     }

@@ -35,6 +35,8 @@ pub struct ReadState {
 /// 3. Apply `snapshot` and `committed_entries` to the state machine; give each membership change to
 ///    [`crate::RawNode::apply_conf_change`], in the place of one that is refused
 ///    `ConfChange::default()`.
+///    Entries that a snapshot has overtaken meanwhile (`raft().log().first_index()` is above them) must
+///    not be applied any more: their changes are in it.
 /// 4. Call [`crate::RawNode::advance`].
 ///
 /// With [`crate::Config::async_storage_writes`] the fields before `messages` are for information,

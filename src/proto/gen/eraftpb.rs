@@ -90,6 +90,12 @@ pub struct Message {
     /// message. 0: a peer without this rule.
     #[prost(uint64, tag = "16")]
     pub last_index: u64,
+    /// Extension, MsgRequestVote, MsgPreVote and their answers with reject: the sender's commit index,
+    /// and the term there: what the receiver has of it is committed too.
+    #[prost(uint64, tag = "17")]
+    pub known_commit: u64,
+    #[prost(uint64, tag = "18")]
+    pub known_commit_term: u64,
 }
 /// Raft state that must be persisted before messages are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

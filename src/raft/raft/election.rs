@@ -125,6 +125,7 @@ impl<S: Storage> Raft<S> {
             question.term = term;
             question.index = self.log.last_index();
             question.log_term = self.log.last_term();
+            self.tell_commit(&mut question);
             if kind == Campaign::Transfer {
                 question.context = Bytes::from_static(CAMPAIGN_TRANSFER);
             }
@@ -134,10 +135,14 @@ impl<S: Storage> Raft<S> {
 
     /// Somebody asks for this node's vote, in this term or, with pre-vote, in a later one. Every
     /// role answers, and learners do: the candidate may know of their promotion before them.
-    pub(super) fn answer_vote_request(&mut self, kind: MessageType, m: &Message) {
+    pub(super) fn answer_vote_request(&mut self, kind: MessageType, m: &Message) -> Result<()> {
         let promised = self.is_quarantined() || self.is_bound_by_lease();
         if promised && m.context != CAMPAIGN_TRANSFER {
-            return;
+            return Ok(());
+        }
+        let campaigns = matches!(self.role, Role::Candidate | Role::PreCandidate);
+        if self.learn_commit(m)? && campaigns {
+            self.become_follower(self.term, NONE);
         }
         let may_vote = self.vote == m.from
             || (self.vote == NONE && self.leader == NONE)
@@ -159,8 +164,36 @@ impl<S: Storage> Raft<S> {
             self.log_vote("rejected", kind, m);
             answer.term = self.term;
             answer.reject = true;
+            self.tell_commit(&mut answer);
             self.send(answer);
         }
+        Ok(())
+    }
+
+    /// Tells what this node knows to be committed.
+    fn tell_commit(&self, m: &mut Message) {
+        let committed = self.log.committed();
+        // Right after a snapshot or a restart the term may not be at hand; it is not worth waiting for.
+        if self.config.commit_by_vote
+            && let Ok(term) = self.log.term(committed)
+        {
+            (m.known_commit, m.known_commit_term) = (committed, term);
+        }
+    }
+
+    /// What a peer knows to be committed, and this node has, is committed. True where that is news
+    /// which this node must apply before it may go on campaigning.
+    fn learn_commit(&mut self, m: &Message) -> Result<bool> {
+        let (index, term) = (m.known_commit, m.known_commit_term);
+        let news = self.config.commit_by_vote
+            && self.role != Role::Leader
+            && index > self.log.committed()
+            && self.log.matches(index, term)?;
+        if !news {
+            return Ok(false);
+        }
+        self.log.commit_to(index);
+        self.log.has_unapplied_conf_change().map_err(Into::into)
     }
 
     pub(super) fn log_vote(&self, what: &str, kind: MessageType, m: &Message) {
@@ -199,6 +232,11 @@ impl<S: Storage> Raft<S> {
                 m.from,
                 self.term
             );
+        }
+        if m.reject && self.learn_commit(m)? {
+            // The votes would be counted by a membership that is no more.
+            self.become_follower(self.term, NONE);
+            return Ok(());
         }
         self.tracker.votes.record(m.from, !m.reject);
         let (granted, refused, result) = self.tally();

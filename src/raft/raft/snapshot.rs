@@ -1,7 +1,7 @@
 //! Snapshots: sent where the log does not reach back far enough, and taken in the place of the log
 //! (thesis, chapter 5).
 
-use basalt_proto::eraftpb::{Message, MessageType, Snapshot};
+use basalt_proto::eraftpb::{ConfState, Message, MessageType, Snapshot};
 
 use super::{Raft, Role};
 use crate::{
@@ -38,6 +38,17 @@ impl<S: Storage> Raft<S> {
         };
         let metadata = snapshot.metadata.as_ref();
         let (index, term) = metadata.map_or((0, 0), |metadata| (metadata.index, metadata.term));
+        let members = metadata.and_then(|metadata| metadata.conf_state.as_ref());
+        let lacks = |state: &ConfState| !Configuration::members_of(state).contains(to);
+        if members.is_some_and(lacks) {
+            // It would be refused there: wait for one that was made after the addition.
+            warning!(
+                self.logger,
+                "{:x} has no snapshot yet of a membership with {to:x}",
+                self.id()
+            );
+            return Ok(false);
+        }
         if index == 0 {
             return Err(StorageError::Other("the storage gave an empty snapshot".into()).into());
         }

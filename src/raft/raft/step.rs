@@ -49,8 +49,7 @@ impl<S: Storage> Raft<S> {
                 Ok(())
             }
             MessageType::MsgRequestVote | MessageType::MsgPreVote => {
-                self.answer_vote_request(kind, m);
-                Ok(())
+                self.answer_vote_request(kind, m)
             }
             _ => match self.role {
                 Role::Leader => self.step_leader(kind, m),

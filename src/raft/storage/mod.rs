@@ -69,7 +69,8 @@ pub trait Storage {
     /// [`StorageError::Other`] where it cannot be read.
     fn last_index(&self) -> Result<u64, StorageError>;
 
-    /// A snapshot for the node `to`, at an index not below `first_index() - 1`.
+    /// A snapshot for the node `to`, at an index not below `first_index() - 1`, of a membership that
+    /// has `to`: another is not sent.
     ///
     /// # Errors
     ///

@@ -70,6 +70,13 @@ impl Configuration {
         both.copied().collect()
     }
 
+    /// All members that a message names, ascending; in a joint configuration of both sides.
+    #[must_use]
+    pub fn members_of(state: &ConfState) -> MajorityConfig {
+        let voters = state.nodes.iter().chain(&state.voters_outgoing);
+        voters.chain(&state.learners).copied().collect()
+    }
+
     /// Whether the invariants hold.
     ///
     /// # Errors

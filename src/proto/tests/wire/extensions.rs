@@ -28,6 +28,8 @@ pub(crate) const EXTENSIONS: [&str; 36] = [
     "field eraftpb.Message 14 responses eraftpb.Message repeated",
     "field eraftpb.Message 15 session uint64 singular",
     "field eraftpb.Message 16 last_index uint64 singular",
+    "field eraftpb.Message 17 known_commit uint64 singular",
+    "field eraftpb.Message 18 known_commit_term uint64 singular",
     "message eraftpb.ConfChangeSingle",
     "message eraftpb.ConfChangeV2",
     "value eraftpb.ConfChangeTransition 0 TransitionAuto",
@@ -194,6 +196,8 @@ fn extended() -> eraftpb::Message {
     message.responses = vec![plain(), eraftpb::Message::default()];
     message.session = 1 << 30;
     message.last_index = u64::MAX;
+    message.known_commit = 9;
+    message.known_commit_term = 4;
     let snapshot = message.snapshot.as_mut().expect("it has one");
     let metadata = snapshot.metadata.as_mut().expect("it has one");
     let membership = metadata.conf_state.as_mut().expect("it has one");

@@ -75,14 +75,14 @@ impl World {
     /// How long a sync of this node takes now.
     pub(crate) fn sync_time(&mut self, n: usize) -> u64 {
         let slow = self.nodes[n].slow_disk_until > self.now;
-        let most = self.plan.pace.sync * if slow { 20 } else { 1 };
+        let most = self.mood.pace.sync * if slow { 20 } else { 1 };
         self.up_to(most)
     }
 
     /// How long applying takes this node now.
     pub(crate) fn apply_time(&mut self, n: usize) -> u64 {
         let slow = self.nodes[n].slow_apply_until > self.now;
-        let most = self.plan.pace.apply * if slow { 50 } else { 1 };
+        let most = self.mood.pace.apply * if slow { 50 } else { 1 };
         self.up_to(most)
     }
 
@@ -204,10 +204,10 @@ impl World {
 
     /// Saves a state machine, and perhaps compacts the log.
     pub(crate) fn save(&mut self, n: usize) -> Check {
-        let later = self.up_to(self.plan.pace.save);
+        let later = self.up_to(self.mood.pace.save);
         self.after(later, Event::Save(n, self.nodes[n].life));
         let past_queue = self.rng.one_in(2);
-        let compacts = self.rng.below(100) < self.plan.compaction;
+        let compacts = self.rng.below(100) < self.mood.compaction;
         let cut = self.rng.below(4);
         let process = self.process(n);
         let machine = Rc::new(process.machine.clone());

@@ -25,7 +25,7 @@ impl World {
         self.kind = true;
         self.network.mend();
         self.network.weather = Weather::FINE;
-        let pace = &mut self.plan.pace;
+        let pace = &mut self.mood.pace;
         pace.poll = pace.poll.min(TICK / 50);
         pace.sync = pace.sync.min(TICK / 50);
         pace.apply = pace.apply.min(TICK / 50);

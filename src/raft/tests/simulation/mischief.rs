@@ -6,7 +6,7 @@ use super::{
     disk::Survival,
     invariants::Check,
     node::{POINTS, Point},
-    plan::{MISCHIEF, Mischief, TICK, some_weather, weighted},
+    plan::{MISCHIEF, Mischief, Mood, TICK, some_weather, weighted},
     world::{Event, World},
 };
 
@@ -30,9 +30,9 @@ impl World {
         if self.kind {
             return Ok(());
         }
-        let next = self.up_to(self.plan.pace.mischief);
+        let next = self.up_to(self.mood.pace.mischief);
         self.after(next, Event::Mischief);
-        let Some(which) = weighted(&mut self.rng, &self.plan.mischief) else {
+        let Some(which) = weighted(&mut self.rng, &self.mood.mischief) else {
             return Ok(());
         };
         let which = MISCHIEF[which];
@@ -42,6 +42,20 @@ impl World {
         });
         self.do_mischief(which);
         Ok(())
+    }
+
+    /// The world gets into another mood, unless it is kind.
+    pub(crate) fn change_mood(&mut self) {
+        if self.kind {
+            return;
+        }
+        self.mood = Mood::some(&mut self.rng, self.plan.election_tick);
+        self.network.weather = self.mood.weather;
+        let later = self.rng.range(30..150) * TICK;
+        self.after(later, Event::Mood);
+        let (now, mood) = (self.now, &self.mood);
+        self.trace
+            .event(&[now, 35], || format!("t={now} another mood: {mood:?}"));
     }
 
     fn do_mischief(&mut self, which: Mischief) {
@@ -58,6 +72,14 @@ impl World {
             Mischief::PowerCut => {
                 for n in 0..self.nodes.len() {
                     self.crash(n);
+                }
+            }
+            Mischief::Upgrade => {
+                for n in (0..self.nodes.len()).filter(|n| Some(*n) != leader) {
+                    self.crash(n);
+                }
+                if self.rng.one_in(2) {
+                    self.with(leader, Self::isolate);
                 }
             }
             Mischief::Trap => {
@@ -173,9 +195,12 @@ impl World {
     /// A member that was removed gives its data back, and waits to be made one again. Only once
     /// all members know of the removal, so that none still counts on what it has; it keeps its term
     /// and vote, and says nothing before it is a member.
-    fn give_back(&mut self) {
+    pub(crate) fn give_back(&mut self) {
         let (since, conf) = self.oracle.membership_now();
         let members: Vec<u64> = members(conf).collect();
+        if self.kind {
+            return;
+        }
         let all_know = members.iter().all(|id| {
             let process = self.nodes.iter().find(|node| node.id == *id);
             let process = process.and_then(|node| node.process.as_ref());
@@ -209,6 +234,13 @@ impl World {
             if self.nodes[n].blank {
                 let delay = self.up_to(2 * TICK);
                 self.after(delay, Event::Start(n, self.nodes[n].life));
+            }
+        }
+        if !self.kind && self.rng.below(100) < self.mood.giving_back {
+            // As soon as all know, or not at all.
+            for _ in 0..3 {
+                let delay = self.up_to(5 * TICK);
+                self.after(delay, Event::GiveBack);
             }
         }
     }
@@ -294,7 +326,7 @@ impl World {
 
     /// A new leader gets into trouble, in some runs more than in others.
     pub(crate) fn harass(&mut self, n: usize) -> Check {
-        if self.kind || self.rng.below(100) >= self.plan.harassment {
+        if self.kind || self.rng.below(100) >= self.mood.harassment {
             return Ok(());
         }
         match self.rng.below(6) {

@@ -31,6 +31,8 @@ pub(crate) enum Mischief {
     CrashLeader,
     /// All nodes die.
     PowerCut,
+    /// All nodes but the leader die.
+    Upgrade,
     /// A node dies at its next step of some kind.
     Trap,
     /// A node stands still.
@@ -50,7 +52,7 @@ pub(crate) enum Mischief {
 }
 
 /// All of it.
-pub(crate) const MISCHIEF: [Mischief; 17] = [
+pub(crate) const MISCHIEF: [Mischief; 18] = [
     Mischief::Split,
     Mischief::IsolateLeader,
     Mischief::OneWay,
@@ -60,6 +62,7 @@ pub(crate) const MISCHIEF: [Mischief; 17] = [
     Mischief::Crash,
     Mischief::CrashLeader,
     Mischief::PowerCut,
+    Mischief::Upgrade,
     Mischief::Trap,
     Mischief::Pause,
     Mischief::PauseLeader,
@@ -148,20 +151,52 @@ pub(crate) struct Plan {
     pub(crate) depth: usize,
     /// When the world begins to be kind.
     pub(crate) kind_from: u64,
+    /// See [`super::network::Network`].
+    pub(crate) cuts_lose_all: bool,
+}
+
+/// What the world is like for a while; a run goes through several.
+#[derive(Clone, Debug)]
+pub(crate) struct Mood {
     /// How long things take.
     pub(crate) pace: Pace,
     /// How messages travel at first.
     pub(crate) weather: Weather,
-    /// See [`super::network::Network`].
-    pub(crate) cuts_lose_all: bool,
     /// Logs are compacted, of 100 saves.
     pub(crate) compaction: u64,
     /// A new leader gets into trouble at once, of 100.
     pub(crate) harassment: u64,
+    /// A node that starts is told to campaign, of 100.
+    pub(crate) ambition: u64,
+    /// A member that was removed gives its data back soon, of 100.
+    pub(crate) giving_back: u64,
     /// Weights of [`MISCHIEF`].
     pub(crate) mischief: [u64; MISCHIEF.len()],
     /// Weights of [`REQUESTS`].
     pub(crate) requests: [u64; REQUESTS.len()],
+}
+
+impl Mood {
+    /// Some mood.
+    pub(crate) fn some(rng: &mut Rng, election_tick: u64) -> Self {
+        let weight = |rng: &mut Rng| if rng.one_in(3) { 0 } else { rng.range(1..11) };
+        let mut mischief = [0; MISCHIEF.len()];
+        mischief.fill_with(|| weight(rng));
+        let mut requests = [0; REQUESTS.len()];
+        requests.fill_with(|| weight(rng));
+        // Nothing happens without writes.
+        requests[0] = requests[0].max(5);
+        Self {
+            pace: some_pace(rng),
+            weather: some_weather(rng, election_tick),
+            compaction: *rng.pick(&[0, 30, 90]),
+            harassment: *rng.pick(&[0, 20, 60]),
+            ambition: *rng.pick(&[0, 0, 30]),
+            giving_back: *rng.pick(&[0, 50, 100]),
+            mischief,
+            requests,
+        }
+    }
 }
 
 /// One of `weights` by its weight, none where all are 0.
@@ -184,9 +219,9 @@ pub(crate) fn some_weather(rng: &mut Rng, election_tick: u64) -> Weather {
     Weather {
         lost: *rng.pick(&[0, 0, 10, 50, 200]),
         twice: *rng.pick(&[0, 0, 20, 100]),
-        late: *rng.pick(&[0, 0, 10, 50, 150]),
+        late: *rng.pick(&[0, 10, 50, 150, 300]),
         delay: *rng.pick(&[TICK / 10, TICK / 3, TICK, 3 * TICK]),
-        lateness: rng.range(TICK..2 * election_tick * TICK),
+        lateness: rng.range(TICK..3 * election_tick * TICK),
     }
 }
 
@@ -290,13 +325,6 @@ impl Plan {
             tick: TICK * (100 + rng.below(2 * shared.drift + 1) - shared.drift) / 100,
         };
         let nodes = (1..=count).map(|id| node(rng, id)).collect();
-        let weight = |rng: &mut Rng| if rng.one_in(3) { 0 } else { rng.range(1..11) };
-        let mut mischief = [0; MISCHIEF.len()];
-        mischief.fill_with(|| weight(rng));
-        let mut requests = [0; REQUESTS.len()];
-        requests.fill_with(|| weight(rng));
-        // Nothing happens without writes.
-        requests[0] = requests[0].max(5);
         Self {
             seed,
             nodes,
@@ -305,14 +333,8 @@ impl Plan {
             lease: shared.lease,
             holds_for_vote: chance(rng, 50),
             depth: rng.len(1..8),
-            kind_from: rng.range(150..400) * TICK,
-            pace: some_pace(rng),
-            weather: some_weather(rng, shared.election_tick),
+            kind_from: rng.range(150..450) * TICK,
             cuts_lose_all: chance(rng, 50),
-            compaction: *rng.pick(&[0, 30, 90]),
-            harassment: *rng.pick(&[0, 20, 60]),
-            mischief,
-            requests,
         }
     }
 }

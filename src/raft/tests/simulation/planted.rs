@@ -3,7 +3,7 @@
 use basalt_raft::Fault;
 
 /// Every fault but none.
-pub(crate) const FAULTS: [Fault; 23] = [
+pub(crate) const FAULTS: [Fault; 24] = [
     Fault::VoteNotPersisted,
     Fault::VoteTwice,
     Fault::VoteForStaleLog,
@@ -19,6 +19,7 @@ pub(crate) const FAULTS: [Fault; 23] = [
     Fault::TwoConfChanges,
     Fault::LeaseThroughTransfer,
     Fault::LeaseFromReceipt,
+    Fault::LeaseForgottenWithTerm,
     Fault::NoQuarantine,
     Fault::SnapshotWithoutConf,
     Fault::TruncateMatching,

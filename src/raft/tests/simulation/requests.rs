@@ -25,9 +25,9 @@ impl World {
         if self.kind {
             return Ok(());
         }
-        let next = self.up_to(self.plan.pace.request);
+        let next = self.up_to(self.mood.pace.request);
         self.after(next, Event::Request);
-        let Some(which) = weighted(&mut self.rng, &self.plan.requests) else {
+        let Some(which) = weighted(&mut self.rng, &self.mood.requests) else {
             return Ok(());
         };
         let leader = self.some_leader();
@@ -49,13 +49,22 @@ impl World {
                 Ok(())
             }
             Request::Read => {
-                // One more, where somebody may think that he leads and does not any more.
-                if let Some(leader) = leader.filter(|leader| !self.nodes[*leader].paused) {
-                    self.read(leader)?;
+                // Also at whoever still thinks that he leads.
+                for leader in 0..self.nodes.len() {
+                    let node = &self.nodes[leader];
+                    if leader != n && !node.paused && node.leads() {
+                        self.read(leader)?;
+                    }
                 }
                 self.read(n)
             }
-            Request::Membership => self.change_membership(n),
+            Request::Membership => {
+                let hasty = self.rng.one_in(3);
+                for _ in 0..if hasty { 3 } else { 1 } {
+                    self.change_membership(n)?;
+                }
+                Ok(())
+            }
             Request::Transfer => self.transfer(n),
             Request::ForgetLeader => {
                 self.note(n, 40, || "is told to forget its leader".to_owned());

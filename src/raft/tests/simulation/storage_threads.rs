@@ -100,7 +100,7 @@ impl World {
             return;
         }
         threads.writing = true;
-        let delay = self.up_to(self.plan.pace.poll);
+        let delay = self.up_to(self.mood.pace.poll);
         self.after(delay, Event::AppendWrite(n, self.nodes[n].life));
     }
 
@@ -176,7 +176,7 @@ impl World {
             for response in appending.responses {
                 if response.to == id {
                     self.threads(n).appended.push_back(response);
-                    let delay = self.up_to(self.plan.pace.poll);
+                    let delay = self.up_to(self.mood.pace.poll);
                     self.after(delay, Event::Appended(n, self.nodes[n].life));
                     continue;
                 }
@@ -212,7 +212,7 @@ impl World {
         }
         for response in message.responses {
             self.threads(n).applied.push_back(response);
-            let delay = self.up_to(self.plan.pace.poll);
+            let delay = self.up_to(self.mood.pace.poll);
             self.after(delay, Event::Applied(n, self.nodes[n].life));
         }
         self.schedule_apply(n);

@@ -17,7 +17,7 @@ use super::{
     machine::Machine,
     network::{Envelope, Network},
     node::{AsyncDriver, Driver, Node, Point, Process, Seen, SyncDriver},
-    plan::{Plan, TICK},
+    plan::{Mood, Plan, TICK},
     trace::{Trace, message_numbers, message_text},
 };
 
@@ -62,6 +62,10 @@ pub(crate) enum Event {
     Request,
     /// Something goes wrong.
     Mischief,
+    /// The world gets into another mood.
+    Mood,
+    /// A removed member's data is given back.
+    GiveBack,
     /// The links are mended, if nothing was cut since.
     Mend(u64),
     /// The world is kind from now on.
@@ -99,6 +103,7 @@ impl Ord for Scheduled {
 /// A run at one moment.
 pub(crate) struct World {
     pub(crate) plan: Plan,
+    pub(crate) mood: Mood,
     pub(crate) rng: Rng,
     pub(crate) now: u64,
     queue: BinaryHeap<Reverse<Scheduled>>,
@@ -142,13 +147,15 @@ impl World {
             Node::new(id, disk, !first)
         };
         let count = plan.nodes.len();
+        let mut rng = Rng::new(plan.seed);
+        let mood = Mood::some(&mut rng, plan.election_tick);
         let mut world = Self {
-            rng: Rng::new(plan.seed),
+            rng,
             now: 0,
             queue: BinaryHeap::new(),
             scheduled: 0,
             nodes: (1..=count as u64).map(node).collect(),
-            network: Network::new(count, plan.weather, plan.cuts_lose_all),
+            network: Network::new(count, mood.weather, plan.cuts_lose_all),
             oracle: Oracle::new(count, &machine),
             counts: Counts {
                 runs: 1,
@@ -160,6 +167,7 @@ impl World {
             cuts: 0,
             serial: 0,
             marker: 0,
+            mood,
             plan,
         };
         for n in 0..count {
@@ -169,6 +177,7 @@ impl World {
         }
         world.after(TICK, Event::Request);
         world.after(TICK, Event::Mischief);
+        world.after(50 * TICK, Event::Mood);
         world.at(world.plan.kind_from, Event::Kindness);
         world
     }
@@ -232,6 +241,14 @@ impl World {
             Event::Start(n, life) => return self.start(*n, *life),
             Event::Request => return self.request(),
             Event::Mischief => return self.mischief(),
+            Event::Mood => {
+                self.change_mood();
+                return Ok(());
+            }
+            Event::GiveBack => {
+                self.give_back();
+                return Ok(());
+            }
             Event::Mend(cut) => {
                 self.mend(*cut);
                 return Ok(());
@@ -346,9 +363,13 @@ impl World {
         self.oracle.started(&mut self.nodes, n)?;
         let first_tick = self.up_to(self.plan.nodes[n].tick);
         self.after(first_tick, Event::Tick(n, life));
-        let first_save = self.up_to(self.plan.pace.save);
+        let first_save = self.up_to(self.mood.pace.save);
         self.after(first_save, Event::Save(n, life));
-        self.observe(n)
+        self.observe(n)?;
+        if !self.kind && self.rng.below(100) < self.mood.ambition {
+            self.call(n, RawNode::campaign)?;
+        }
+        Ok(())
     }
 
     fn tick(&mut self, n: usize, life: u32) -> Check {
@@ -423,7 +444,7 @@ impl World {
         );
         if !process.polling && !busy && process.raw.has_ready() {
             process.polling = true;
-            let delay = self.up_to(self.plan.pace.poll);
+            let delay = self.up_to(self.mood.pace.poll);
             self.after(delay, Event::Poll(n, self.nodes[n].life));
         }
         if seen.elected {

@@ -13,6 +13,7 @@ pub(crate) fn tinykv_config(id: u64) -> Config {
         pre_vote: false,
         check_quorum: false,
         batch_appends: false,
+        commit_by_vote: false,
         ..Config::new(id)
     }
 }

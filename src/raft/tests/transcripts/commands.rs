@@ -209,6 +209,7 @@ fn reference_config() -> Config {
         check_quorum: false,
         pre_vote: false,
         batch_appends: false,
+        commit_by_vote: false,
         step_down_on_removal: false,
         ..Config::new(1)
     }
