@@ -73,7 +73,8 @@ pub struct Config {
     /// Requests for votes and their refusals tell the commit index. Without it a group can be left
     /// without a leader for good: a leader that commits its own removal and stops before the others
     /// learn of it may be the only one that knows who votes, and have the longer log. The reference
-    /// implementation has no such thing. Default on.
+    /// implementation has no such thing. Any peer's word commits entries here that it names by index
+    /// and term: that peers are of this group is for the transport to make sure. Default on.
     pub commit_by_vote: bool,
     /// Answer appends and heartbeats of a lower term even without `check_quorum` and `pre_vote`,
     /// so that their sender learns the term; the reference implementation answers only with them.

@@ -30,6 +30,10 @@ impl Node for Basalt {
     type Message = Message;
     type Payload = Bytes;
 
+    fn target(message: &Message) -> u64 {
+        message.to
+    }
+
     fn new(id: u64) -> Self {
         let config = Config {
             max_size_per_msg: MAX_SIZE_PER_MSG,
@@ -76,16 +80,14 @@ impl Node for Basalt {
         !self.node.has_ready()
     }
 
-    fn work(&mut self, send: &mut impl FnMut(u64, Message)) {
+    fn work(&mut self, sent: &mut Vec<Vec<Message>>) {
         let ready = self.node.ready().expect("a readable log");
         let storage = self.node.storage_mut();
         if let Some(state) = ready.hard_state {
             storage.set_hard_state(state);
         }
         storage.append(ready.entries);
-        for message in ready.messages {
-            send(message.to, message);
-        }
+        sent.push(ready.messages);
         self.apply(ready.committed_entries);
         self.node.advance().expect("a readable log");
     }

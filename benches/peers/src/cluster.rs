@@ -1,9 +1,9 @@
 //! What is measured: three nodes of one engine on one thread, their logs in memory, messages handed
 //! over as values. Node 1 leads. No tick passes, so there are no heartbeats and no timeouts.
 //!
-//! The driver is the same for all engines: nodes take turns; a node in its turn steps all that has
-//! arrived for it, then does its duties once (persist, send, apply). A round is over when no message
-//! is on the way and no node has anything to do.
+//! The driver is the same for all engines: nodes take turns; a node in its turn does its duties once
+//! (persist, send, apply), and each message is stepped by its target at once, which acts on it in its
+//! own turn. A round is over when no node has anything to do.
 
 use crate::state_machine::StateMachine;
 
@@ -28,6 +28,9 @@ pub trait Node: Sized {
     type Message;
     type Payload;
 
+    /// Who a message is for.
+    fn target(message: &Self::Message) -> u64;
+
     fn new(id: u64) -> Self;
 
     fn campaign(&mut self);
@@ -43,8 +46,8 @@ pub trait Node: Sized {
 
     fn is_idle(&self) -> bool;
 
-    /// Does what the engine wants done, once; `send` gets the target's id.
-    fn work(&mut self, send: &mut impl FnMut(u64, Self::Message));
+    /// Does what the engine wants done, once; `sent` gets the messages in their order.
+    fn work(&mut self, sent: &mut Vec<Vec<Self::Message>>);
 
     fn state_machine(&mut self) -> &mut StateMachine;
 
@@ -57,9 +60,8 @@ pub trait Node: Sized {
 
 pub struct Cluster<N: Node> {
     nodes: [N; NODES],
-    inboxes: [Vec<N::Message>; NODES],
-    /// An empty vector, kept for its room.
-    spare: Vec<N::Message>,
+    /// Empty between two turns, kept for its room.
+    sent: Vec<Vec<N::Message>>,
 }
 
 impl<N: Node> Cluster<N> {
@@ -67,8 +69,7 @@ impl<N: Node> Cluster<N> {
     pub fn new() -> Self {
         let mut cluster = Self {
             nodes: [N::new(1), N::new(2), N::new(3)],
-            inboxes: Default::default(),
-            spare: Vec::new(),
+            sent: Vec::new(),
         };
         cluster.nodes[0].campaign();
         cluster.settle();
@@ -94,23 +95,20 @@ impl<N: Node> Cluster<N> {
         loop {
             let mut idle = true;
             for place in 0..NODES {
-                let mut arrived = std::mem::take(&mut self.spare);
-                std::mem::swap(&mut arrived, &mut self.inboxes[place]);
                 let node = &mut self.nodes[place];
-                for message in arrived.drain(..) {
-                    node.step(message);
+                if node.is_idle() {
+                    continue;
                 }
-                self.spare = arrived;
-                if !node.is_idle() {
-                    idle = false;
-                    let inboxes = &mut self.inboxes;
-                    node.work(&mut |to, message| {
-                        let place = usize::try_from(to - 1).expect("ids are 1 to 3");
-                        inboxes[place].push(message);
-                    });
+                idle = false;
+                node.work(&mut self.sent);
+                for messages in self.sent.drain(..) {
+                    for message in messages {
+                        let to = usize::try_from(N::target(&message) - 1).expect("ids are 1 to 3");
+                        self.nodes[to].step(message);
+                    }
                 }
             }
-            if idle && self.inboxes.iter().all(Vec::is_empty) {
+            if idle {
                 return;
             }
         }

@@ -187,7 +187,10 @@ fn only(name: &str, payload: &str, per_round: &str, seconds: &str) -> Option<()>
         costs.push(engine.slice(1.max(4096 / workload.per_round)).wall);
     }
     let median = quartiles(costs)[1];
-    engine.state();
-    println!("{name}: {:.3} us a proposal", median * 1e6);
+    let proposals = engine.state().proposals();
+    println!(
+        "{name}: {:.3} us a proposal, {proposals} proposals",
+        median * 1e6
+    );
     Some(())
 }

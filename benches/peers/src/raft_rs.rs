@@ -173,6 +173,10 @@ impl<S: WritableLog> Node for RaftRs<S> {
     type Message = Message;
     type Payload = Vec<u8>;
 
+    fn target(message: &Message) -> u64 {
+        message.to
+    }
+
     fn new(id: u64) -> Self {
         let config = Config {
             id,
@@ -216,11 +220,9 @@ impl<S: WritableLog> Node for RaftRs<S> {
         !self.node.has_ready()
     }
 
-    fn work(&mut self, send: &mut impl FnMut(u64, Message)) {
+    fn work(&mut self, sent: &mut Vec<Vec<Message>>) {
         let mut ready = self.node.ready();
-        for message in ready.take_messages() {
-            send(message.to, message);
-        }
+        sent.push(ready.take_messages());
         let committed = ready.take_committed_entries();
         self.apply(committed);
         let entries = ready.take_entries();
@@ -229,16 +231,12 @@ impl<S: WritableLog> Node for RaftRs<S> {
         if let Some(state) = ready.hs() {
             log.set_hard_state(state.clone());
         }
-        for message in ready.take_persisted_messages() {
-            send(message.to, message);
-        }
+        sent.push(ready.take_persisted_messages());
         let mut light = self.node.advance(ready);
         if let Some(commit) = light.commit_index() {
             self.node.mut_store().set_commit(commit);
         }
-        for message in light.take_messages() {
-            send(message.to, message);
-        }
+        sent.push(light.take_messages());
         self.apply(light.take_committed_entries());
         self.node.advance_apply();
     }

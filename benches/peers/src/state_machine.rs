@@ -54,10 +54,6 @@ impl StateMachine {
     pub fn proposals(&self) -> u64 {
         self.proposals
     }
-
-    pub fn hash(&self) -> u64 {
-        self.hash
-    }
 }
 
 /// Up to eight bytes as a number.

@@ -96,6 +96,10 @@ pub struct Message {
     pub known_commit: u64,
     #[prost(uint64, tag = "18")]
     pub known_commit_term: u64,
+    /// Extension, MsgAppend without entries: it only tells the commit index, and whoever has the entry
+    /// before need not answer.
+    #[prost(bool, tag = "19")]
+    pub needs_no_answer: bool,
 }
 /// Raft state that must be persisted before messages are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -427,8 +427,11 @@ impl<S: Storage> RaftLog<S> {
         self.applying_paused = self.applying_bytes >= self.max_applying_bytes;
     }
 
-    /// Whether a membership change is committed and not applied.
+    /// Whether a membership change is committed and not applied; a snapshot that waits is one.
     pub(crate) fn has_unapplied_conf_change(&self) -> Result<bool, StorageError> {
+        if self.has_snapshot() {
+            return Ok(true);
+        }
         let mut low = self.applied + 1;
         while low <= self.committed {
             let page = self.entries(low, self.committed + 1, self.max_applying_bytes)?;

@@ -19,9 +19,12 @@ impl<S: Storage> Raft<S> {
         self.check_committed(m)?;
         let (from, index, log_term) = (m.from, m.index, m.log_term);
         let (session, commit) = (m.session, m.commit);
+        let answers = !(m.needs_no_answer && m.entries.is_empty());
         if index < self.log.committed() {
             // It is behind what this node knows: tell it how far it may go on.
-            self.acknowledge(from, session, self.log.committed());
+            if answers {
+                self.acknowledge(from, session, self.log.committed());
+            }
             return Ok(());
         }
         let entries = mem::take(&mut m.entries);
@@ -40,7 +43,9 @@ impl<S: Storage> Raft<S> {
         }
         match self.log.maybe_append(index, log_term, entries, commit)? {
             Appended::To(last) => {
-                self.acknowledge(from, session, last);
+                if answers {
+                    self.acknowledge(from, session, last);
+                }
                 return Ok(());
             }
             Appended::ConflictsWithCommitted(index) => {

@@ -178,12 +178,6 @@ impl<S: Storage> Raft<S> {
                 self.log.last_term()
             ));
         }
-        if state.term > crate::MAX_TERM || last > crate::MAX_INDEX {
-            return wrong(format!(
-                "term {} or last index {last} leaves no room for more",
-                state.term
-            ));
-        }
         if applied != 0 && applied < self.log.committed() {
             return wrong(format!(
                 "applied {applied} is below the compacted index {}",

@@ -304,6 +304,10 @@ impl<S: Storage> Raft<S> {
             return Ok(false);
         }
         let (next, session) = (progress.next, progress.session);
+        // It has acknowledged everything that was sent: its answer would say nothing.
+        let is_abreast = self.config.batch_appends
+            && progress.state == ProgressState::Replicate
+            && progress.matched + 1 == next;
         // Through a full window empty appends still go, as answers to heartbeats prompt them: were
         // everything in the window lost, nothing else would ever empty it.
         let has_room = progress.state != ProgressState::Replicate || !progress.inflights.is_full();
@@ -340,6 +344,7 @@ impl<S: Storage> Raft<S> {
             entries,
             commit,
             session,
+            needs_no_answer: is_abreast && count == 0,
             ..message(MessageType::MsgAppend, to)
         });
         Ok(true)

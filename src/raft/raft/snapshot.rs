@@ -136,7 +136,7 @@ impl<S: Storage> Raft<S> {
             session,
             ..message(MessageType::MsgAppendResponse, from)
         };
-        if self.restore(snapshot)? {
+        if self.restore(from, snapshot)? {
             info!(
                 self.logger,
                 "{:x} [commit: {}] restored snapshot [index: {index}, term: {term}]",
@@ -158,7 +158,7 @@ impl<S: Storage> Raft<S> {
     }
 
     /// Replaces log and membership by a snapshot; false where it brings nothing new.
-    fn restore(&mut self, snapshot: Snapshot) -> Result<bool> {
+    fn restore(&mut self, from: u64, snapshot: Snapshot) -> Result<bool> {
         let metadata = snapshot.metadata.clone().unwrap_or_default();
         let (index, term) = (metadata.index, metadata.term);
         if index <= self.log.committed() {
@@ -172,6 +172,15 @@ impl<S: Storage> Raft<S> {
             );
             self.become_follower(self.term + 1, NONE);
             return Ok(false);
+        }
+        let committed = self.log.committed();
+        let before = self.log.known_term(committed)?;
+        if before.is_some_and(|before| before > term) {
+            return Err(Error::Divergence {
+                from,
+                index,
+                committed,
+            });
         }
         let state = metadata.conf_state.unwrap_or_default();
         let configuration = Configuration::from_conf_state(&state)?;

@@ -11,7 +11,7 @@ use prost::bytes::Bytes;
 use crate::messages::hex;
 
 /// The facts of the schema that TinyKV does not have.
-pub(crate) const EXTENSIONS: [&str; 36] = [
+pub(crate) const EXTENSIONS: [&str; 39] = [
     "enum eraftpb.ConfChangeTransition",
     "field eraftpb.ConfChangeSingle 1 change_type eraftpb.ConfChangeType singular",
     "field eraftpb.ConfChangeSingle 2 node_id uint64 singular",
@@ -30,6 +30,7 @@ pub(crate) const EXTENSIONS: [&str; 36] = [
     "field eraftpb.Message 16 last_index uint64 singular",
     "field eraftpb.Message 17 known_commit uint64 singular",
     "field eraftpb.Message 18 known_commit_term uint64 singular",
+    "field eraftpb.Message 19 needs_no_answer bool singular",
     "message eraftpb.ConfChangeSingle",
     "message eraftpb.ConfChangeV2",
     "value eraftpb.ConfChangeTransition 0 TransitionAuto",
@@ -198,6 +199,7 @@ fn extended() -> eraftpb::Message {
     message.last_index = u64::MAX;
     message.known_commit = 9;
     message.known_commit_term = 4;
+    message.needs_no_answer = true;
     let snapshot = message.snapshot.as_mut().expect("it has one");
     let metadata = snapshot.metadata.as_mut().expect("it has one");
     let membership = metadata.conf_state.as_mut().expect("it has one");

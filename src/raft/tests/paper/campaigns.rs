@@ -65,6 +65,39 @@ fn a_follower_that_heard_nothing_for_an_election_timeout_votes_again() {
 }
 
 #[test]
+fn whoever_votes_waits_for_another_election_timeout() {
+    let storage = stored(&[1, 2, 3], &[1], in_term(2));
+    let mut voter = Peer::new(Config::new(1), storage);
+    voter
+        .raw
+        .raft_mut()
+        .set_randomized_election_timeout(TIMEOUT);
+    for _ in 1..TIMEOUT {
+        voter.tick();
+    }
+    // In its own term, so that no change of the term sets its clock.
+    voter.step(request(MessageType::MsgRequestVote, 2, 1, 2));
+    assert_eq!(voter.raft().vote(), 2);
+    for _ in 1..TIMEOUT {
+        voter.tick();
+        assert_eq!(voter.raft().role(), Role::Follower);
+    }
+    voter.tick();
+    assert_eq!(voter.raft().role(), Role::PreCandidate);
+}
+
+#[test]
+fn nobody_votes_in_a_term_whose_leader_it_knows() {
+    let mut follower = Peer::new(Config::new(1), MemStorage::with_voters(&[1, 2, 3]));
+    follower.step(message(MessageType::MsgHeartbeat, 2, 1, 4));
+    follower.take_sent();
+    assert_eq!(follower.raft().vote(), 0);
+    follower.step(request(MessageType::MsgRequestVote, 3, 1, 4));
+    assert!(follower.take_sent()[0].reject);
+    assert_eq!(follower.state(), (Role::Follower, 4, 2));
+}
+
+#[test]
 fn a_leader_with_a_quorum_is_not_deposed_by_a_vote_request() {
     let mut network = led_by_first(without_pre_vote);
     let leader = network.peer_mut(1);
@@ -382,4 +415,28 @@ fn a_voter_in_quarantine_votes_only_where_the_leader_wants_it() {
     voter.step(request(MessageType::MsgRequestVote, 2, 1, 2));
     let granted = message(MessageType::MsgRequestVoteResponse, 1, 2, 2);
     assert_eq!(voter.take_sent(), [granted]);
+}
+
+#[test]
+fn a_leader_of_an_earlier_term_is_answered_by_nodes_with_pre_vote_or_check_quorum() {
+    for (pre_vote, check_quorum) in [(true, false), (false, true), (true, true), (false, false)] {
+        let config = Config {
+            pre_vote,
+            check_quorum,
+            ..Config::new(1)
+        };
+        let mut node = Peer::new(config, stored(&[1, 2, 3], &[], in_term(5)));
+        for kind in [MessageType::MsgHeartbeat, MessageType::MsgAppend] {
+            node.step(message(kind, 2, 1, 4));
+            let mut answers = Vec::new();
+            if pre_vote || check_quorum {
+                answers.push(message(MessageType::MsgAppendResponse, 1, 2, 5));
+            }
+            assert_eq!(
+                node.take_sent(),
+                answers,
+                "{pre_vote} {check_quorum} {kind:?}"
+            );
+        }
+    }
 }

@@ -197,6 +197,36 @@ fn an_unreachable_follower_is_probed_from_what_it_has() {
 }
 
 #[test]
+fn a_follower_that_has_everything_is_probed_once_and_replicated_to_again() {
+    let mut leader = replicating(Config::new(1));
+    leader.raw.report_unreachable(2).expect("a member");
+    assert_eq!(follower_of(&leader).state, ProgressState::Probe);
+    leader.step(alive());
+    let probe = leader.take_sent();
+    assert_eq!(shape(&probe), [(1, 0)]);
+    leader.step(accept(&probe[0]));
+    assert_eq!(follower_of(&leader).state, ProgressState::Replicate);
+}
+
+#[test]
+fn a_late_acknowledgement_does_not_answer_a_probe() {
+    let mut leader = replicating(Config::new(1));
+    leader.propose("data");
+    leader.acknowledge_all();
+    leader.raw.report_unreachable(2).expect("a member");
+    leader.step(Message {
+        index: 1,
+        session: 1,
+        ..message(MessageType::MsgAppendResponse, 2, 1, 1)
+    });
+    let progress = follower_of(&leader);
+    assert_eq!(
+        (progress.state, progress.matched),
+        (ProgressState::Probe, 2)
+    );
+}
+
+#[test]
 fn a_follower_that_lost_appends_catches_up_within_one_heartbeat() {
     let mut network = Network::with_config(3, Config::new);
     network.campaign(1);
@@ -295,8 +325,8 @@ fn what_a_member_acknowledged_in_an_earlier_life_does_not_count() {
     leader.take_sent();
     leader.step(late.clone());
     let progress = leader.raft().progress().get(3).expect("a member");
-    assert_eq!((progress.matched, progress.session), (0, late.session + 2));
-    assert!(!progress.recent_active || progress.state == ProgressState::Probe);
+    assert_eq!(progress.matched, 0);
+    assert_ne!(progress.session, late.session);
     assert_eq!(leader.committed(), 1);
     // A refusal of the old one does not count either.
     let next = progress.next;

@@ -1,10 +1,10 @@
 //! Handing leadership over, beyond what TinyKV's tests pin.
 
-use basalt_raft::eraftpb::{ConfState, Message, MessageType};
+use basalt_raft::eraftpb::{ConfChangeType, ConfState, Message, MessageType};
 use basalt_raft::{Config, DropReason, Error, MemStorage, Role};
 
 use crate::network::{Network, Peer};
-use crate::parts::{entries, message};
+use crate::parts::{change, entries, message};
 
 /// An election timeout of [`Config::new`].
 const TIMEOUT: u64 = 10;
@@ -87,6 +87,8 @@ fn a_wish_at_the_own_last_index_starts_an_election_without_a_pre_vote() {
 #[test]
 fn proposals_are_refused_during_a_transfer_and_taken_after_it_failed() {
     let mut network = led_by_first();
+    // However long the leader has led.
+    network.pass(TIMEOUT - 1);
     network.isolate(2);
     network.transfer(1, 2);
     let leader = network.peer_mut(1);
@@ -148,5 +150,23 @@ fn a_transfer_needs_no_election_timeout_and_takes_the_log_along() {
     for peer in network.peers() {
         assert_eq!(peer.log_terms(), [1, 1, 1, 1, 2]);
         assert_eq!(peer.committed(), 5);
+    }
+}
+
+#[test]
+fn a_transfer_ends_when_its_target_is_no_voter_any_more() {
+    for kind in [ConfChangeType::RemoveNode, ConfChangeType::AddLearnerNode] {
+        let mut network = led_by_first();
+        network.isolate(2);
+        network.transfer(1, 2);
+        let leader = network.peer_mut(1);
+        assert_eq!(leader.raft().transferee(), 2);
+        leader
+            .raw
+            .apply_conf_change(change(kind, 2))
+            .expect("voters stay");
+        assert_eq!(leader.raft().transferee(), 0);
+        network.propose(1, "data");
+        assert_eq!(network.peer(1).committed(), 2);
     }
 }

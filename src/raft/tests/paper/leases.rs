@@ -244,6 +244,26 @@ fn the_lease_comes_back_once_the_transferee_has_more_than_the_transfer_was_for()
 }
 
 #[test]
+fn what_others_acknowledge_after_an_abandoned_transfer_brings_no_lease_back() {
+    let (mut network, now) = abandoned_transfer();
+    network.isolate(2);
+    network.propose(1, "after it");
+    network.tick(1);
+    assert_eq!(network.peer(1).committed(), 2);
+    assert!(!answers_alone(network.peer_mut(1)));
+    // Nor what the target had already.
+    network.peer_mut(1).step(Message {
+        index: 1,
+        session: 1,
+        ..message(MessageType::MsgAppendResponse, 2, 1, 1)
+    });
+    assert!(!answers_alone(network.peer_mut(1)));
+    // Rightly: the target would still obey.
+    network.peer_mut(2).step(now);
+    assert_eq!(network.peer(2).state(), (Role::Candidate, 2, 0));
+}
+
+#[test]
 fn a_change_of_members_takes_the_lease_of_the_new_quorum() {
     // Two new voters that have confirmed nothing: the leader and one other are no quorum any more.
     let mut network = with_lease();

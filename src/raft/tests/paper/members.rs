@@ -256,3 +256,63 @@ fn a_member_that_was_added_does_not_make_the_leader_step_down_before_it_could_sp
     let beats = |m: &Message| m.msg_type() == MessageType::MsgHeartbeat;
     assert!(leader.take_sent().iter().any(beats));
 }
+
+/// Two nodes. The first led, and has committed its own removal by the other's acknowledgement, and
+/// proposed more by then; the other never learned that it is committed.
+fn left_behind(commit_by_vote: bool) -> Network {
+    let mut network = led_by_first(2, |id| Config {
+        commit_by_vote,
+        ..Config::new(id)
+    });
+    let leader = network.peer_mut(1);
+    leader.change(remove(1));
+    let removal = leader.take_sent();
+    leader.propose("more");
+    leader.step(accept(&removal[0]));
+    assert_eq!(leader.state(), (Role::Follower, 1, 0));
+    assert_eq!(members(leader), [2]);
+    assert_eq!((leader.committed(), leader.log().len()), (2, 3));
+    leader.take_sent();
+    let other = network.peer_mut(2);
+    for append in removal {
+        other.step(append);
+    }
+    other.take_sent();
+    assert_eq!((other.committed(), other.log().len()), (1, 2));
+    network
+}
+
+#[test]
+fn a_refused_vote_tells_of_the_removal_that_the_candidate_does_not_know_to_be_committed() {
+    let mut network = left_behind(true);
+    network.pass(60);
+    assert_eq!(members(network.peer(2)), [2]);
+    assert_eq!(network.peer(2).raft().role(), Role::Leader);
+    network.propose(2, "alone");
+    assert_eq!(network.peer(2).committed(), 4);
+
+    // As in the reference implementation: the longer log refuses its vote, and does not campaign.
+    let mut network = left_behind(false);
+    network.pass(200);
+    assert_ne!(network.peer(2).raft().role(), Role::Leader);
+    assert_eq!(network.peer(2).committed(), 1);
+}
+
+#[test]
+fn what_a_vote_request_tells_is_committed_only_where_the_entry_is_the_same() {
+    for (index, term, committed) in [(2, 1, 2), (2, 2, 0), (3, 2, 3), (4, 2, 0), (0, 0, 0)] {
+        let mut voter = Peer::new(Config::new(1), stored(&[1, 2, 3], &[1, 1, 2], in_term(2)));
+        voter.step(Message {
+            known_commit: index,
+            known_commit_term: term,
+            ..message(MessageType::MsgRequestVote, 2, 1, 3)
+        });
+        assert_eq!(voter.committed(), committed, "({term}, {index})");
+        let answers = voter.take_sent();
+        assert!(answers[0].reject);
+        let told = (answers[0].known_commit, answers[0].known_commit_term);
+        let terms = [0, 1, 1, 2];
+        let of_committed = terms[usize::try_from(committed).expect("few")];
+        assert_eq!(told, (committed, of_committed));
+    }
+}

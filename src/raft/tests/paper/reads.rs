@@ -59,13 +59,33 @@ fn a_read_is_answered_when_a_quorum_has_confirmed_the_leader_after_it() {
 #[test]
 fn a_read_names_the_commit_index_of_when_it_was_asked_for() {
     let mut leader = leader(Config::new(1));
+    leader.propose("not committed yet");
+    let append = leader.take_sent();
     leader.read("x");
     let round = leader.take_sent();
-    leader.propose("later");
-    leader.acknowledge_all();
+    leader.step(accept(&append[0]));
     assert_eq!(leader.committed(), 2);
     leader.step(echo(&round[0]));
     assert_eq!(leader.take_reads(), [answered(1, "x")]);
+}
+
+#[test]
+fn a_late_answer_does_not_take_a_later_one_back() {
+    let mut leader = Peer::new(Config::new(1), MemStorage::with_voters(&[1, 2, 3, 4, 5]));
+    leader.elect();
+    leader.acknowledge_all();
+    leader.read("first");
+    let first = leader.take_sent();
+    leader.read("second");
+    let second = leader.take_sent();
+    leader.step(echo(&second[0]));
+    leader.step(echo(&first[0]));
+    assert_eq!(leader.take_reads(), []);
+    leader.step(echo(&second[1]));
+    assert_eq!(
+        leader.take_reads(),
+        [answered(1, "first"), answered(1, "second")]
+    );
 }
 
 #[test]

@@ -2,14 +2,16 @@
 
 use std::cell::Cell;
 
-use basalt_raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType, Snapshot};
+use basalt_raft::eraftpb::{
+    ConfChangeType, ConfState, Entry, HardState, Message, MessageType, Snapshot,
+};
 use basalt_raft::tracker::{Progress, ProgressState};
 use basalt_raft::{
     Config, InitialState, MemStorage, RawNode, Role, SnapshotStatus, Storage, StorageError,
 };
 
 use crate::network::{Network, Peer};
-use crate::parts::{accept, entries, in_term, message, snapshot, stored};
+use crate::parts::{accept, change, entries, in_term, message, snapshot, stored};
 
 /// Where the log of [`behind`] is compacted, and its snapshot.
 const FIRST: u64 = 6;
@@ -74,18 +76,69 @@ fn sent_to_2(leader: &mut Peer) -> Vec<(MessageType, u64, usize)> {
 
 #[test]
 fn a_snapshot_is_sent_only_to_a_member_that_is_heard_from() {
-    let mut leader = behind();
+    // Node 2 has answered once, and has been silent for an election timeout.
+    let mut leader = Peer::new(Config::new(1), MemStorage::with_voters(&[1, 2, 3]));
+    leader.elect();
+    leader.acknowledge_all();
+    for _ in 0..20 {
+        leader.propose("data");
+        leader.tick();
+        for sent in leader.take_sent().iter().filter(|m| m.to == 3) {
+            match sent.msg_type() {
+                MessageType::MsgAppend => leader.step(accept(sent)),
+                _ => leader.step(message(MessageType::MsgHeartbeatResponse, 3, 1, 1)),
+            }
+        }
+    }
+    assert!(!receiver(&leader).recent_active);
+    leader.compact();
     leader.raw.report_unreachable(2).expect("a member");
+    leader.take_sent();
     leader.propose("data");
-    leader.tick();
     assert_eq!(sent_to_2(&mut leader), []);
     leader.step(alive());
     assert_eq!(sent_to_2(&mut leader), [(MessageType::MsgSnapshot, 0, 0)]);
     let progress = receiver(&leader);
     assert_eq!(progress.state, ProgressState::Snapshot);
+    let index = leader.raft().log().first_index().expect("in memory") - 1;
     assert_eq!(
         (progress.pending_snapshot, progress.next),
-        (SNAPSHOT, SNAPSHOT + 1)
+        (index, index + 1)
+    );
+}
+
+#[test]
+fn a_snapshot_is_sent_only_to_a_member_that_is_in_it() {
+    // Node 4 was added after the snapshot was made, and would refuse it.
+    let mut leader = behind();
+    let add = change(ConfChangeType::AddNode, 4);
+    let members = leader
+        .raw
+        .apply_conf_change(add)
+        .expect("a change that fits");
+    leader.sync();
+    leader.take_sent();
+    let alive = message(MessageType::MsgHeartbeatResponse, 4, 1, 1);
+    leader.step(alive.clone());
+    let probe = leader.take_sent();
+    assert_eq!((probe[0].to, probe[0].index), (4, 9));
+    leader.step(Message {
+        reject: true,
+        index: 9,
+        session: probe[0].session,
+        ..message(MessageType::MsgAppendResponse, 4, 1, 1)
+    });
+    assert_eq!(leader.take_sent(), []);
+    leader.step(alive.clone());
+    assert_eq!(leader.take_sent(), []);
+    let storage = leader.raw.storage_mut();
+    let made = storage.create_snapshot(10, Some(members), "newer".into());
+    made.expect("an applied index");
+    leader.step(alive);
+    let sent = leader.take_sent();
+    assert_eq!(
+        (sent[0].to, sent[0].msg_type()),
+        (4, MessageType::MsgSnapshot)
     );
 }
 

@@ -67,6 +67,8 @@ counts! {
     lease_reads,
     /// Reads that were asked for through a follower and answered.
     follower_reads,
+    /// Reads asked of a node that leads, while somebody has led in a later term.
+    reads_at_deposed_leaders,
     /// Appends handed to a storage thread.
     async_appends,
     /// Those that were handed over while others were not durable.

@@ -13,6 +13,7 @@ use super::{
     invariants::{Check, Invariant, Violation},
     machine::Machine,
     node::{Driver, Point, Process, SyncDriver, step_of},
+    plan::TICK,
     world::{Event, World},
 };
 
@@ -75,15 +76,23 @@ impl World {
     /// How long a sync of this node takes now.
     pub(crate) fn sync_time(&mut self, n: usize) -> u64 {
         let slow = self.nodes[n].slow_disk_until > self.now;
-        let most = self.mood.pace.sync * if slow { 20 } else { 1 };
-        self.up_to(most)
+        let stall = if slow {
+            self.plan.election_tick * TICK / 2
+        } else {
+            0
+        };
+        self.up_to(self.mood.pace.sync + stall)
     }
 
     /// How long applying takes this node now.
     pub(crate) fn apply_time(&mut self, n: usize) -> u64 {
         let slow = self.nodes[n].slow_apply_until > self.now;
-        let most = self.mood.pace.apply * if slow { 50 } else { 1 };
-        self.up_to(most)
+        let stall = if slow {
+            3 * self.plan.election_tick * TICK
+        } else {
+            0
+        };
+        self.up_to(self.mood.pace.apply + stall)
     }
 
     pub(crate) fn sync_step(&mut self, n: usize) -> Check {

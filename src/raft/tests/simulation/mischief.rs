@@ -193,7 +193,7 @@ impl World {
     }
 
     /// A member that was removed gives its data back, and waits to be made one again. Only once
-    /// all members know of the removal, so that none still counts on what it has; it keeps its term
+    /// all members go by its removal, and for good, so that none still counts on what it has; it keeps its term
     /// and vote, and says nothing before it is a member.
     pub(crate) fn give_back(&mut self) {
         let (since, conf) = self.oracle.membership_now();
@@ -202,9 +202,13 @@ impl World {
             return;
         }
         let all_know = members.iter().all(|id| {
-            let process = self.nodes.iter().find(|node| node.id == *id);
-            let process = process.and_then(|node| node.process.as_ref());
-            process.is_some_and(|process| process.machine.applied.index >= since)
+            let node = self.nodes.iter().find(|node| node.id == *id);
+            let process = node.and_then(|node| node.process.as_deref());
+            process.is_some_and(|process| {
+                let disk = process.raw.storage().durable();
+                let for_good = disk.hard_state.commit.max(disk.machine.applied.index);
+                process.machine.applied.index.min(for_good) >= since
+            })
         });
         if !all_know {
             return;

@@ -168,6 +168,8 @@ pub(crate) struct Mood {
     pub(crate) harassment: u64,
     /// A node that starts is told to campaign, of 100.
     pub(crate) ambition: u64,
+    /// Reads at leaders after each election.
+    pub(crate) curiosity: u64,
     /// A member that was removed gives its data back soon, of 100.
     pub(crate) giving_back: u64,
     /// Weights of [`MISCHIEF`].
@@ -192,6 +194,7 @@ impl Mood {
             compaction: *rng.pick(&[0, 30, 90]),
             harassment: *rng.pick(&[0, 20, 60]),
             ambition: *rng.pick(&[0, 0, 30]),
+            curiosity: *rng.pick(&[0, 4, 12]),
             giving_back: *rng.pick(&[0, 50, 100]),
             mischief,
             requests,
@@ -295,7 +298,10 @@ impl Shared {
             0
         };
         config.step_down_on_removal = !rng.one_in(4);
-        config.answer_stale_leader = rng.one_in(4);
+        // Nodes that never learn of a higher term, because those that know it are silent and those
+        // that ask for votes are not listened to: where switches differ, somebody must say it.
+        let mixed = [self.pre_vote, self.check_quorum].contains(&50);
+        config.answer_stale_leader = mixed || rng.one_in(4);
         config.disable_proposal_forwarding = rng.one_in(8);
         config.max_pending_reads = *rng.pick(&[1, 4, 1000]);
         if self.small_limits {

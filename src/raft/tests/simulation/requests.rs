@@ -49,13 +49,7 @@ impl World {
                 Ok(())
             }
             Request::Read => {
-                // Also at whoever still thinks that he leads.
-                for leader in 0..self.nodes.len() {
-                    let node = &self.nodes[leader];
-                    if leader != n && !node.paused && node.leads() {
-                        self.read(leader)?;
-                    }
-                }
+                self.read_at_leaders()?;
                 self.read(n)
             }
             Request::Membership => {
@@ -120,6 +114,8 @@ impl World {
         if process.asked.len() == OWED {
             process.asked.remove(0);
         }
+        let deposed = at_leader && process.seen.term < self.oracle.last_term();
+        self.counts.reads_at_deposed_leaders += u64::from(deposed);
         process.asked.push(Read {
             context,
             floor,
@@ -131,6 +127,26 @@ impl World {
         });
         let context = Bytes::copy_from_slice(&context.to_le_bytes());
         self.call(n, |raw| raw.read_index(context))?;
+        Ok(())
+    }
+
+    /// Several reads within the time `most` at whoever leads: there may be two who think so.
+    pub(crate) fn read_soon(&mut self, most: u64) {
+        if !self.kind {
+            for _ in 0..self.mood.curiosity {
+                let delay = self.up_to(most);
+                self.after(delay, Event::ReadAtLeaders);
+            }
+        }
+    }
+
+    /// Reads at all nodes that think that they lead.
+    pub(crate) fn read_at_leaders(&mut self) -> Check {
+        for n in 0..self.nodes.len() {
+            if self.nodes[n].leads() && !self.nodes[n].paused {
+                self.read(n)?;
+            }
+        }
         Ok(())
     }
 

@@ -60,6 +60,8 @@ pub(crate) enum Event {
     Save(usize, u32),
     /// Somebody asks for something.
     Request,
+    /// Somebody reads at whoever thinks that he leads.
+    ReadAtLeaders,
     /// Something goes wrong.
     Mischief,
     /// The world gets into another mood.
@@ -240,6 +242,7 @@ impl World {
             Event::Resume(n, life) => return self.resume(*n, *life),
             Event::Start(n, life) => return self.start(*n, *life),
             Event::Request => return self.request(),
+            Event::ReadAtLeaders => return self.read_at_leaders(),
             Event::Mischief => return self.mischief(),
             Event::Mood => {
                 self.change_mood();
@@ -276,8 +279,9 @@ impl World {
             _ => unreachable!("handled above"),
         };
         if self.nodes[n].paused {
-            // It goes on with what came meanwhile, in the order in which it came.
-            self.at(self.nodes[n].paused_until.max(self.now), event);
+            // It goes on with what came meanwhile, one after the other.
+            let turn = self.up_to(TICK / 2);
+            self.at(self.nodes[n].paused_until.max(self.now) + turn, event);
             return Ok(());
         }
         match event {
@@ -405,6 +409,7 @@ impl World {
         for _ in 0..ticks {
             self.call(n, RawNode::tick)?;
         }
+        self.read_soon(TICK);
         Ok(())
     }
 
@@ -463,6 +468,7 @@ impl World {
             self.counts.transfers += 1;
         }
         self.note(n, 4, || format!("is elected in term {term}"));
+        self.read_soon(self.plan.election_tick * TICK);
         if self.springs(n, Point::Elected) {
             return Ok(());
         }

@@ -125,7 +125,9 @@ fn a_snapshot_tells_who_leads() {
 #[test]
 fn a_snapshot_replaces_the_members_by_its_own() {
     let mut follower = Peer::of(2, &[1, 2, 3]);
-    install(&mut follower, 3, snapshot(11, 11, &[2, 3, 4]));
+    // Also where its leader is not one of them.
+    install(&mut follower, 1, snapshot(11, 11, &[2, 3, 4]));
+    assert_eq!(follower.state(), (Role::Follower, 11, 1));
     assert_eq!(follower.raft().configuration().members().ids(), [2, 3, 4]);
     let tracked: Vec<u64> = follower
         .raft()
