@@ -1,7 +1,7 @@
 //! Basalt's Raft core and raft-rs at the same work in the same run.
 //!
 //! ```text
-//! basalt-peers [--slices N] [--write FILE]     all workloads on all engines, as a Markdown document
+//! basalt-peers [--slices N] [--write FILE]     N slices a pass; all workloads on all engines, as a Markdown document
 //! basalt-peers only ENGINE PAYLOAD PER_ROUND SECONDS     one of them, for a profiler
 //! ```
 //!
@@ -18,7 +18,7 @@ mod state_machine;
 use std::{process::ExitCode, time::Instant};
 
 use basalt::Basalt;
-use bench::{Bench, Cost, Workload, engine};
+use bench::{Allocations, Bench, Cost, Workload, engine};
 use raft::storage::MemStorage;
 use raft_rs::RaftRs;
 use report::{Figures, Row, Run};
@@ -27,8 +27,11 @@ use state_machine::Hashing;
 const PAYLOADS: [usize; 2] = [64, 256];
 const PER_ROUND: [u64; 4] = [1, 16, 256, 1024];
 
-/// Seconds of a slice, about.
-const SLICE: f64 = 0.01;
+/// Seconds of a slice, about: most are over before a scheduler would let somebody else run.
+const SLICE: f64 = 0.002;
+
+/// How often all workloads are gone through; what disturbs the machine for a while hits one pass of a row.
+const PASSES: usize = 5;
 
 /// Proposals of the pass that counts allocations.
 const COUNTED: u64 = 32_768;
@@ -58,7 +61,7 @@ fn engines(workload: Workload, hashing: Hashing) -> Vec<Box<dyn Bench>> {
 }
 
 fn compare(words: &[&str]) -> Option<()> {
-    let (mut slices, mut file) = (101, None);
+    let (mut slices, mut file) = (201, None);
     let mut words = words.iter();
     while let Some(word) = words.next() {
         match *word {
@@ -71,20 +74,21 @@ fn compare(words: &[&str]) -> Option<()> {
         command: "cd benches/peers && cargo run --release -- --write ../../docs/benchmarks/raft.md"
             .to_owned(),
         codec: if cfg!(feature = "prost-codec") {
-            "prost"
+            "prost, its slower codec"
         } else {
-            "rust-protobuf (its default, and the faster one)"
+            "rust-protobuf, its default and faster codec"
         },
+        passes: PASSES,
         slices,
     };
-    let mut rows = Vec::new();
-    for payload in PAYLOADS {
-        for per_round in PER_ROUND {
-            let workload = Workload { payload, per_round };
-            eprintln!("{payload} bytes, {per_round} a round");
-            rows.push(row(workload, slices));
+    let mut measured: Vec<Measured> = workloads().map(Measured::new).collect();
+    for pass in 1..=PASSES {
+        eprintln!("pass {pass} of {PASSES}");
+        for measured in &mut measured {
+            measured.measure(slices);
         }
     }
+    let rows: Vec<Row> = measured.into_iter().map(Measured::row).collect();
     let document = report::document(&run, &rows);
     print!("{document}");
     if let Some(file) = file {
@@ -93,47 +97,74 @@ fn compare(words: &[&str]) -> Option<()> {
     Some(())
 }
 
-fn row(workload: Workload, slices: usize) -> Row {
-    let mut counted = engines(workload, Hashing::Whole);
-    let rounds = COUNTED / workload.per_round;
-    let allocations: Vec<_> = counted
-        .iter_mut()
-        .map(|engine| {
+fn workloads() -> impl Iterator<Item = Workload> {
+    PAYLOADS
+        .into_iter()
+        .flat_map(|payload| PER_ROUND.map(|per_round| Workload { payload, per_round }))
+}
+
+/// A workload on all engines, as far as it is measured.
+struct Measured {
+    workload: Workload,
+    names: Vec<&'static str>,
+    allocations: Vec<Allocations>,
+    /// Of each engine, slice by slice.
+    costs: Vec<Vec<Cost>>,
+}
+
+impl Measured {
+    /// Allocations are counted, time is not taken yet.
+    fn new(workload: Workload) -> Self {
+        let mut engines = engines(workload, Hashing::Whole);
+        let rounds = COUNTED / workload.per_round;
+        let allocations = engines.iter_mut().map(|engine| {
             // Whatever grows once has grown.
             engine.count(rounds);
             engine.count(rounds)
-        })
-        .collect();
-    assert_same_state(&mut counted);
-
-    let mut engines = engines(workload, Hashing::Ends);
-    let rounds = rounds_of_a_slice(&mut engines);
-    let mut costs: Vec<Vec<Cost>> = vec![Vec::new(); engines.len()];
-    for slice in 0..slices {
-        let count = engines.len();
-        for turn in 0..count {
-            let place = (slice + turn) % count;
-            costs[place].push(engines[place].slice(rounds));
-        }
+        });
+        let allocations = allocations.collect();
         assert_same_state(&mut engines);
+        Self {
+            workload,
+            names: engines.iter().map(|engine| engine.name()).collect(),
+            allocations,
+            costs: vec![Vec::new(); engines.len()],
+        }
     }
 
-    let (ours, peers) = costs.split_last().expect("engines");
-    let times = peers.iter().map(|peer| {
-        let pairs = peer.iter().zip(ours);
-        quartiles(pairs.map(|(peer, ours)| peer.wall / ours.wall).collect())
-    });
-    Row {
-        workload,
-        times: times.collect(),
-        engines: (engines.iter().zip(&costs).zip(allocations))
-            .map(|((engine, costs), allocations)| Figures {
-                name: engine.name(),
-                wall: quartiles(costs.iter().map(|cost| cost.wall).collect())[1],
-                cpu: quartiles(costs.iter().map(|cost| cost.cpu).collect())[1],
-                allocations,
-            })
-            .collect(),
+    /// One pass: fresh clusters, `slices` slices of each engine in turn.
+    fn measure(&mut self, slices: usize) {
+        let mut engines = engines(self.workload, Hashing::Ends);
+        let rounds = rounds_of_a_slice(&mut engines);
+        let count = engines.len();
+        for slice in 0..slices {
+            for turn in 0..count {
+                let place = (slice + turn) % count;
+                self.costs[place].push(engines[place].slice(rounds));
+            }
+            assert_same_state(&mut engines);
+        }
+    }
+
+    fn row(self) -> Row {
+        let (ours, peers) = self.costs.split_last().expect("engines");
+        let times = peers.iter().map(|peer| {
+            let pairs = peer.iter().zip(ours);
+            quartiles(pairs.map(|(peer, ours)| peer.wall / ours.wall).collect())
+        });
+        let engines = self.names.iter().zip(&self.costs).zip(&self.allocations);
+        Row {
+            workload: self.workload,
+            times: times.collect(),
+            engines: engines
+                .map(|((name, costs), allocations)| Figures {
+                    name,
+                    wall: quartiles(costs.iter().map(|cost| cost.wall).collect())[1],
+                    cpu: quartiles(costs.iter().map(|cost| cost.cpu).collect())[1],
+                    allocations: *allocations,
+                })
+                .collect(),
+        }
     }
 }
 

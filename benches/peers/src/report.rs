@@ -29,6 +29,8 @@ pub struct Row {
 pub struct Run {
     pub command: String,
     pub codec: &'static str,
+    pub passes: usize,
+    /// A pass.
     pub slices: usize,
 }
 
@@ -43,32 +45,35 @@ pub fn document(run: &Run, rows: &[Row]) -> String {
 
 Three nodes on one thread, logs in memory, messages handed over as values. A round: n proposals to the leader, each by itself, then
 messages until all three nodes have applied all of them and nothing is left to do. Both engines have the same driver, payloads made
-anew for each proposal, pre-vote and check-quorum on, 1 MiB a message, 4,096 messages in flight, no other limit, no log lines; ours batches
+anew for each proposal, pre-vote and check-quorum on, 1 MiB a message, 4,096 messages in flight, no other limit, no log lines. Ours batches
 appends, and so does raft-rs (`batch_append`). After each slice of rounds the state machines of all nodes of all engines are compared.
 
-`benches/peers/README.md` says how it is built. Made by:
+Made by the following command; `benches/peers/README.md` says what it needs.
 
 ```text
 {command}
 ```
 
-raft-rs is the crate `raft` 0.7.0 with {codec} messages. It runs twice: with a log in memory that takes entries as they are handed out, as ours does
-(\"raft-rs\"), and with the one that comes with it (\"raft-rs, MemStorage\"), which copies each entry and locks at each call. {cores} cores, {rustc},
-`lto = \"thin\"`, `codegen-units = 1` for all. Medians of {slices} slices of about 10 ms; the engines take turns, slice by slice. \"times\" is how many
-proposals ours makes while the peer makes one: the median over pairs of neighbouring slices, in brackets the quartiles.
+raft-rs is the crate `raft` 0.7.0 with the messages of {codec}. It runs twice: with a log in memory that takes entries as they are
+handed out, as ours does (\"raft-rs\"), and with the one that comes with it (\"raft-rs, MemStorage\"), which copies each entry and locks at each
+call. A round takes six messages in ours, where appends that only tell the commit index are not answered, and eight in raft-rs.
+
+{cores} cores, {rustc}, `lto = \"thin\"`, `codegen-units = 1` for all. Medians over {passes} passes through all rows with {slices} slices of about 2 ms
+each; the engines take turns, slice by slice. \"times\" is how many proposals ours makes while the peer makes one: the median over pairs of neighbouring slices, in brackets the quartiles.
 
 ## Proposals a second
 
 ",
         command = run.command,
         codec = run.codec,
+        passes = run.passes,
         slices = run.slices,
     );
     speed(&mut text, rows);
     text.push_str("\n## A proposal's share of CPU time and allocations\n\n");
     text.push_str(
-        "All three nodes and the driver together; the payload itself is one or two of the allocations. Allocations are \
-         counted in a\nrun of their own.\n\n",
+        "All three nodes and the driver together; two of the allocations are the payload itself and the counter of its \
+         sharers. Allocations\nare counted in a pass of their own.\n\n",
     );
     costs(&mut text, rows);
     text

@@ -311,24 +311,25 @@ fn an_acknowledgement_that_comes_in_a_later_term_commits_nothing() {
 #[test]
 fn no_more_bytes_are_applied_at_once_than_allowed() {
     let size = entry_size(&entry_with(1, 1, "data"));
-    let mut follower = Node::new(
-        Config {
-            max_committed_size_per_ready: 2 * size,
+    // Also where the limit is not met exactly.
+    for max_committed_size_per_ready in [2 * size, 3 * size - 1] {
+        let config = Config {
+            max_committed_size_per_ready,
             ..config(2)
-        },
-        &[1, 2, 3],
-    );
-    let log = (1..=5).map(|index| entry_with(index, 1, "data")).collect();
-    follower.step(append(1, (0, 0), log, 5));
-    follower.append_all();
-    // Two are with the apply thread; the rest waits for it.
-    let mut pages = Vec::new();
-    while !follower.to_apply.is_empty() {
-        assert_eq!(follower.to_apply.len(), 1);
-        pages.push(follower.apply_one().len());
+        };
+        let mut follower = Node::new(config, &[1, 2, 3]);
+        let log = (1..=5).map(|index| entry_with(index, 1, "data")).collect();
+        follower.step(append(1, (0, 0), log, 5));
+        follower.append_all();
+        // Two are with the apply thread; the rest waits for it.
+        let mut pages = Vec::new();
+        while !follower.to_apply.is_empty() {
+            assert_eq!(follower.to_apply.len(), 1);
+            pages.push(follower.apply_one().len());
+        }
+        assert_eq!(pages, [2, 2, 1]);
+        assert_eq!(follower.raw.raft().log().applied(), 5);
     }
-    assert_eq!(pages, [2, 2, 1]);
-    assert_eq!(follower.raw.raft().log().applied(), 5);
 }
 
 #[test]

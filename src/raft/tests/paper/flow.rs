@@ -79,6 +79,28 @@ fn a_batch_carries_the_latest_commit_index() {
 }
 
 #[test]
+fn an_append_that_only_commits_needs_no_answer_and_gets_none_but_a_refusal() {
+    let mut leader = replicating(Config::new(1));
+    leader.propose("a");
+    let proposal = leader.take_sent();
+    assert!(!proposal[0].needs_no_answer);
+    leader.step(accept(&proposal[0]));
+    let commit = leader.take_sent();
+    assert_eq!(shape(&commit), [(2, 0)]);
+    assert!(commit[0].needs_no_answer);
+
+    let log = stored(&[1, 2], &[1, 1], in_term(1));
+    let mut follower = Peer::new(Config::new(2), log);
+    follower.step(commit[0].clone());
+    assert_eq!(follower.committed(), 2);
+    assert_eq!(follower.take_sent(), []);
+    let mut behind = Peer::new(Config::new(2), stored(&[1, 2], &[1], in_term(1)));
+    behind.step(commit[0].clone());
+    let answers = behind.take_sent();
+    assert_eq!((answers.len(), answers[0].reject), (1, true));
+}
+
+#[test]
 fn an_append_has_no_more_bytes_than_allowed_but_always_one_entry() {
     let size = entry_size(&entry_with(1, 1, "data"));
     for (max_size_per_msg, count) in [(0, 1), (size, 1), (2 * size - 1, 1), (2 * size, 2)] {

@@ -307,6 +307,32 @@ fn a_snapshot_without_a_place_in_the_log_is_refused() {
 }
 
 #[test]
+fn a_snapshot_of_an_earlier_term_than_what_is_committed_is_a_divergence() {
+    let commit_all = Message {
+        commit: 4,
+        ..message(MessageType::MsgHeartbeat, 1, 2, 3)
+    };
+    let mut follower = follower();
+    follower.step(commit_all);
+    follower.take_sent();
+    // Entry 4 is of term 3, so nothing behind it can be of term 2.
+    let install = Message {
+        snapshot: Some(Box::new(snapshot(9, 2, &[1, 2, 3]))),
+        ..message(MessageType::MsgSnapshot, 1, 2, 3)
+    };
+    let error = refused(&mut follower, install);
+    let expected = matches!(
+        error,
+        Error::Divergence {
+            from: 1,
+            index: 9,
+            committed: 4
+        }
+    );
+    assert!(expected, "{error}");
+}
+
+#[test]
 fn a_snapshot_with_a_membership_that_contradicts_itself_is_refused() {
     let both = ConfState {
         nodes: vec![1, 2, 3],

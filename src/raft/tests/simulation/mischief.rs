@@ -5,7 +5,7 @@ use basalt_raft::eraftpb::ConfState;
 use super::{
     disk::Survival,
     invariants::Check,
-    node::{POINTS, Point},
+    node::{Node, POINTS, Point},
     plan::{MISCHIEF, Mischief, Mood, TICK, some_weather, weighted},
     world::{Event, World},
 };
@@ -51,7 +51,7 @@ impl World {
         }
         self.mood = Mood::some(&mut self.rng, self.plan.election_tick);
         self.network.weather = self.mood.weather;
-        let later = self.rng.range(30..150) * TICK;
+        let later = self.rng.range(50..250) * TICK;
         self.after(later, Event::Mood);
         let (now, mood) = (self.now, &self.mood);
         self.trace
@@ -65,7 +65,7 @@ impl World {
             Mischief::Split | Mischief::Bridge => self.split(which == Mischief::Bridge),
             Mischief::IsolateLeader => self.with(leader, Self::isolate),
             Mischief::OneWay => self.with(victim, Self::make_one_way),
-            Mischief::CutLink => self.cut_link(),
+            Mischief::CutLink => self.cut_link(leader),
             Mischief::Mend => self.network.mend(),
             Mischief::Crash => self.with(victim, Self::crash),
             Mischief::CrashLeader => self.with(leader, Self::crash),
@@ -77,6 +77,8 @@ impl World {
             Mischief::Upgrade => {
                 for n in (0..self.nodes.len()).filter(|n| Some(*n) != leader) {
                     self.crash(n);
+                    let delay = self.up_to(2 * TICK);
+                    self.after(delay, Event::Start(n, self.nodes[n].life));
                 }
                 if self.rng.one_in(2) {
                     self.with(leader, Self::isolate);
@@ -192,43 +194,41 @@ impl World {
         self.at(until, Event::Resume(n, life));
     }
 
-    /// A member that was removed gives its data back, and waits to be made one again. Only once
-    /// all members go by its removal, and for good, so that none still counts on what it has; it keeps its term
-    /// and vote, and says nothing before it is a member.
+    /// Members that were removed give their data back, and wait to be made members again. Only once
+    /// all members go by the removal, and for good, and then all who were removed at once: so nobody
+    /// is left who may count on what they had. They keep term and vote, and say nothing before they
+    /// are members.
     pub(crate) fn give_back(&mut self) {
         let (since, conf) = self.oracle.membership_now();
         let members: Vec<u64> = members(conf).collect();
-        if self.kind {
-            return;
-        }
-        let all_know = members.iter().all(|id| {
-            let node = self.nodes.iter().find(|node| node.id == *id);
-            let process = node.and_then(|node| node.process.as_deref());
-            process.is_some_and(|process| {
+        let goes_by_it = |node: &Node| {
+            node.process.as_deref().is_some_and(|process| {
                 let disk = process.raw.storage().durable();
                 let for_good = disk.hard_state.commit.max(disk.machine.applied.index);
                 process.machine.applied.index.min(for_good) >= since
             })
-        });
-        if !all_know {
+        };
+        let is_member = |node: &&Node| members.contains(&node.id);
+        if self.kind || !self.nodes.iter().filter(is_member).all(goes_by_it) {
             return;
         }
         let term = self.oracle.last_term();
-        let removed = |node: &&mut super::node::Node| !node.blank && !members.contains(&node.id);
-        let Some(node) = self.nodes.iter_mut().find(removed) else {
-            return;
-        };
-        node.stop();
-        node.resting().crash(Survival::Everything);
-        let emptied = node.disk().emptied(term);
-        *node.resting() = emptied;
-        node.life += 1;
-        node.incarnation += 1;
-        node.blank = true;
-        node.reborn = true;
-        let n = usize::try_from(node.id - 1).expect("a place");
-        self.oracle.given_back(n);
-        self.note(n, 33, || "gives its data back".to_owned());
+        for n in 0..self.nodes.len() {
+            let node = &mut self.nodes[n];
+            if node.blank || members.contains(&node.id) {
+                continue;
+            }
+            node.stop();
+            node.resting().crash(Survival::Everything);
+            let emptied = node.disk().emptied(term);
+            *node.resting() = emptied;
+            node.life += 1;
+            node.incarnation += 1;
+            node.blank = true;
+            node.reborn = true;
+            self.oracle.given_back(n);
+            self.note(n, 33, || "gives its data back".to_owned());
+        }
     }
 
     /// A membership is in force somewhere: its new members start.
@@ -312,11 +312,12 @@ impl World {
         });
     }
 
-    fn cut_link(&mut self) {
-        let (one, other) = (
+    fn cut_link(&mut self, leader: Option<usize>) {
+        let (any, other) = (
             self.rng.index(self.nodes.len()),
             self.rng.index(self.nodes.len()),
         );
+        let one = leader.filter(|_| self.rng.one_in(2)).unwrap_or(any);
         let both = self.rng.one_in(2);
         self.cut(|world| {
             world.network.cut(one, other);

@@ -97,13 +97,8 @@ impl Network {
         if self.is_cut(from, to) || rng.below(1000) < weather.lost {
             return Vec::new();
         }
-        let copies = if rng.below(1000) < weather.twice {
-            2
-        } else {
-            1
-        };
-        let delay = |rng: &mut Rng| {
-            let late = rng.below(1000) < weather.late;
+        let delay = |rng: &mut Rng, late: u64| {
+            let late = rng.below(1000) < late;
             let most = if late {
                 weather.lateness
             } else {
@@ -112,6 +107,10 @@ impl Network {
             let slower = if large { 3 } else { 1 };
             rng.range(most / 20..most + 1) * slower
         };
-        (0..copies).map(|_| delay(rng)).collect()
+        let mut delays = vec![delay(rng, weather.late)];
+        if rng.below(1000) < weather.twice {
+            delays.push(delay(rng, 500));
+        }
+        delays
     }
 }

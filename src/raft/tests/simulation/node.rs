@@ -57,6 +57,8 @@ pub(crate) struct Node {
     pub(crate) paused: bool,
     /// Until then.
     pub(crate) paused_until: u64,
+    /// When it will have taken what came while it stood still.
+    pub(crate) caught_up_at: u64,
     /// Its disk is slow until then.
     pub(crate) slow_disk_until: u64,
     /// Its state machine is slow until then.
@@ -80,6 +82,7 @@ impl Node {
             reborn: false,
             paused: false,
             paused_until: 0,
+            caught_up_at: 0,
             slow_disk_until: 0,
             slow_apply_until: 0,
             trap: None,

@@ -73,6 +73,19 @@ pub(crate) const MISCHIEF: [Mischief; 18] = [
     Mischief::GiveBack,
 ];
 
+impl Mischief {
+    fn is_aimed_at_leaders(self) -> bool {
+        matches!(
+            self,
+            Self::IsolateLeader
+                | Self::CutLink
+                | Self::CrashLeader
+                | Self::Upgrade
+                | Self::PauseLeader
+        )
+    }
+}
+
 /// What callers ask of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
@@ -184,6 +197,10 @@ impl Mood {
         let weight = |rng: &mut Rng| if rng.one_in(3) { 0 } else { rng.range(1..11) };
         let mut mischief = [0; MISCHIEF.len()];
         mischief.fill_with(|| weight(rng));
+        for (weight, which) in mischief.iter_mut().zip(MISCHIEF) {
+            // What happens to leaders leads further than what happens to others.
+            *weight *= if which.is_aimed_at_leaders() { 3 } else { 1 };
+        }
         let mut requests = [0; REQUESTS.len()];
         requests.fill_with(|| weight(rng));
         // Nothing happens without writes.
@@ -193,7 +210,7 @@ impl Mood {
             weather: some_weather(rng, election_tick),
             compaction: *rng.pick(&[0, 30, 90]),
             harassment: *rng.pick(&[0, 20, 60]),
-            ambition: *rng.pick(&[0, 0, 30]),
+            ambition: *rng.pick(&[0, 0, 30, 60]),
             curiosity: *rng.pick(&[0, 4, 12]),
             giving_back: *rng.pick(&[0, 50, 100]),
             mischief,
@@ -234,7 +251,7 @@ fn some_pace(rng: &mut Rng) -> Pace {
         sync: *rng.pick(&[TICK / 100, TICK / 10, TICK / 2, 2 * TICK]),
         apply: *rng.pick(&[1, TICK / 50, TICK / 5, TICK]),
         request: *rng.pick(&[TICK / 4, TICK / 2, TICK, 2 * TICK]),
-        mischief: *rng.pick(&[3 * TICK, 6 * TICK, 12 * TICK, 25 * TICK]),
+        mischief: *rng.pick(&[5 * TICK, 15 * TICK, 40 * TICK, 80 * TICK]),
         save: *rng.pick(&[3 * TICK, 10 * TICK, 40 * TICK]),
     }
 }
@@ -339,7 +356,7 @@ impl Plan {
             lease: shared.lease,
             holds_for_vote: chance(rng, 50),
             depth: rng.len(1..8),
-            kind_from: rng.range(150..450) * TICK,
+            kind_from: rng.range(300..900) * TICK,
             cuts_lose_all: chance(rng, 50),
         }
     }

@@ -179,7 +179,7 @@ impl World {
         }
         world.after(TICK, Event::Request);
         world.after(TICK, Event::Mischief);
-        world.after(50 * TICK, Event::Mood);
+        world.after(100 * TICK, Event::Mood);
         world.at(world.plan.kind_from, Event::Kindness);
         world
     }
@@ -280,8 +280,11 @@ impl World {
         };
         if self.nodes[n].paused {
             // It goes on with what came meanwhile, one after the other.
-            let turn = self.up_to(TICK / 2);
-            self.at(self.nodes[n].paused_until.max(self.now) + turn, event);
+            let gap = self.up_to(TICK / 5);
+            let node = &mut self.nodes[n];
+            node.caught_up_at = node.caught_up_at.max(node.paused_until).max(self.now) + gap;
+            let turn = node.caught_up_at;
+            self.at(turn, event);
             return Ok(());
         }
         match event {
@@ -452,6 +455,9 @@ impl World {
             let delay = self.up_to(self.mood.pace.poll);
             self.after(delay, Event::Poll(n, self.nodes[n].life));
         }
+        if seen.first_of_term {
+            self.read_soon(self.plan.election_tick * TICK / 2);
+        }
         if seen.elected {
             self.on_elected(n)?;
         }
@@ -468,7 +474,7 @@ impl World {
             self.counts.transfers += 1;
         }
         self.note(n, 4, || format!("is elected in term {term}"));
-        self.read_soon(self.plan.election_tick * TICK);
+        self.read_soon(TICK);
         if self.springs(n, Point::Elected) {
             return Ok(());
         }

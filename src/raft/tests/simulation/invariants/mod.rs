@@ -108,6 +108,8 @@ pub(crate) struct Observed {
     pub(crate) committed: u64,
     /// The node was elected.
     pub(crate) elected: bool,
+    /// Nobody had committed anything in its term before.
+    pub(crate) first_of_term: bool,
 }
 
 /// Everything that is known of a run, from which the properties follow.
@@ -228,7 +230,9 @@ impl Oracle {
             self.elected(nodes, n, life)?;
         }
         if now.commit > before.commit {
+            let before = self.committed_in.last().copied();
             observed.committed = self.commits(nodes, n)?;
+            observed.first_of_term = self.committed_in.last().copied() > before;
         }
         Ok(observed)
     }
