@@ -78,8 +78,9 @@ pub struct Config {
     pub commit_by_vote: bool,
     /// Answer appends and heartbeats of a lower term even without `check_quorum` and `pre_vote`,
     /// so that their sender learns the term; the reference implementation answers only with them.
-    /// On, too, where other members have `check_quorum` and this one has neither: they ignore its
-    /// campaigns, and it would never come back. Default off.
+    /// Without any of the three a node can be left out for good once its term is ahead: where the
+    /// others have `check_quorum` they ignore its campaigns, and one that became a learner holds
+    /// none. Default off, for by default both others are on.
     pub answer_stale_leader: bool,
     /// Ticks after the start in which no vote is granted: a restarted voter may have promised a
     /// leader its lease. One election timeout for a restarted node that takes part in
