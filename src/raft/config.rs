@@ -14,25 +14,32 @@ pub enum ReadMode {
     /// A quorum confirms the leader after the read arrived (thesis, section 6.4).
     #[default]
     Safe,
-    /// While a quorum has confirmed the leader within three quarters of an election timeout, counted
-    /// from when it was asked, a read is answered at once; otherwise as [`ReadMode::Safe`].
-    /// Needs [`Config::check_quorum`], ticks of about the same length on all nodes, and
-    /// [`Config::quarantine_ticks`] on nodes that were restarted.
+    /// While a quorum has confirmed the leader within three quarters of an election timeout less a
+    /// tick, counted from when it was asked, a read is answered at once; otherwise as
+    /// [`ReadMode::Safe`]. Wants, of every member: this mode, the same [`Config::election_tick`] (ten
+    /// or more), [`Config::check_quorum`], [`Config::quarantine_ticks`] after a restart, and ticks of
+    /// about the same length, at most a quarter longer than another's. A node must be given the ticks
+    /// of the time that has passed before anything else, and all of them: one that stood still and
+    /// then answers reads first answers them under a lease that is over.
     LeaseBased,
 }
 
 /// Settings of a node. [`Config::new`] gives the defaults for everything but the id.
 #[derive(Clone)]
 pub struct Config {
-    /// This node; never 0, and never reused for another disk.
+    /// This node; never 0, and never used again with a disk that has lost what it promised, not even
+    /// after a removal: it might vote twice in a term. Such a node joins under a new id.
     pub id: u64,
     /// Ticks without a leader before a follower campaigns. The timeout is drawn anew from
-    /// `election_tick..2 * election_tick` at each change of role. Default 10.
+    /// `election_tick..2 * election_tick` at each change of role or term. Default 10.
     pub election_tick: u64,
     /// Ticks between heartbeats of a leader; less than `election_tick`. Default 1.
     pub heartbeat_tick: u64,
-    /// What the state machine has applied already; 0 for "as far as the log is compacted".
-    /// After a restart: entries above it are handed out again.
+    /// What the state machine has applied already; entries above it are handed out again. After a
+    /// restart first bring the state machine to the stored snapshot, if it is behind it, then give its
+    /// index here, with [`crate::InitialState::conf_state`] the membership at that index. The default
+    /// 0 means "as far as the log is compacted", and is right only where the membership is that of the
+    /// snapshot there.
     pub applied: u64,
     /// Bytes of entries in one append message; one entry always goes. Default 1 MiB.
     pub max_size_per_msg: u64,
@@ -82,7 +89,7 @@ pub struct Config {
     /// others have `check_quorum` they ignore its campaigns, and one that became a learner holds
     /// none. Default off, for by default both others are on.
     pub answer_stale_leader: bool,
-    /// Ticks after the start in which no vote is granted: a restarted voter may have promised a
+    /// Ticks after the start in which no vote is granted but those of a transfer: a restarted voter may have promised a
     /// leader its lease. One election timeout for a restarted node that takes part in
     /// [`ReadMode::LeaseBased`], else 0. Default 0.
     pub quarantine_ticks: u64,

@@ -2,7 +2,8 @@
 //!
 //! A broken invariant of this crate's own is a panic; what a peer, the storage or the caller did
 //! is one of these. After any of them the node is as valid as before the call: the message or
-//! request counts as lost, and nothing that was promised is taken back.
+//! request counts as lost, but that a node may have learned of a higher term from it, and nothing
+//! that was promised is taken back.
 
 use std::fmt;
 
@@ -30,7 +31,8 @@ pub enum Error {
         what: &'static str,
     },
     /// The leader's entry and a committed one of ours disagree: a node of the cluster has lost
-    /// what it promised. Nothing was changed; this node must not go on with that leader.
+    /// what it promised. Log and membership stay as they were, and the leader does not count as heard
+    /// from; somebody has to look at both nodes.
     Divergence {
         /// Who leads.
         from: u64,

@@ -60,6 +60,9 @@ pub(crate) fn check(m: &Message, id: u64, is_member: impl Fn(u64) -> bool) -> Re
     if indexes.iter().any(|index| *index > MAX_INDEX) {
         return invalid("an index that leaves no room for entries");
     }
+    if kind == MessageType::MsgAppend {
+        check_entries(m)?;
+    }
     let known = |entry_type| EntryType::try_from(entry_type).is_ok();
     if !m.entries.iter().all(|entry| known(entry.entry_type)) {
         return invalid("an entry of an unknown type");
@@ -112,7 +115,7 @@ pub(crate) fn check_from_thread<S: crate::Storage>(
 
 /// A leader's entries follow each other behind (`m.index`, `m.log_term`), and no term goes back or
 /// is above the leader's.
-pub(crate) fn check_entries(m: &Message) -> Result<()> {
+fn check_entries(m: &Message) -> Result<()> {
     let (mut index, mut term) = (m.index, m.log_term);
     for entry in &m.entries {
         let what = if index + 1 != entry.index {

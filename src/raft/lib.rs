@@ -20,7 +20,7 @@
 //!     }
 //!     while node.has_ready() {
 //!         let ready = node.ready()?;
-//!         // 1. Persist: hard state, then snapshot, then entries; sync them.
+//!         // 1. Persist hard state, snapshot and entries in one step; sync them.
 //!         if let Some(state) = ready.hard_state {
 //!             node.storage_mut().set_hard_state(state);
 //!         }
@@ -43,7 +43,8 @@
 //! What is not here: a log on disk, a network, a clock; who the members should be; snapshots of a
 //! state machine. Quiet by default: give [`Config::logger`] to be told what happens.
 //!
-//! Limits: every queue and message has one in [`Config`]. An id is neither 0 nor one of the
+//! Limits: messages, windows, proposals, reads and what is handed out to be applied have theirs in
+//! [`Config`]; what is queued to be written or sent grows until the caller takes it with `ready`. An id is neither 0 nor one of the
 //! two largest numbers, which name the storage threads.
 
 pub mod confchange;

@@ -3,12 +3,17 @@
 //! - **Ready and advance** ([`crate::Config::async_storage_writes`] off): `ready` hands out work, the
 //!   caller does it in the order that [`Ready`] states, `advance` acknowledges it. One at a time.
 //! - **Asynchronous storage writes**: `ready` hands out messages, among them `MsgStorageAppend` to
-//!   [`crate::LOCAL_APPEND_THREAD`] and `MsgStorageApply` to [`crate::LOCAL_APPLY_THREAD`]. Each of
-//!   the two threads does its messages in their order: persist the hard state (`term`, `vote`,
-//!   `commit`; none where `term` is 0), `snapshot` and `entries`, or apply `entries`; and then
-//!   delivers the message's `responses`, to this node with `step` or over the network. Any number
-//!   may be on the way. Other messages may leave at once, except that none of a term may leave before
-//!   the hard state with that term and vote is durable: the caller holds them back.
+//!   [`crate::LOCAL_APPEND_THREAD`] and `MsgStorageApply` to [`crate::LOCAL_APPLY_THREAD`]; the other
+//!   fields of [`Ready`] repeat them, except for `soft_state` and `read_states`, which are as always.
+//!   Each of the two threads does its messages in their order, any number may be on the way.
+//!   - Append: write the hard state (`term`, `vote`, `commit`; none where `term` is 0), `snapshot` and
+//!     `entries` in one step, of which a crash keeps all or nothing, and sync. With a snapshot, also
+//!     bring the state machine to it, behind everything that was handed out to be applied before.
+//!   - Apply: apply `entries`, and give their membership changes to `apply_conf_change`, before the
+//!     response is delivered.
+//!   - Then deliver the message's `responses`, to this node with `step` or over the network.
+//!   - The other messages of a `Ready` may leave when the last hard state with a new term or vote that
+//!     was handed out with it, or before it, is durable; entries they need not wait for.
 //!
 //! Both are drivers of the same core; what a node promises is acknowledged only by what comes back.
 
@@ -63,7 +68,10 @@ pub struct RawNode<S> {
 
 impl<S: Storage> RawNode<S> {
     /// A node as `storage` left it. For a node of a new group the storage holds its first members
-    /// ([`Storage::initial_state`]); one that joins later starts empty and is sent a snapshot.
+    /// ([`Storage::initial_state`]). One that joins later starts empty and must be sent a snapshot,
+    /// since the first members stand in no entry: let the logs of the first members begin behind a
+    /// snapshot (a `first_index` above 1). A node that gets entries instead refuses every change of the
+    /// membership, and never campaigns.
     ///
     /// # Errors
     ///
@@ -151,8 +159,9 @@ impl<S: Storage> RawNode<S> {
     /// # Errors
     ///
     /// [`Error::LocalMessage`], [`Error::PeerNotFound`], [`Error::InvalidMessage`] and
-    /// [`Error::Divergence`] for messages that must not be; [`Error::ProposalDropped`] and
-    /// [`Error::ReadsFull`] for requests that a leader cannot take; [`Error::Storage`].
+    /// [`Error::Divergence`] for messages that must not be; [`Error::ProposalDropped`],
+    /// [`Error::ConfChange`] and [`Error::ReadsFull`] for requests that a leader cannot take;
+    /// [`Error::Storage`].
     pub fn step(&mut self, m: Message) -> Result<()> {
         self.waits_for_log = false;
         if is_local_thread(m.from) {

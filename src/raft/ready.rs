@@ -36,8 +36,13 @@ pub struct ReadState {
 ///    [`crate::RawNode::apply_conf_change`], in the place of one that is refused
 ///    `ConfChange::default()`.
 ///    Entries that a snapshot has overtaken meanwhile (`raft().log().first_index()` is above them) must
-///    not be applied any more: their changes are in it.
+///    not be applied any more, for their changes are in it; they are acknowledged all the same.
 /// 4. Call [`crate::RawNode::advance`].
+///
+/// Beside these: keep each of `read_states` until its index is applied, then answer the read. Of each
+/// `MsgSnapshot` that was sent, say what became of it ([`crate::RawNode::report_snapshot`]): nothing
+/// else is sent to that member until it has answered or failed. Say when a member could not be reached
+/// ([`crate::RawNode::report_unreachable`]).
 ///
 /// With [`crate::Config::async_storage_writes`] the fields before `messages` are for information,
 /// `advance` is not called, and the duties are messages themselves: see [`crate::RawNode`].

@@ -340,6 +340,9 @@ impl<S: Storage> RaftLog<S> {
         self.committed = index;
         self.last = (index, term);
         self.unstable.restore(index, snapshot);
+        // What was handed out to be applied is overtaken, and perhaps never acknowledged.
+        self.applying_bytes = 0;
+        self.applying_paused = false;
     }
 
     /// Entries to be written that were not handed out.

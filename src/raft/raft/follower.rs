@@ -7,7 +7,6 @@ use basalt_proto::eraftpb::{Message, MessageType};
 use super::{Appended, Raft};
 use crate::{
     DropReason, Error, Fault, NONE, ReadMode, Result, Storage,
-    incoming::check_entries,
     logger::{debug, error, info},
     message::message,
 };
@@ -15,8 +14,6 @@ use crate::{
 impl<S: Storage> Raft<S> {
     /// A leader's entries.
     pub(super) fn handle_append(&mut self, m: &mut Message) -> Result<()> {
-        check_entries(m)?;
-        self.check_committed(m)?;
         let (from, index, log_term) = (m.from, m.index, m.log_term);
         let (session, commit) = (m.session, m.commit);
         let answers = !(m.needs_no_answer && m.entries.is_empty());
@@ -83,7 +80,7 @@ impl<S: Storage> Raft<S> {
 
     /// What is committed here is in every later leader's log, however late its message comes: a
     /// leader that has something else there must not be followed, let alone told that it agrees.
-    fn check_committed(&self, m: &Message) -> Result<()> {
+    pub(super) fn check_committed(&self, m: &Message) -> Result<()> {
         let committed = self.log.committed();
         let place = std::iter::once((m.index, m.log_term));
         let entries = m.entries.iter().map(|entry| (entry.index, entry.term));

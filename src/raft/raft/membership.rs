@@ -8,7 +8,7 @@ use basalt_proto::eraftpb::{ConfState, Entry, EntryType};
 
 use super::{Raft, Role};
 use crate::{
-    MembershipChange, NONE, Result, Storage,
+    Error, MembershipChange, NONE, Result, Storage,
     confchange::Changer,
     logger::{debug, info},
     tracker::{Configuration, Progress, ProgressMap},
@@ -17,6 +17,12 @@ use crate::{
 impl<S: Storage> Raft<S> {
     /// Takes a committed change into effect.
     pub(crate) fn apply_conf_change(&mut self, change: MembershipChange) -> Result<ConfState> {
+        // A change on top of nothing would make a group of its own out of a node that joins one.
+        if self.tracker.config.voters.incoming.is_empty() {
+            return Err(Error::ConfChange(
+                "this node was not told the group's first members: it needs a snapshot",
+            ));
+        }
         let session = self.leadership.last_session + 1;
         let changer = Changer {
             config: &self.tracker.config,
@@ -93,9 +99,15 @@ impl<S: Storage> Raft<S> {
         }
     }
 
-    /// Proposes the end of the joint configuration that asked for it. A transfer may refuse it;
-    /// then the next applied entry, or the next leader, proposes again.
-    pub(super) fn leave_joint_by_itself(&mut self) {
+    /// Proposes the end of the joint configuration that asked for it. A transfer refuses it; then it is
+    /// proposed again when that has failed, by the next applied entry, or by the next leader.
+    pub(super) fn leave_joint_if_due(&mut self) {
+        let due = self.tracker.config.auto_leave
+            && self.log.applied() >= self.leadership.pending_conf_index
+            && self.role == Role::Leader;
+        if !due {
+            return;
+        }
         let leave = Entry {
             entry_type: EntryType::EntryConfChangeV2.into(),
             ..Entry::default()

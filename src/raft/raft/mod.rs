@@ -65,6 +65,9 @@ pub(crate) struct Leadership {
     own_term_from: u64,
     /// Who leadership is being handed to.
     transferee: u64,
+    /// Ticks since the transfer began; it has one election timeout. A clock of its own, so that
+    /// transfers do not put off the look for a quorum.
+    transfer_elapsed: u64,
     /// Each `MsgTimeoutNow` that may still start an election: to whom, and the last index it names.
     /// Void once that node has acknowledged more.
     timeouts_sent: Vec<(u64, u64)>,

@@ -7,8 +7,9 @@
 //! may lie below what an earlier leader has acknowledged.
 //!
 //! The lease: a quorum that has answered a round grants no vote for an election timeout from when
-//! it heard of it, hence for three quarters of one from when the round was sent, whatever the clocks
-//! drift within that margin. A transfer overrides promises of that kind, so from the sending of a
+//! it heard of it. The first of its ticks may follow at once, so that is one tick less in time; of
+//! the rest the leader takes three quarters, counted from when the round was sent, and a quarter is
+//! left for clocks that drift. A transfer overrides promises of that kind, so from the sending of a
 //! `MsgTimeoutNow` there is no lease until its target has acknowledged a later entry: with that
 //! the target ignores the message, however late it comes.
 
@@ -156,7 +157,7 @@ impl<S: Storage> Raft<S> {
     fn has_lease(&self) -> bool {
         let reads = &self.leadership.reads;
         let through_transfer = self.has_fault(Fault::LeaseThroughTransfer);
-        let lease = self.config.election_tick * 3 / 4;
+        let lease = (self.config.election_tick - 1) * 3 / 4;
         reads.lease
             && (self.leadership.timeouts_sent.is_empty() || through_transfer)
             && reads

@@ -385,8 +385,11 @@ impl<S: Storage> Raft<S> {
             ProgressState::Snapshot => self.log.first_index()?,
             _ => 0,
         };
-        // A probe is answered by what was known already when it found the follower up to date.
-        let answers_probe = progress.state == ProgressState::Probe && progress.matched == m.index;
+        // A probe is answered by what was known already when it found the follower up to date; an
+        // answer that does not reach the probe is one to something else.
+        let answers_probe = progress.state == ProgressState::Probe
+            && progress.matched == m.index
+            && m.index + 1 >= progress.next;
         if !progress.maybe_update(m.index) && !answers_probe {
             return Ok(());
         }
@@ -456,6 +459,10 @@ impl<S: Storage> Raft<S> {
         let (id, progress) = (self.id(), self.tracker.progress.get(m.from));
         let matched = progress.map_or(0, |progress| progress.matched);
         let mut hint = m.reject_hint.min(m.index);
+        if m.session == 0 && m.reject_hint == 0 && m.log_term == 0 {
+            // A peer that knows no hints: one step back, as its own kind does.
+            hint = m.index.saturating_sub(1);
+        }
         if m.log_term > 0 {
             let of_term = self.log.last_index_of_term_up_to(hint, m.log_term, matched);
             (hint, _) = of_term?;
@@ -538,12 +545,7 @@ impl<S: Storage> Raft<S> {
     pub(crate) fn on_applied(&mut self, index: u64, bytes: u64, payload: u64) {
         let index = index.max(self.log.applied());
         self.log.applied_to(index, bytes);
-        if self.tracker.config.auto_leave
-            && index >= self.leadership.pending_conf_index
-            && self.role == Role::Leader
-        {
-            self.leave_joint_by_itself();
-        }
+        self.leave_joint_if_due();
         let uncommitted = &mut self.leadership.uncommitted_bytes;
         *uncommitted = uncommitted.saturating_sub(payload);
     }

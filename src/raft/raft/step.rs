@@ -23,6 +23,9 @@ impl<S: Storage> Raft<S> {
 
     fn step_unchecked(&mut self, m: &mut Message) -> Result<()> {
         let kind = m.msg_type();
+        if kind == MessageType::MsgAppend && m.term >= self.term {
+            self.check_committed(m)?;
+        }
         if m.term > self.term {
             if !self.meet_higher_term(kind, m) {
                 return Ok(());

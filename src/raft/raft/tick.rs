@@ -32,8 +32,10 @@ impl<S: Storage> Raft<S> {
             if self.config.check_quorum {
                 self.step(message(MessageType::MsgCheckQuorum, self.id()))?;
             }
-            // A transfer that took so long has failed.
-            if self.role == Role::Leader && self.leadership.transferee != NONE {
+        }
+        if self.role == Role::Leader && self.leadership.transferee != NONE {
+            self.leadership.transfer_elapsed += 1;
+            if self.leadership.transfer_elapsed >= self.config.election_tick {
                 self.abort_transfer();
             }
         }

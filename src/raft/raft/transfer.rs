@@ -53,8 +53,7 @@ impl<S: Storage> Raft<S> {
             self.logger,
             "{id:x} [term {term}] starts to transfer leadership to {to:x}"
         );
-        // It has one election timeout.
-        self.election_elapsed = 0;
+        self.leadership.transfer_elapsed = 0;
         self.leadership.transferee = to;
         if up_to_date {
             self.send_timeout_now(to);
@@ -96,6 +95,8 @@ impl<S: Storage> Raft<S> {
     /// Proposals are taken again. The lease is not: the transferee may still campaign.
     pub(super) fn abort_transfer(&mut self) {
         self.leadership.transferee = NONE;
+        // What the transfer has refused.
+        self.leave_joint_if_due();
     }
 
     /// The leader wants this node to take over.

@@ -22,7 +22,7 @@ use crate::StorageError;
 pub struct InitialState {
     /// Term, vote and commit index; the default for a node that never ran.
     pub hard_state: HardState,
-    /// The membership at the applied index.
+    /// The membership at the index that [`crate::Config::applied`] names.
     pub conf_state: ConfState,
 }
 

@@ -163,8 +163,9 @@ impl Progress {
             }
             self.next = self.matched + 1;
         } else {
-            // A probe is out; an answer to anything else is late.
-            if self.next - 1 != rejected {
+            // A probe is out; an answer to anything else is late. One that rejects what was
+            // acknowledged comes from a node that has lost it: asking again at once would never end.
+            if self.next - 1 != rejected || rejected <= self.matched && self.matched > 0 {
                 return false;
             }
             self.next = rejected.min(hint + 1).max(self.matched + 1);

@@ -9,7 +9,7 @@ use crate::parts::{change, message};
 
 /// An election timeout of [`Config::new`]; a lease is three quarters of it.
 const TIMEOUT: u64 = 10;
-const LEASE: u64 = TIMEOUT * 3 / 4;
+const LEASE: u64 = (TIMEOUT - 1) * 3 / 4;
 
 fn config(id: u64) -> Config {
     Config {
@@ -71,7 +71,7 @@ fn a_new_leader_has_no_lease_before_a_quorum_has_answered_it() {
 }
 
 #[test]
-fn a_lease_runs_out_three_quarters_of_an_election_timeout_after_its_heartbeat_was_sent() {
+fn a_lease_runs_out_three_quarters_of_a_timeout_less_a_tick_after_its_heartbeat_was_sent() {
     let mut network = with_lease();
     network.isolate(1);
     for _ in 1..LEASE {

@@ -66,6 +66,7 @@ impl World {
             Mischief::IsolateLeader => self.with(leader, Self::isolate),
             Mischief::OneWay => self.with(victim, Self::make_one_way),
             Mischief::CutLink => self.cut_link(leader),
+            Mischief::SlowWay => self.with(leader.or(victim), Self::slow_way),
             Mischief::Mend => self.network.mend(),
             Mischief::Crash => self.with(victim, Self::crash),
             Mischief::CrashLeader => self.with(leader, Self::crash),
@@ -98,8 +99,11 @@ impl World {
                 self.with(victim, |world, n| world.nodes[n].slow_disk_until = until);
             }
             Mischief::SlowApply => {
-                let until = self.now + 2 * self.a_while();
-                self.with(victim, |world, n| world.nodes[n].slow_apply_until = until);
+                for n in (0..self.nodes.len()).filter(|n| Some(*n) != leader) {
+                    if self.rng.one_in(2) {
+                        self.nodes[n].slow_apply_until = self.now + 4 * self.a_while();
+                    }
+                }
             }
             Mischief::SnapshotBusy => self.with(victim, |world, n| {
                 let busy = &world.nodes[n].disk().snapshot_busy;
@@ -325,6 +329,16 @@ impl World {
                 world.network.cut(other, one);
             }
         });
+    }
+
+    /// What a node hears is old, or what is heard from it.
+    fn slow_way(&mut self, n: usize) {
+        let inwards = self.rng.one_in(2);
+        let by = self.up_to(self.plan.election_tick * TICK);
+        for other in 0..self.nodes.len() {
+            let (from, to) = if inwards { (other, n) } else { (n, other) };
+            self.network.slow_down(from, to, by);
+        }
     }
 
     // Elections.

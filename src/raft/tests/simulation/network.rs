@@ -51,6 +51,8 @@ impl Weather {
 pub(crate) struct Network {
     nodes: usize,
     cut: Vec<bool>,
+    /// What each link takes longer than others.
+    slower: Vec<u64>,
     /// How well messages travel.
     pub(crate) weather: Weather,
     /// A cut link also loses what is on its way, not only what is sent from now on.
@@ -63,6 +65,7 @@ impl Network {
         Self {
             nodes,
             cut: vec![false; nodes * nodes],
+            slower: vec![0; nodes * nodes],
             weather,
             cuts_lose_all,
         }
@@ -86,9 +89,15 @@ impl Network {
         self.cut(other, one);
     }
 
+    /// Everything from one node to the other takes longer.
+    pub(crate) fn slow_down(&mut self, from: usize, to: usize, by: u64) {
+        self.slower[from * self.nodes + to] = by;
+    }
+
     /// Mends all links.
     pub(crate) fn mend(&mut self) {
         self.cut.fill(false);
+        self.slower.fill(0);
     }
 
     /// After how long each copy of a message arrives; none where it is lost.
@@ -105,7 +114,7 @@ impl Network {
                 weather.delay
             };
             let slower = if large { 3 } else { 1 };
-            rng.range(most / 20..most + 1) * slower
+            rng.range(most / 20..most + 1) * slower + self.slower[from * self.nodes + to]
         };
         let mut delays = vec![delay(rng, weather.late)];
         if rng.below(1000) < weather.twice {

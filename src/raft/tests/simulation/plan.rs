@@ -23,6 +23,8 @@ pub(crate) enum Mischief {
     Bridge,
     /// One link.
     CutLink,
+    /// The ways to a node are slow, or those from it.
+    SlowWay,
     /// All links are whole again.
     Mend,
     /// A node dies.
@@ -52,12 +54,13 @@ pub(crate) enum Mischief {
 }
 
 /// All of it.
-pub(crate) const MISCHIEF: [Mischief; 18] = [
+pub(crate) const MISCHIEF: [Mischief; 19] = [
     Mischief::Split,
     Mischief::IsolateLeader,
     Mischief::OneWay,
     Mischief::Bridge,
     Mischief::CutLink,
+    Mischief::SlowWay,
     Mischief::Mend,
     Mischief::Crash,
     Mischief::CrashLeader,
@@ -79,6 +82,7 @@ impl Mischief {
             self,
             Self::IsolateLeader
                 | Self::CutLink
+                | Self::SlowWay
                 | Self::CrashLeader
                 | Self::Upgrade
                 | Self::PauseLeader
@@ -203,13 +207,18 @@ impl Mood {
         }
         let mut requests = [0; REQUESTS.len()];
         requests.fill_with(|| weight(rng));
+        if chance(rng, 50) {
+            // A mood with a bent: much of one thing.
+            mischief[rng.index(MISCHIEF.len())] = 60;
+            requests[rng.index(REQUESTS.len())] = 30;
+        }
         // Nothing happens without writes.
         requests[0] = requests[0].max(5);
         Self {
             pace: some_pace(rng),
             weather: some_weather(rng, election_tick),
             compaction: *rng.pick(&[0, 30, 90]),
-            harassment: *rng.pick(&[0, 20, 60]),
+            harassment: *rng.pick(&[0, 20, 60, 90]),
             ambition: *rng.pick(&[0, 0, 30, 60]),
             curiosity: *rng.pick(&[0, 4, 12]),
             giving_back: *rng.pick(&[0, 50, 100]),
@@ -272,7 +281,7 @@ struct Shared {
 
 impl Shared {
     fn draw(rng: &mut Rng) -> Self {
-        let lease = chance(rng, 40);
+        let lease = chance(rng, 45);
         let election_tick = if lease {
             rng.range(10..13)
         } else {
@@ -315,14 +324,14 @@ impl Shared {
             0
         };
         config.step_down_on_removal = !rng.one_in(4);
-        // Nodes that never learn of a higher term, because those that know it are silent and those
-        // that ask for votes are not listened to: where switches differ, somebody must say it.
-        let mixed = [self.pre_vote, self.check_quorum].contains(&50);
-        config.answer_stale_leader = mixed || rng.one_in(4);
+        // Where nobody tells a leader that its term is over, a learner, which never campaigns, or a
+        // node whose campaigns others ignore would be deaf for ever.
+        let neither = !config.pre_vote && !config.check_quorum;
+        config.answer_stale_leader = neither || rng.one_in(4);
         config.disable_proposal_forwarding = rng.one_in(8);
         config.max_pending_reads = *rng.pick(&[1, 4, 1000]);
         if self.small_limits {
-            config.max_size_per_msg = *rng.pick(&[0, 0, 60, 200, NO_LIMIT]);
+            config.max_size_per_msg = *rng.pick(&[0, 0, 0, 60, 200, NO_LIMIT]);
             config.max_committed_size_per_ready = *rng.pick(&[1, 60, 200, NO_LIMIT]);
             config.max_uncommitted_size = *rng.pick(&[40, 200, 2_000, NO_LIMIT]);
             config.max_inflight_msgs = *rng.pick(&[1, 2, 5, 50]);
@@ -357,7 +366,7 @@ impl Plan {
             holds_for_vote: chance(rng, 50),
             depth: rng.len(1..8),
             kind_from: rng.range(300..900) * TICK,
-            cuts_lose_all: chance(rng, 50),
+            cuts_lose_all: chance(rng, 30),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What callers ask of nodes: writes, reads, memberships, other leaders.
 
 use basalt_raft::{
-    MembershipChange,
+    MembershipChange, RawNode,
     eraftpb::{ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2},
     tracker::Configuration,
 };
@@ -62,14 +62,10 @@ impl World {
             Request::Transfer => self.transfer(n),
             Request::ForgetLeader => {
                 self.note(n, 40, || "is told to forget its leader".to_owned());
-                self.call(n, |raw| raw.forget_leader())?;
+                self.call(n, RawNode::forget_leader)?;
                 Ok(())
             }
-            Request::Campaign => {
-                self.note(n, 41, || "is told to campaign".to_owned());
-                self.call(n, |raw| raw.campaign())?;
-                Ok(())
-            }
+            Request::Campaign => self.campaign(n),
             Request::Unreachable => {
                 let id = self.some_id();
                 self.note(n, 42, || format!("is told that {id} is not reached"));
@@ -77,6 +73,13 @@ impl World {
                 Ok(())
             }
         }
+    }
+
+    /// Tells a node to campaign.
+    pub(crate) fn campaign(&mut self, n: usize) -> Check {
+        self.note(n, 41, || "is told to campaign".to_owned());
+        self.call(n, RawNode::campaign)?;
+        Ok(())
     }
 
     fn some_id(&mut self) -> u64 {
@@ -117,7 +120,8 @@ impl World {
         let deposed = at_leader && process.seen.term < self.oracle.last_term();
         self.counts.reads_at_deposed_leaders += u64::from(deposed);
         if deposed && floor > process.seen.commit {
-            if self.plan.lease {
+            if !self.plan.lease {
+            } else if self.dbg_transfer {
                 self.counts.dangerous_lease += 1;
             } else {
                 self.counts.dangerous_safe += 1;

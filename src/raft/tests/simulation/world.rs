@@ -58,6 +58,8 @@ pub(crate) enum Event {
     SnapshotStatus(usize, u32, u64, bool),
     /// A node saves its state machine, and perhaps compacts its log.
     Save(usize, u32),
+    /// A node is told to campaign.
+    Campaign(usize, u32),
     /// Somebody asks for something.
     Request,
     /// Somebody reads at whoever thinks that he leads.
@@ -125,6 +127,7 @@ pub(crate) struct World {
     pub(crate) serial: u64,
     /// What was written to see whether the group makes progress.
     pub(crate) marker: u64,
+    pub(crate) dbg_transfer: bool,
 }
 
 impl World {
@@ -169,6 +172,7 @@ impl World {
             cuts: 0,
             serial: 0,
             marker: 0,
+            dbg_transfer: false,
             mood,
             plan,
         };
@@ -270,6 +274,7 @@ impl World {
             | Event::Appended(n, life)
             | Event::Applied(n, life)
             | Event::SnapshotStatus(n, life, _, _)
+            | Event::Campaign(n, life)
             | Event::Save(n, life) => {
                 if self.living(*n, *life).is_none() {
                     return Ok(());
@@ -298,6 +303,7 @@ impl World {
             Event::Applied(n, _) => self.answer_applied(n),
             Event::SnapshotStatus(n, _, to, arrived) => self.report_snapshot(n, to, arrived),
             Event::Save(n, _) => self.save(n),
+            Event::Campaign(n, _) => self.campaign(n),
             _ => unreachable!("handled above"),
         }
     }
@@ -374,7 +380,8 @@ impl World {
         self.after(first_save, Event::Save(n, life));
         self.observe(n)?;
         if !self.kind && self.rng.below(100) < self.mood.ambition {
-            self.call(n, RawNode::campaign)?;
+            let delay = self.up_to(4 * TICK);
+            self.after(delay, Event::Campaign(n, life));
         }
         Ok(())
     }
@@ -470,6 +477,7 @@ impl World {
             .process
             .as_ref()
             .map_or(0, |process| process.seen.term);
+        self.dbg_transfer = self.nodes[n].told_to_campaign + 1 == term;
         if self.nodes[n].told_to_campaign + 1 == term {
             self.counts.transfers += 1;
         }
