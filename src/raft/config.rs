@@ -83,11 +83,13 @@ pub struct Config {
     /// implementation has no such thing. Any peer's word commits entries here that it names by index
     /// and term: that peers are of this group is for the transport to make sure. Default on.
     pub commit_by_vote: bool,
-    /// Answer appends and heartbeats of a lower term even without `check_quorum` and `pre_vote`,
-    /// so that their sender learns the term; the reference implementation answers only with them.
-    /// Without any of the three a node can be left out for good once its term is ahead: where the
-    /// others have `check_quorum` they ignore its campaigns, and one that became a learner holds
-    /// none. Default off, for by default both others are on.
+    /// Answer appends, heartbeats and vote requests of a lower term even without `check_quorum` and
+    /// `pre_vote`, so that their sender learns the term; the reference implementation answers the
+    /// first two only with either, and the last never. Without any of the three a node can be left
+    /// out for good once the terms of others are ahead of its own, or its own is ahead: candidates
+    /// are ignored by nodes with `check_quorum`, learners hold no election, and one that was removed
+    /// may raise the term of some for ever. Default off, for by default both others are on, and a
+    /// pre-vote is always answered.
     pub answer_stale_leader: bool,
     /// Ticks after the start in which no vote is granted but those of a transfer: a restarted voter may have promised a
     /// leader its lease. One election timeout for a restarted node that takes part in

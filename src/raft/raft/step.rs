@@ -149,6 +149,14 @@ impl<S: Storage> Raft<S> {
                 // whose campaign was ignored could never come back.
                 self.send(message(MessageType::MsgAppendResponse, m.from));
             }
+            MessageType::MsgRequestVote if self.config.answer_stale_leader => {
+                // Nor can a candidate win that nobody tells how far the terms have come.
+                self.log_vote("rejected", kind, m);
+                let mut answer = message(MessageType::MsgRequestVoteResponse, m.from);
+                answer.term = self.term;
+                answer.reject = true;
+                self.send(answer);
+            }
             MessageType::MsgPreVote => {
                 // Nodes without pre-vote may have raised the term; silence would leave the group
                 // without a leader.

@@ -63,6 +63,7 @@ impl World {
         let leader = self.some_leader();
         match which {
             Mischief::Split | Mischief::Bridge => self.split(which == Mischief::Bridge),
+            Mischief::IsolateLeader if self.rng.one_in(3) => self.with(leader, Self::wither),
             Mischief::IsolateLeader => self.with(leader, Self::isolate),
             Mischief::OneWay => self.with(victim, Self::make_one_way),
             Mischief::CutLink => self.cut_link(leader),
@@ -78,7 +79,7 @@ impl World {
             Mischief::Upgrade => {
                 for n in (0..self.nodes.len()).filter(|n| Some(*n) != leader) {
                     self.crash(n);
-                    let delay = self.up_to(2 * TICK);
+                    let delay = self.up_to(TICK);
                     self.after(delay, Event::Start(n, self.nodes[n].life));
                 }
                 if self.rng.one_in(2) {
@@ -293,6 +294,13 @@ impl World {
         });
     }
 
+    /// A node's links break, unless the world has become kind.
+    pub(crate) fn isolate_unless_kind(&mut self, n: usize) {
+        if !self.kind {
+            self.isolate(n);
+        }
+    }
+
     /// A node is alone, or with one other node.
     pub(crate) fn isolate(&mut self, n: usize) {
         let count = self.nodes.len();
@@ -302,6 +310,13 @@ impl World {
                 world.network.cut_both(n, other);
             }
         });
+    }
+
+    /// A node's links are slow before they break.
+    fn wither(&mut self, n: usize) {
+        self.slow_way(n);
+        let delay = self.up_to(self.plan.election_tick * TICK);
+        self.after(delay, Event::Isolate(n));
     }
 
     fn make_one_way(&mut self, n: usize) {

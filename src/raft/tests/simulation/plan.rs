@@ -220,7 +220,7 @@ impl Mood {
             compaction: *rng.pick(&[0, 30, 90]),
             harassment: *rng.pick(&[0, 20, 60, 90]),
             ambition: *rng.pick(&[0, 0, 30, 60]),
-            curiosity: *rng.pick(&[0, 4, 12]),
+            curiosity: *rng.pick(&[0, 6, 20]),
             giving_back: *rng.pick(&[0, 50, 100]),
             mischief,
             requests,

@@ -12,7 +12,7 @@ use super::{
     invariants::Check,
     machine,
     node::Read,
-    plan::{REQUESTS, Request, weighted},
+    plan::{REQUESTS, Request, TICK, weighted},
     world::{Event, World},
 };
 
@@ -144,8 +144,8 @@ impl World {
     /// Several reads within the time `most` at whoever leads: there may be two who think so.
     pub(crate) fn read_soon(&mut self, most: u64) {
         if !self.kind {
-            for _ in 0..self.mood.curiosity {
-                let delay = self.up_to(most);
+            for read in 0..self.mood.curiosity {
+                let delay = self.up_to(if read % 2 == 0 { TICK } else { most });
                 self.after(delay, Event::ReadAtLeaders);
             }
         }

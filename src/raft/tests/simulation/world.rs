@@ -66,6 +66,8 @@ pub(crate) enum Event {
     ReadAtLeaders,
     /// Something goes wrong.
     Mischief,
+    /// A node's links break.
+    Isolate(usize),
     /// The world gets into another mood.
     Mood,
     /// A removed member's data is given back.
@@ -248,6 +250,10 @@ impl World {
             Event::Request => return self.request(),
             Event::ReadAtLeaders => return self.read_at_leaders(),
             Event::Mischief => return self.mischief(),
+            Event::Isolate(n) => {
+                self.isolate_unless_kind(*n);
+                return Ok(());
+            }
             Event::Mood => {
                 self.change_mood();
                 return Ok(());
@@ -380,7 +386,7 @@ impl World {
         self.after(first_save, Event::Save(n, life));
         self.observe(n)?;
         if !self.kind && self.rng.below(100) < self.mood.ambition {
-            let delay = self.up_to(4 * TICK);
+            let delay = self.up_to(2 * TICK);
             self.after(delay, Event::Campaign(n, life));
         }
         Ok(())
