@@ -23,6 +23,8 @@ mod leases;
 mod limits;
 #[path = "paper/members.rs"]
 mod members;
+#[path = "paper/mended.rs"]
+mod mended;
 #[path = "paper/mixed.rs"]
 mod mixed;
 #[path = "tinykv/network.rs"]
