@@ -69,10 +69,6 @@ counts! {
     follower_reads,
     /// Reads asked of a node that leads, while somebody has led in a later term.
     reads_at_deposed_leaders,
-    /// dangerous lease
-    dangerous_lease,
-    /// dangerous safe
-    dangerous_safe,
     /// Appends handed to a storage thread.
     async_appends,
     /// Those that were handed over while others were not durable.

@@ -13,8 +13,11 @@ use super::{
     world::{Event, World},
 };
 
-/// Election timeouts in which the group must come to rest.
+/// Election timeouts without headway after which the group must have come to rest.
 const PATIENCE: u64 = 100;
+
+/// Election timeouts after which it must have, whatever is still to be sent through its windows.
+const LONGEST: u64 = 5_000;
 
 impl World {
     /// Nothing goes wrong from now on.
@@ -57,7 +60,15 @@ impl World {
             return Ok(());
         };
         let timeout = self.plan.election_tick * TICK;
-        if self.now > self.plan.kind_from + PATIENCE * timeout {
+        let processes = self.nodes.iter().filter_map(|node| node.process.as_ref());
+        let applied = processes.map(|process| process.machine.applied.index).sum();
+        if applied > self.headway.0 {
+            self.headway = (applied, self.now);
+        }
+        let from = self.headway.1.max(self.plan.kind_from);
+        if self.now > from + PATIENCE * timeout
+            || self.now > self.plan.kind_from + LONGEST * timeout
+        {
             return Err(Violation::new(
                 Invariant::Converges,
                 restless + &self.summary(),

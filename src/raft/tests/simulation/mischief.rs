@@ -1,10 +1,13 @@
 //! What goes wrong: deaths, partitions, pauses, weather, slow disks.
 
+use std::rc::Rc;
+
 use basalt_raft::eraftpb::ConfState;
 
 use super::{
     disk::Survival,
     invariants::Check,
+    machine::Machine,
     node::{Node, POINTS, Point},
     plan::{MISCHIEF, Mischief, Mood, TICK, some_weather, weighted},
     world::{Event, World},
@@ -96,7 +99,7 @@ impl World {
                 self.network.weather = some_weather(&mut self.rng, self.plan.election_tick);
             }
             Mischief::SlowDisk => {
-                let until = self.now + self.a_while();
+                let until = self.now + 2 * self.a_while();
                 self.with(victim, |world, n| world.nodes[n].slow_disk_until = until);
             }
             Mischief::SlowApply => {
@@ -200,21 +203,23 @@ impl World {
     }
 
     /// Members that were removed give their data back, and wait to be made members again. Only once
-    /// all members go by the removal, and for good, and then all who were removed at once: so nobody
-    /// is left who may count on what they had. They keep term and vote, and say nothing before they
-    /// are members.
+    /// all members have saved a state that knows of the removal, and then all who were removed at
+    /// once: so nobody is left who may count on what they had, and no snapshot that would make
+    /// voters of them again. They keep term and vote, and say nothing before they are members.
     pub(crate) fn give_back(&mut self) {
         let (since, conf) = self.oracle.membership_now();
         let members: Vec<u64> = members(conf).collect();
-        let goes_by_it = |node: &Node| {
-            node.process.as_deref().is_some_and(|process| {
-                let disk = process.raw.storage().durable();
-                let for_good = disk.hard_state.commit.max(disk.machine.applied.index);
-                process.machine.applied.index.min(for_good) >= since
-            })
+        let saves = |node: &mut Node| {
+            let Some(process) = node.process.as_deref_mut() else {
+                return false;
+            };
+            let machine = Rc::new(process.machine.clone());
+            let disk = process.raw.storage_mut();
+            let knows = |saved: &Machine| saved.applied.index >= since;
+            knows(&disk.durable().machine) || (knows(&machine) && disk.save_durably(&machine))
         };
-        let is_member = |node: &&Node| members.contains(&node.id);
-        if self.kind || !self.nodes.iter().filter(is_member).all(goes_by_it) {
+        let is_member = |node: &&mut Node| members.contains(&node.id);
+        if self.kind || !self.nodes.iter_mut().filter(is_member).all(saves) {
             return;
         }
         let term = self.oracle.last_term();

@@ -258,10 +258,10 @@ fn some_pace(rng: &mut Rng) -> Pace {
     Pace {
         poll: *rng.pick(&[1, TICK / 50, TICK / 10, TICK / 2]),
         sync: *rng.pick(&[TICK / 100, TICK / 10, TICK / 2, 2 * TICK]),
-        apply: *rng.pick(&[1, TICK / 50, TICK / 5, TICK]),
+        apply: *rng.pick(&[1, TICK / 50, TICK / 5, TICK, 3 * TICK]),
         request: *rng.pick(&[TICK / 4, TICK / 2, TICK, 2 * TICK]),
         mischief: *rng.pick(&[5 * TICK, 15 * TICK, 40 * TICK, 80 * TICK]),
-        save: *rng.pick(&[3 * TICK, 10 * TICK, 40 * TICK]),
+        save: *rng.pick(&[3 * TICK, 10 * TICK, 40 * TICK, 200 * TICK]),
     }
 }
 
@@ -297,7 +297,7 @@ impl Shared {
             // In percent. A lease of three quarters of an election timeout of ten ticks, begun at
             // the end of a tick and ended at the beginning of one, leaves room for these.
             drift: if lease { 3 } else { *rng.pick(&[0, 10, 40]) },
-            asynchronous: share(rng),
+            asynchronous: *rng.pick(&[0, 50, 100, 100]),
             batching: share(rng),
             pre_vote: share(rng),
             check_quorum: if lease { 100 } else { share(rng) },
@@ -324,10 +324,9 @@ impl Shared {
             0
         };
         config.step_down_on_removal = !rng.one_in(4);
-        // Where nobody tells a leader that its term is over, a learner, which never campaigns, or a
-        // node whose campaigns others ignore would be deaf for ever.
-        let neither = !config.pre_vote && !config.check_quorum;
-        config.answer_stale_leader = neither || rng.one_in(4);
+        // Without pre-vote everywhere terms run away, and whoever is behind, or ahead, must be told.
+        let everywhere = self.pre_vote == 100;
+        config.answer_stale_leader = !everywhere || rng.one_in(4);
         config.disable_proposal_forwarding = rng.one_in(8);
         config.max_pending_reads = *rng.pick(&[1, 4, 1000]);
         if self.small_limits {

@@ -2,8 +2,8 @@
 
 use basalt_raft::Fault;
 
-/// Every fault but none.
-pub(crate) const FAULTS: [Fault; 24] = [
+/// The faults that random schedules find.
+pub(crate) const FAULTS: [Fault; 22] = [
     Fault::VoteNotPersisted,
     Fault::VoteTwice,
     Fault::VoteForStaleLog,
@@ -18,8 +18,6 @@ pub(crate) const FAULTS: [Fault; 24] = [
     Fault::StaleSession,
     Fault::TwoConfChanges,
     Fault::LeaseThroughTransfer,
-    Fault::LeaseFromReceipt,
-    Fault::LeaseForgottenWithTerm,
     Fault::NoQuarantine,
     Fault::SnapshotWithoutConf,
     Fault::TruncateMatching,
@@ -29,6 +27,11 @@ pub(crate) const FAULTS: [Fault; 24] = [
     Fault::RejectIsAck,
     Fault::NoLogMatching,
 ];
+
+/// The faults that no schedule of the usual number finds: both want a lease that is over by a tick or
+/// two while another leader has just committed, and a reader at that moment. `tests/paper/leases.rs`
+/// has each as a claim of its own.
+pub(crate) const NOT_FOUND: [Fault; 2] = [Fault::LeaseFromReceipt, Fault::LeaseForgottenWithTerm];
 
 /// The names of the variants in the source of the enum.
 pub(crate) fn names_in_source() -> Vec<&'static str> {

@@ -119,14 +119,6 @@ impl World {
         }
         let deposed = at_leader && process.seen.term < self.oracle.last_term();
         self.counts.reads_at_deposed_leaders += u64::from(deposed);
-        if deposed && floor > process.seen.commit {
-            if !self.plan.lease {
-            } else if self.dbg_transfer {
-                self.counts.dangerous_lease += 1;
-            } else {
-                self.counts.dangerous_safe += 1;
-            }
-        }
         process.asked.push(Read {
             context,
             floor,

@@ -46,7 +46,7 @@ fn keep_panics_of_runs() {
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             if RUNNING.get() {
-                PANIC.with(|kept| *kept.borrow_mut() = info.to_string());
+                PANIC.set(info.to_string());
             } else {
                 usual(info);
             }
@@ -64,7 +64,7 @@ pub(crate) fn run(seed: u64, fault: Fault, kept: usize) -> Outcome {
     let violation = match result {
         Ok(result) => result.err(),
         Err(_) => {
-            let what = PANIC.with(|kept| kept.take());
+            let what = PANIC.take();
             Some(Violation::new(Invariant::NoPanic, what))
         }
     };
@@ -92,20 +92,8 @@ pub(crate) fn run_all(seeds: &[u64], fault: Fault) -> (Counts, Option<(usize, Vi
             }
             let outcome = run(seeds[place], fault, 0);
             counts.add(&outcome.counts);
-            if let Some(violation) = outcome
-                .violation
-                .filter(|v| v.invariant != Invariant::Converges || std::env::var("NOCONV").is_err())
-            {
-                if std::env::var("BASALT_ON").is_ok() {
-                    eprintln!(
-                        "FOUND {:#x} {}: {}",
-                        seeds[place],
-                        violation.invariant,
-                        violation.what.lines().next().unwrap_or("")
-                    );
-                } else {
-                    limit.fetch_min(place, Ordering::Relaxed);
-                }
+            if let Some(violation) = outcome.violation {
+                limit.fetch_min(place, Ordering::Relaxed);
                 let mut sums = sums.lock().expect("no run panics here");
                 if sums.1.as_ref().is_none_or(|(first, _)| place < *first) {
                     sums.1 = Some((place, violation));

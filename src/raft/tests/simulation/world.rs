@@ -121,6 +121,8 @@ pub(crate) struct World {
     pub(crate) trace: Trace,
     /// The world is kind.
     pub(crate) kind: bool,
+    /// The sum of what all nodes have applied, and when it was last seen to grow.
+    pub(crate) headway: (u64, u64),
     /// The group has come to rest after that.
     pub(crate) rested: bool,
     /// Partitions so far.
@@ -129,7 +131,6 @@ pub(crate) struct World {
     pub(crate) serial: u64,
     /// What was written to see whether the group makes progress.
     pub(crate) marker: u64,
-    pub(crate) dbg_transfer: bool,
 }
 
 impl World {
@@ -170,11 +171,11 @@ impl World {
             },
             trace: Trace::new(kept),
             kind: false,
+            headway: (0, 0),
             rested: false,
             cuts: 0,
             serial: 0,
             marker: 0,
-            dbg_transfer: false,
             mood,
             plan,
         };
@@ -483,7 +484,6 @@ impl World {
             .process
             .as_ref()
             .map_or(0, |process| process.seen.term);
-        self.dbg_transfer = self.nodes[n].told_to_campaign + 1 == term;
         if self.nodes[n].told_to_campaign + 1 == term {
             self.counts.transfers += 1;
         }
