@@ -61,7 +61,24 @@ use run::{run, run_all, story};
 const RUNS: u64 = 2_000;
 
 /// What must have happened in a normal run, at least.
-const MINIMUM: [(&str, u64); 0] = [];
+const MINIMUM: [(&str, u64); 16] = [
+    ("elections", 20_000),
+    ("commits", 400_000),
+    ("snapshots restored", 5_000),
+    ("snapshots failed", 400),
+    ("compactions", 40_000),
+    ("membership changes", 10_000),
+    ("joint configurations", 4_000),
+    ("members reborn", 1_500),
+    ("crashes", 50_000),
+    ("restarts with loss", 4_000),
+    ("transfers", 5_000),
+    ("reads", 150_000),
+    ("lease reads", 40_000),
+    ("async appends in flight", 400_000),
+    ("held messages", 150_000),
+    ("partitions", 20_000),
+];
 
 fn seeds(count: u64) -> Seeds {
     Seeds::new("raft_simulation", count)
