@@ -17,7 +17,7 @@ use super::{
 const PATIENCE: u64 = 100;
 
 /// Election timeouts after which it must have, whatever is still to be sent through its windows.
-const LONGEST: u64 = 500;
+const LONGEST: u64 = 5_000;
 
 impl World {
     /// Nothing goes wrong from now on.

@@ -257,7 +257,7 @@ pub(crate) fn some_weather(rng: &mut Rng, election_tick: u64) -> Weather {
 fn some_pace(rng: &mut Rng) -> Pace {
     Pace {
         poll: *rng.pick(&[1, TICK / 50, TICK / 10, TICK / 2]),
-        sync: *rng.pick(&[TICK / 100, TICK / 10, TICK / 2, 2 * TICK, 6 * TICK]),
+        sync: *rng.pick(&[TICK / 100, TICK / 10, TICK / 2, 2 * TICK]),
         apply: *rng.pick(&[1, TICK / 50, TICK / 5, TICK, 3 * TICK]),
         request: *rng.pick(&[TICK / 4, TICK / 2, TICK, 2 * TICK]),
         mischief: *rng.pick(&[5 * TICK, 15 * TICK, 40 * TICK, 80 * TICK]),

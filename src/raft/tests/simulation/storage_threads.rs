@@ -100,8 +100,7 @@ impl World {
             return;
         }
         threads.writing = true;
-        // A slow disk is slow to take what it is given, too.
-        let delay = self.sync_time(n) / 4 + self.up_to(self.mood.pace.poll);
+        let delay = self.up_to(self.mood.pace.poll);
         self.after(delay, Event::AppendWrite(n, self.nodes[n].life));
     }
 
