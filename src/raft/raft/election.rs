@@ -1,5 +1,7 @@
 //! Elections: campaigns, votes asked for, given and counted (thesis, sections 3.4, 3.6.1, 9.6).
 
+use std::fmt;
+
 use basalt_proto::eraftpb::{Message, MessageType};
 use bytes::Bytes;
 
@@ -152,7 +154,7 @@ impl<S: Storage> Raft<S> {
             self.log.is_up_to_date(m.index, m.log_term) || self.has_fault(Fault::VoteForStaleLog);
         let mut answer = message(vote_response(kind), m.from);
         if may_vote && up_to_date {
-            self.log_vote("cast", kind, m);
+            self.log_vote("cast", kind, m, format_args!(""));
             // A pre-vote is for the term asked about, not for the own one.
             answer.term = m.term;
             self.send(answer);
@@ -161,7 +163,7 @@ impl<S: Storage> Raft<S> {
                 self.vote = m.from;
             }
         } else if self.term > 0 {
-            self.log_vote("rejected", kind, m);
+            self.log_vote("rejected", kind, m, format_args!(""));
             answer.term = self.term;
             answer.reject = true;
             self.tell_commit(&mut answer);
@@ -196,11 +198,18 @@ impl<S: Storage> Raft<S> {
         self.log.has_unapplied_conf_change().map_err(Into::into)
     }
 
-    pub(super) fn log_vote(&self, what: &str, kind: MessageType, m: &Message) {
+    /// What became of a request for this node's vote, and why.
+    pub(super) fn log_vote(
+        &self,
+        what: &str,
+        kind: MessageType,
+        m: &Message,
+        why: fmt::Arguments<'_>,
+    ) {
         let direction = if what == "cast" { "for" } else { "from" };
         info!(
             self.logger,
-            "{:x} [logterm: {}, index: {}, vote: {:x}] {what} {} {direction} {:x} [logterm: {}, index: {}] at term {}",
+            "{:x} [logterm: {}, index: {}, vote: {:x}] {what} {} {direction} {:x} [logterm: {}, index: {}] at term {}{why}",
             self.id(),
             self.log.last_term(),
             self.log.last_index(),

@@ -474,11 +474,12 @@ impl<S: Storage> Raft<S> {
         from > 0 && self.log.committed() >= from
     }
 
-    /// The end of a step: what others wait for is sent, and in debug builds everything is checked.
+    /// What may be sent at once.
     pub(crate) fn take_messages(&mut self) -> Vec<Message> {
         std::mem::take(&mut self.messages)
     }
 
+    /// What must wait until everything that is handed out is durable.
     pub(crate) fn take_after_append(&mut self) -> Vec<Message> {
         std::mem::take(&mut self.after_append)
     }

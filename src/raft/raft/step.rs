@@ -74,20 +74,8 @@ impl<S: Storage> Raft<S> {
                     .config
                     .election_tick
                     .saturating_sub(self.election_elapsed);
-                info!(
-                    self.logger,
-                    "{:x} [logterm: {}, index: {}, vote: {:x}] ignored {} from {:x} [logterm: {}, index: {}] at term {}: lease is not expired (remaining ticks: {})",
-                    self.id(),
-                    self.log.last_term(),
-                    self.log.last_index(),
-                    self.vote,
-                    reference_name(kind),
-                    m.from,
-                    m.log_term,
-                    m.index,
-                    self.term,
-                    remaining
-                );
+                let why = format_args!(": lease is not expired (remaining ticks: {remaining})");
+                self.log_vote("ignored", kind, m, why);
                 return false;
             }
             // A question about a term that does not exist yet.
@@ -151,7 +139,7 @@ impl<S: Storage> Raft<S> {
             }
             MessageType::MsgRequestVote if self.config.answer_stale_leader => {
                 // Nor can a candidate win that nobody tells how far the terms have come.
-                self.log_vote("rejected", kind, m);
+                self.log_vote("rejected", kind, m, format_args!(""));
                 let mut answer = message(MessageType::MsgRequestVoteResponse, m.from);
                 answer.term = self.term;
                 answer.reject = true;
@@ -160,7 +148,7 @@ impl<S: Storage> Raft<S> {
             MessageType::MsgPreVote => {
                 // Nodes without pre-vote may have raised the term; silence would leave the group
                 // without a leader.
-                self.log_vote("rejected", kind, m);
+                self.log_vote("rejected", kind, m, format_args!(""));
                 let mut answer = message(MessageType::MsgPreVoteResp, m.from);
                 answer.term = self.term;
                 answer.reject = true;

@@ -7,8 +7,8 @@
 //! A run follows from its seed (`simulation/plan.rs` draws everything that is decided before it):
 //! the same seed gives the same hash over all events.
 //!
-//! The harness proves itself: each fault of `Fault` is found by these invariants within the seeds
-//! of a normal run, in the same schedules.
+//! The harness proves itself: the faults of `Fault` are found by these invariants within the seeds
+//! of a normal run, in the same schedules; `simulation/planted.rs` names the two that are not.
 //!
 //! - `BASALT_SEED=0x...` runs one seed; `BASALT_FAULT=Name` with a planted fault.
 //! - `BASALT_EVENTS=n` prints the last n events of a failure.
