@@ -627,3 +627,62 @@ fn a_destroyed_peer_is_there_or_gone_whenever_the_power_is_cut_and_a_later_one_s
     println!("{images} crashes: {outcomes:?} there, gone");
     assert!(outcomes.iter().all(|&count| count > 0), "{outcomes:?}");
 }
+
+#[test]
+fn an_installed_snapshot_leaves_nothing_of_the_old_data_and_no_intent() {
+    let store = Store::new();
+    let mut peer = store.create(1);
+    fill(&store, &mut peer, 6..12);
+    apply(&store, &mut peer, 10, b"old");
+    let greatest = vec![0xff; 300];
+    let mut batch = WriteBatch::new();
+    for family in &store.engines.data {
+        batch.put(family, b"another", b"old");
+        batch.put(family, &greatest, b"old");
+    }
+    let state = *peer.apply_state();
+    write_applied(&store, &mut peer, batch, state, None);
+    let new = snapshot(1, 40, 8, "new");
+    let taken = Save {
+        hard_state: hard_state(8, 0, 40),
+        snapshot: Some(&new),
+        entries: &[],
+    };
+    save(&store, &mut peer, taken);
+    assert!(states::intent(&store.engines, 1).unwrap().is_some());
+    install(&store, &mut peer);
+    assert_eq!(states::intent(&store.engines, 1).unwrap(), None);
+    assert_eq!(store.row().unwrap(), "new");
+    for family in &store.engines.data {
+        for key in [&b"another"[..], &greatest] {
+            assert!(store.engines.kv.get(family, key).unwrap().is_none());
+        }
+    }
+}
+
+#[test]
+fn what_is_applied_is_committed_after_a_restart() {
+    let store = Store::new();
+    let mut peer = store.create(1);
+    let entries = entries(6..12, 6);
+    let unaware = Save {
+        hard_state: hard_state(6, 1, 5),
+        entries: &entries,
+        ..Save::default()
+    };
+    save(&store, &mut peer, unaware);
+    // The commit index came later, and was not synced.
+    let mut batch = WriteBatch::new();
+    let commit = Save {
+        hard_state: hard_state(6, 1, 9),
+        ..Save::default()
+    };
+    peer.save(&commit, &mut batch).unwrap();
+    store.write_raft(batch, WriteOptions::NO_SYNC);
+    apply(&store, &mut peer, 8, b"8");
+    store.engines.flush_kv().unwrap();
+    let store = store.crash(Survival::LoseUnsynced);
+    let stored = states::raft_state(&store.engines, 1).unwrap().unwrap();
+    assert_eq!(stored.hard_state, hard_state(6, 1, 5));
+    assert_eq!(store.open(1, 1).hard_state(), hard_state(6, 1, 8).unwrap());
+}
