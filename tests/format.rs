@@ -22,7 +22,8 @@ use basalt_engine::{
     key::{InternalKey, ValueKind},
     testing::{table, version, wal},
 };
-use basalt_proto::eraftpb;
+use basalt_proto::{eraftpb, metapb, raft_serverpb};
+use basalt_raftstore::keys::{Key, LOG_KEY_LEN, STATE_KEY_LEN};
 use bytes::Bytes;
 use prost::Message;
 
@@ -30,7 +31,7 @@ const DB: u64 = 0x0102_0304_0506_0708;
 const TABLE_ID: u64 = 0x1122_3344_5566_7788;
 
 /// The examples that are read below; there are no others.
-const EXAMPLES: [&str; 19] = [
+const EXAMPLES: [&str; 22] = [
     "varints",
     "current",
     "log-segment",
@@ -50,6 +51,9 @@ const EXAMPLES: [&str; 19] = [
     "raft-append",
     "raft-conf-state",
     "raft-conf-change-v2",
+    "peer-keys",
+    "peer-raft-state",
+    "peer-region-state",
 ];
 
 /// The blocks of the example table as they stand in the file.
@@ -600,4 +604,66 @@ fn raft_membership() {
         context: Bytes::from_static(b"why"),
     };
     check_message("raft-conf-change-v2", &changes);
+}
+
+#[test]
+fn keys_of_a_peer() {
+    let region = 300;
+    let fields = vec![
+        Some(Key::PrepareBootstrap),
+        Some(Key::StoreIdent),
+        Some(Key::Log { region, index: 6 }),
+        Some(Key::RaftState(region)),
+        Some(Key::ApplyState(region)),
+        Some(Key::Intent(region)),
+        Some(Key::RegionState(region)),
+    ];
+    let encoded: Vec<u8> = fields
+        .iter()
+        .flatten()
+        .flat_map(|key| key.encode())
+        .collect();
+    check("peer-keys", &fields, &encoded, |mut bytes| {
+        let lengths = [2, 2, LOG_KEY_LEN].into_iter();
+        let mut keys = Vec::new();
+        for len in lengths.chain([STATE_KEY_LEN; 4]) {
+            let (key, rest) = bytes.split_at_checked(len)?;
+            keys.push(Key::decode(key));
+            bytes = rest;
+        }
+        bytes.is_empty().then_some(keys)
+    });
+}
+
+#[test]
+fn states_of_a_peer() {
+    let raft = raft_serverpb::RaftLocalState {
+        hard_state: Some(eraftpb::HardState {
+            term: 7,
+            vote: 2,
+            commit: 6,
+        }),
+        last_index: 8,
+        last_term: 7,
+        peer_id: 300,
+    };
+    check_message("peer-raft-state", &raft);
+    let region = raft_serverpb::RegionLocalState {
+        state: raft_serverpb::PeerState::Normal.into(),
+        region: Some(metapb::Region {
+            id: 9,
+            end_key: Bytes::from_static(b"z"),
+            peers: vec![metapb::Peer {
+                id: 300,
+                store_id: 1,
+            }],
+            ..metapb::Region::default()
+        }),
+        peer_id: 300,
+        conf_state: Some(eraftpb::ConfState {
+            nodes: vec![300],
+            ..eraftpb::ConfState::default()
+        }),
+    };
+    check_message("peer-region-state", &region);
 }

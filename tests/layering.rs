@@ -10,7 +10,7 @@ use std::{
 };
 
 /// The crates, and those of the workspace that each may stand on. Test kits are for tests alone.
-const ARROWS: [(&str, &[&str]); 6] = [
+const ARROWS: [(&str, &[&str]); 7] = [
     (
         "basaltkv",
         &[
@@ -21,6 +21,10 @@ const ARROWS: [(&str, &[&str]); 6] = [
         ],
     ),
     ("basalt-server", &["basalt-engine", "basalt-proto"]),
+    (
+        "basalt-raftstore",
+        &["basalt-engine", "basalt-proto", "basalt-raft"],
+    ),
     ("basalt-engine", &[]),
     ("basalt-raft", &["basalt-proto"]),
     ("basalt-proto", &[]),
@@ -303,6 +307,12 @@ fn assert_pure(folder: &str, real: &[&str], more: &[&str]) -> usize {
 fn disk_threads_and_time_come_into_the_engine_by_parameter() {
     let seen = assert_pure("src/engine", &REAL, &[]);
     assert!(seen >= 60, "{seen} files of the engine");
+}
+
+#[test]
+fn the_replicated_store_takes_disk_threads_and_time_by_parameter_and_awaits_nothing() {
+    let seen = assert_pure("src/raftstore", &[], &["unsafe "]);
+    assert!(seen >= 6, "{seen} files of the replicated store");
 }
 
 #[test]

@@ -35,6 +35,9 @@ pub struct RaftLocalState {
     /// Term of the last log entry.
     #[prost(uint64, tag = "3")]
     pub last_term: u64,
+    /// Extension: whose state this is; a later peer of the region starts without it.
+    #[prost(uint64, tag = "4")]
+    pub peer_id: u64,
 }
 /// Persistent state-machine progress (kv db).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -63,6 +66,21 @@ pub struct RegionLocalState {
     pub state: i32,
     #[prost(message, optional, tag = "2")]
     pub region: ::core::option::Option<super::metapb::Region>,
+    /// Extension: the peer of this store; in a tombstone the last one there was.
+    #[prost(uint64, tag = "3")]
+    pub peer_id: u64,
+    /// Extension: the roles of the region's peers; absent: all of them vote.
+    #[prost(message, optional, tag = "4")]
+    pub conf_state: ::core::option::Option<super::eraftpb::ConfState>,
+}
+/// Extension: a Raft snapshot that replaces the log and is about to replace the data (raft db).
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SnapshotIntent {
+    /// The peer that took it.
+    #[prost(uint64, tag = "1")]
+    pub peer_id: u64,
+    #[prost(message, optional, tag = "2")]
+    pub snapshot: ::core::option::Option<super::eraftpb::Snapshot>,
 }
 /// Written once at store bootstrap.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -11,7 +11,7 @@ use prost::bytes::Bytes;
 use crate::messages::hex;
 
 /// The facts of the schema that TinyKV does not have.
-pub(crate) const EXTENSIONS: [&str; 39] = [
+pub(crate) const EXTENSIONS: [&str; 45] = [
     "enum eraftpb.ConfChangeTransition",
     "field eraftpb.ConfChangeSingle 1 change_type eraftpb.ConfChangeType singular",
     "field eraftpb.ConfChangeSingle 2 node_id uint64 singular",
@@ -31,8 +31,14 @@ pub(crate) const EXTENSIONS: [&str; 39] = [
     "field eraftpb.Message 17 known_commit uint64 singular",
     "field eraftpb.Message 18 known_commit_term uint64 singular",
     "field eraftpb.Message 19 needs_no_answer bool singular",
+    "field raft_serverpb.RaftLocalState 4 peer_id uint64 singular",
+    "field raft_serverpb.RegionLocalState 3 peer_id uint64 singular",
+    "field raft_serverpb.RegionLocalState 4 conf_state eraftpb.ConfState singular",
+    "field raft_serverpb.SnapshotIntent 1 peer_id uint64 singular",
+    "field raft_serverpb.SnapshotIntent 2 snapshot eraftpb.Snapshot singular",
     "message eraftpb.ConfChangeSingle",
     "message eraftpb.ConfChangeV2",
+    "message raft_serverpb.SnapshotIntent",
     "value eraftpb.ConfChangeTransition 0 TransitionAuto",
     "value eraftpb.ConfChangeTransition 1 TransitionJointImplicit",
     "value eraftpb.ConfChangeTransition 2 TransitionJointExplicit",

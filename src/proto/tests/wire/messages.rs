@@ -216,6 +216,8 @@ fn peer_state_tombstone_is_2() {
     check(
         raft_serverpb::RegionLocalState {
             state: raft_serverpb::PeerState::Tombstone.into(),
+            peer_id: 0,
+            conf_state: None,
             region: None,
         },
         "0802",

@@ -1,0 +1,287 @@
+//! `PeerStorage`: what one peer keeps, over both engines; the log that its Raft node reads.
+//!
+//! Memory follows each call at once; the disk follows when the caller writes the batches it has
+//! collected. Duties of the caller, who drives a node:
+//!
+//! 1. [`PeerStorage::save`] puts a node's writes into a batch for raftdb. Collect those of all
+//!    regions, submit once with sync, then send what waits for it, and call
+//!    [`PeerStorage::published`]. If the write fails the store stops: memory is ahead of the disk.
+//! 2. Apply committed entries that are durable here: data, apply state and a new region state in one
+//!    kvdb batch; then [`PeerStorage::applied`].
+//! 3. Now and then [`PeerStorage::compact_log`], into any batch for raftdb.
+//! 4. While [`PeerStorage::pending_snapshot`] is there, also after an open: bring its tables and
+//!    [`PeerStorage::install`] it before anything else is applied.
+//!
+//! Not here: who drives, making and sending snapshots, and the data itself.
+
+mod install;
+mod life;
+mod log;
+
+use std::{cell::Cell, collections::VecDeque};
+
+use basalt_engine::{SequenceNumber, WriteBatch};
+use basalt_raft::{
+    InitialState, Storage, StorageError,
+    eraftpb::{ConfState, Entry, HardState, Snapshot},
+};
+
+use basalt_proto::{
+    metapb::Region,
+    raft_serverpb::{RaftApplyState, RaftLocalState, RaftTruncatedState},
+};
+
+use crate::{Engines, Error, Result, SaveNumber, cache::EntryCache, keys, states};
+
+/// A region and the roles of its peers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Membership {
+    /// Range, epoch and peers.
+    pub region: Region,
+    /// Who votes, who learns.
+    pub conf_state: ConfState,
+}
+
+/// What was written to kvdb for entries that were applied.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Applied {
+    /// The apply state that the batch had in it.
+    pub state: RaftApplyState,
+    /// The region, if the batch had a new region state in it.
+    pub membership: Option<Membership>,
+    /// What the write of the batch answered.
+    pub seq: SequenceNumber,
+}
+
+/// What one peer keeps. See the module's text for the duties of its caller.
+#[derive(Debug)]
+pub struct PeerStorage {
+    engines: Engines,
+    region_id: u64,
+    peer_id: u64,
+    /// `None` in a peer that a message made, until its first snapshot is saved.
+    membership: Option<Membership>,
+    raft_state: RaftLocalState,
+    apply_state: RaftApplyState,
+    /// Saved, and not installed yet: the log and the membership are its, the data is older.
+    pending: Option<Pending>,
+    cache: EntryCache,
+    /// The first index that raftdb may have an entry of.
+    first_stored: u64,
+    last_save: SaveNumber,
+    /// Saves that are not published, and the first index that each touched.
+    in_flight: VecDeque<(SaveNumber, u64)>,
+    /// Truncated indexes whose apply state is not known to be flushed, by their kv writes.
+    unflushed: VecDeque<(SequenceNumber, u64)>,
+    /// Up to where the log may be deleted.
+    flushed_truncated: u64,
+    /// A snapshot of this peer, for others.
+    offered: Option<Snapshot>,
+    wanted: Cell<bool>,
+}
+
+/// A snapshot on its way into kvdb.
+#[derive(Clone, Debug)]
+struct Pending {
+    snapshot: Snapshot,
+    truncated: RaftTruncatedState,
+    membership: Membership,
+    /// The save that has it; `None` where it was found on disk.
+    save: Option<SaveNumber>,
+}
+
+impl PeerStorage {
+    /// The region.
+    #[must_use]
+    pub fn region_id(&self) -> u64 {
+        self.region_id
+    }
+
+    /// The peer.
+    #[must_use]
+    pub fn peer_id(&self) -> u64 {
+        self.peer_id
+    }
+
+    /// The region and its members, as the log's start says; `None` in a peer that waits for its first
+    /// snapshot.
+    #[must_use]
+    pub fn membership(&self) -> Option<&Membership> {
+        let pending = self.pending.as_ref().map(|pending| &pending.membership);
+        pending.or(self.membership.as_ref())
+    }
+
+    /// How far the data is.
+    #[must_use]
+    pub fn apply_state(&self) -> &RaftApplyState {
+        &self.apply_state
+    }
+
+    /// Term, vote and commit index.
+    #[must_use]
+    pub fn hard_state(&self) -> HardState {
+        self.raft_state.hard_state.unwrap_or_default()
+    }
+
+    /// Bytes of entries in memory.
+    #[must_use]
+    pub fn cached_bytes(&self) -> usize {
+        self.cache.bytes()
+    }
+
+    /// Index and term of what the log starts behind.
+    fn truncated(&self) -> RaftTruncatedState {
+        let pending = self.pending.as_ref().map(|pending| pending.truncated);
+        pending.unwrap_or_else(|| states::truncated(&self.apply_state))
+    }
+
+    /// Takes note of saves up to `number`: reads of raftdb show them now. (A synced write is published
+    /// when it is durable.)
+    pub fn published(&mut self, number: SaveNumber) {
+        while self
+            .in_flight
+            .pop_front_if(|(save, _)| *save <= number)
+            .is_some()
+        {}
+        self.cache.shrink(self.unpublished());
+    }
+
+    /// The first index that raftdb may not show as it is.
+    fn unpublished(&self) -> u64 {
+        let touched = self.in_flight.iter().map(|(_, first)| *first);
+        touched.min().unwrap_or(u64::MAX)
+    }
+
+    /// Takes note of entries that were applied.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Misuse`] for a state that moves back or beyond the log, or while a snapshot is pending.
+    pub fn applied(&mut self, applied: Applied) -> Result<()> {
+        let before = states::truncated(&self.apply_state);
+        let now = states::truncated(&applied.state);
+        let (from, to) = (self.apply_state.applied_index, applied.state.applied_index);
+        if self.pending.is_some() {
+            return Err(self.misuse("entries are applied before a snapshot is installed"));
+        }
+        if to < from || now.index < before.index || to > self.raft_state.last_index {
+            return Err(self.misuse(format!(
+                "applied from {from} to {to} of a log up to {}",
+                self.raft_state.last_index
+            )));
+        }
+        if now.index > to {
+            return Err(self.misuse(format!("truncated at {}, applied up to {to}", now.index)));
+        }
+        self.apply_state = applied.state;
+        if let Some(membership) = applied.membership {
+            self.membership = Some(membership);
+            // Who asked may not be in the old one.
+            self.offered = None;
+        }
+        if now.index > before.index {
+            self.unflushed.push_back((applied.seq, now.index));
+            self.cache.compact(now.index);
+        }
+        Ok(())
+    }
+
+    /// The apply state after a truncation at `index`: to be put into the kvdb batch of the entry that
+    /// says so.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Compacted`] where that was done, [`StorageError::Unavailable`] for an index that
+    /// is not applied.
+    pub fn truncate_at(&self, index: u64) -> Result<RaftApplyState, StorageError> {
+        if index <= self.truncated().index {
+            return Err(StorageError::Compacted);
+        }
+        if index > self.apply_state.applied_index {
+            return Err(StorageError::Unavailable);
+        }
+        let term = self.term(index)?;
+        Ok(RaftApplyState {
+            applied_index: self.apply_state.applied_index,
+            truncated_state: Some(RaftTruncatedState { index, term }),
+        })
+    }
+
+    /// Deletes entries that a flushed apply state has truncated; true if there were any. The batch is
+    /// for raftdb and needs no sync.
+    pub fn compact_log(&mut self, batch: &mut WriteBatch) -> bool {
+        let flushed = self.engines.kv.flushed_seq(&self.engines.local);
+        while let Some((_, index)) = self.unflushed.pop_front_if(|(seq, _)| *seq <= flushed) {
+            self.flushed_truncated = index;
+        }
+        let end = self.flushed_truncated + 1;
+        if self.first_stored >= end {
+            return false;
+        }
+        let (from, to) = (self.first_stored, end);
+        let start = keys::log(self.region_id, from);
+        batch.delete_range(&self.engines.log, &start, &keys::log(self.region_id, to));
+        self.first_stored = end;
+        true
+    }
+
+    /// Whether a node has asked for a snapshot since the last call, and there was none: make one of the
+    /// applied state, and [`PeerStorage::offer_snapshot`] it.
+    pub fn take_snapshot_request(&self) -> bool {
+        self.wanted.take()
+    }
+
+    /// Gives a snapshot of this peer's state, for others. It is handed out until the log is truncated
+    /// above it or the membership changes.
+    pub fn offer_snapshot(&mut self, snapshot: Snapshot) {
+        self.offered = Some(snapshot);
+    }
+
+    fn misuse(&self, what: impl Into<String>) -> Error {
+        Error::misuse(self.region_id, what)
+    }
+
+    fn corruption(&self, what: impl Into<String>) -> Error {
+        Error::corruption(self.region_id, what)
+    }
+}
+
+impl Storage for PeerStorage {
+    fn initial_state(&self) -> Result<InitialState, StorageError> {
+        let conf_state = self.membership().map(|m| m.conf_state.clone());
+        Ok(InitialState {
+            hard_state: self.hard_state(),
+            conf_state: conf_state.unwrap_or_default(),
+        })
+    }
+
+    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
+        self.read_entries(low, high, max_bytes)
+    }
+
+    fn term(&self, index: u64) -> Result<u64, StorageError> {
+        self.read_term(index)
+    }
+
+    fn first_index(&self) -> Result<u64, StorageError> {
+        Ok(self.truncated().index + 1)
+    }
+
+    fn last_index(&self) -> Result<u64, StorageError> {
+        Ok(self.raft_state.last_index)
+    }
+
+    fn snapshot(&self, _to: u64) -> Result<Snapshot, StorageError> {
+        let fits = |snapshot: &&Snapshot| {
+            let metadata = snapshot.metadata.as_ref();
+            metadata.is_some_and(|metadata| metadata.index >= self.truncated().index)
+        };
+        match self.offered.as_ref().filter(fits) {
+            Some(snapshot) if self.pending.is_none() => Ok(snapshot.clone()),
+            _ => {
+                self.wanted.set(true);
+                Err(StorageError::SnapshotTemporarilyUnavailable)
+            }
+        }
+    }
+}

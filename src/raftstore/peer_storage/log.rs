@@ -1,0 +1,240 @@
+//! The log of a peer: saving entries and hard states, and reading them back from cache and raftdb.
+
+use basalt_engine::{ReadOptions, WriteBatch};
+use basalt_proto::raft_serverpb::{RaftTruncatedState, SnapshotIntent};
+use basalt_raft::{
+    StorageError, entry_size,
+    eraftpb::{Entry, Snapshot},
+};
+use prost::Message;
+
+use super::{PeerStorage, Pending};
+use crate::{Error, Result, Save, SaveNumber, keys, states};
+
+impl PeerStorage {
+    /// Puts a node's write into a batch for raftdb, as one step, and answers reads from it at once.
+    /// Entries that are truncated already are skipped.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is changed then. [`Error::SnapshotOutOfDate`] for a snapshot at or below what is applied or
+    /// pending; [`Error::Misuse`] for a gap before or between entries, or a snapshot of nothing or of
+    /// another region.
+    pub fn save(&mut self, save: &Save<'_>, batch: &mut WriteBatch) -> Result<SaveNumber> {
+        let taken = save.snapshot.map(|snapshot| self.check(snapshot));
+        let mut taken = taken.transpose()?;
+        let base = taken
+            .as_ref()
+            .map_or(self.truncated(), |taken| taken.truncated);
+        let last = taken
+            .as_ref()
+            .map_or(self.raft_state.last_index, |_| base.index);
+        let entries = self.check_entries(save.entries, base.index, last)?;
+        if save.is_empty() {
+            return Ok(self.last_save);
+        }
+        self.last_save.0 += 1;
+        let number = self.last_save;
+        if let Some(pending) = &mut taken {
+            pending.save = Some(number);
+        }
+        if let Some(pending) = taken {
+            self.replace_log(pending, batch);
+        }
+        if let Some(hard_state) = save.hard_state {
+            self.raft_state.hard_state = Some(hard_state);
+        }
+        self.append(entries, batch);
+        if !entries.is_empty() || save.snapshot.is_some() {
+            let first = entries.first().map_or(base.index + 1, |entry| entry.index);
+            self.in_flight.push_back((number, first));
+        }
+        states::put_raft_state(&self.engines, batch, self.region_id, &self.raft_state);
+        self.cache.shrink(self.unpublished());
+        Ok(number)
+    }
+
+    /// A snapshot that may be taken, in its parts.
+    fn check(&self, snapshot: &Snapshot) -> Result<Pending> {
+        let pending = self.pending.as_ref().map_or(0, |p| p.truncated.index);
+        let metadata = snapshot.metadata.as_ref();
+        let metadata = metadata.ok_or_else(|| self.misuse("a snapshot without metadata"))?;
+        if metadata.index <= self.apply_state.applied_index.max(pending) {
+            return Err(Error::SnapshotOutOfDate);
+        }
+        Ok(Pending {
+            snapshot: snapshot.clone(),
+            truncated: RaftTruncatedState {
+                index: metadata.index,
+                term: metadata.term,
+            },
+            membership: self.membership_of(snapshot)?,
+            save: None,
+        })
+    }
+
+    /// The part of `entries` above `base`, which must follow the log that ends at `last`.
+    fn check_entries<'a>(&self, entries: &'a [Entry], base: u64, last: u64) -> Result<&'a [Entry]> {
+        let Some(first) = entries.first().map(|entry| entry.index) else {
+            return Ok(entries);
+        };
+        if first > last + 1 {
+            return Err(self.misuse(format!("entries from {first} on behind a log up to {last}")));
+        }
+        let contiguous = entries
+            .iter()
+            .map(|entry| entry.index)
+            .eq(first..first + entries.len() as u64);
+        if !contiguous {
+            return Err(self.misuse(format!("entries from {first} on that are not contiguous")));
+        }
+        let truncated = entries.partition_point(|entry| entry.index <= base);
+        Ok(&entries[truncated..])
+    }
+
+    fn replace_log(&mut self, pending: Pending, batch: &mut WriteBatch) {
+        let range = keys::log_range(self.region_id);
+        batch.delete_range(&self.engines.log, &range.start, &range.end);
+        let intent = SnapshotIntent {
+            peer_id: self.peer_id,
+            snapshot: Some(pending.snapshot.clone()),
+        };
+        let key = keys::intent(self.region_id);
+        batch.put(&self.engines.states, &key, &intent.encode_to_vec());
+        self.cache.clear();
+        self.raft_state.last_index = pending.truncated.index;
+        self.raft_state.last_term = pending.truncated.term;
+        self.first_stored = pending.truncated.index + 1;
+        self.offered = None;
+        self.pending = Some(pending);
+    }
+
+    fn append(&mut self, entries: &[Entry], batch: &mut WriteBatch) {
+        let Some(last) = entries.last() else { return };
+        for entry in entries {
+            let key = keys::log(self.region_id, entry.index);
+            batch.put(&self.engines.log, &key, &entry.encode_to_vec());
+        }
+        for index in last.index + 1..=self.raft_state.last_index {
+            batch.delete(&self.engines.log, &keys::log(self.region_id, index));
+        }
+        (self.raft_state.last_index, self.raft_state.last_term) = (last.index, last.term);
+        self.cache.append(entries);
+    }
+
+    pub(super) fn read_entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_bytes: u64,
+    ) -> Result<Vec<Entry>, StorageError> {
+        let end = self.raft_state.last_index + 1;
+        if low <= self.truncated().index {
+            return Err(StorageError::Compacted);
+        }
+        if high > end {
+            return Err(StorageError::Unavailable);
+        }
+        let mut taken = Taken::new(max_bytes);
+        let cached = self.cache.first().unwrap_or(end).clamp(low, high.max(low));
+        self.read_stored(low, cached, &mut taken)?;
+        let cached = cached.max(low);
+        for entry in self.cache.from(cached) {
+            if entry.index >= high || !taken.take(entry.clone()) {
+                break;
+            }
+        }
+        Ok(taken.entries)
+    }
+
+    /// Reads the entries of `low..high` from raftdb, which has all of them.
+    fn read_stored(&self, low: u64, high: u64, taken: &mut Taken) -> Result<()> {
+        if low >= high {
+            return Ok(());
+        }
+        let options = ReadOptions {
+            lower: Some(keys::log(self.region_id, low).to_vec()),
+            upper: Some(keys::log(self.region_id, high).to_vec()),
+            ..ReadOptions::default()
+        };
+        let mut iter = self.engines.raft.iter(&self.engines.log, &options)?;
+        iter.seek_to_first()?;
+        for index in low..high {
+            if !iter.valid() || iter.key() != keys::log(self.region_id, index) {
+                return Err(self.corruption(format!("no entry at index {index} of the log")));
+            }
+            if !taken.take(self.decode(iter.value(), index)?) {
+                break;
+            }
+            iter.next()?;
+        }
+        Ok(())
+    }
+
+    /// The stored entry at `index`, which must be there.
+    pub(super) fn stored_entry(&self, index: u64) -> Result<Entry> {
+        let key = keys::log(self.region_id, index);
+        let value = self.engines.raft.get(&self.engines.log, &key)?;
+        let missing = || self.corruption(format!("no entry at index {index} of the log"));
+        self.decode(&value.ok_or_else(missing)?, index)
+    }
+
+    fn decode(&self, value: &[u8], index: u64) -> Result<Entry> {
+        match Entry::decode(value) {
+            Ok(entry) if entry.index == index => Ok(entry),
+            Ok(entry) => Err(self.corruption(format!(
+                "the entry at index {index} says that it is at {}",
+                entry.index
+            ))),
+            Err(error) => Err(self.corruption(format!(
+                "the entry at index {index} does not decode: {error}"
+            ))),
+        }
+    }
+
+    pub(super) fn read_term(&self, index: u64) -> Result<u64, StorageError> {
+        let truncated = self.truncated();
+        if index == truncated.index {
+            Ok(truncated.term)
+        } else if index < truncated.index {
+            Err(StorageError::Compacted)
+        } else if index > self.raft_state.last_index {
+            Err(StorageError::Unavailable)
+        } else if index == self.raft_state.last_index {
+            Ok(self.raft_state.last_term)
+        } else if let Some(entry) = self.cache.get(index) {
+            Ok(entry.term)
+        } else {
+            Ok(self.stored_entry(index)?.term)
+        }
+    }
+}
+
+/// Entries that fit into a limit.
+struct Taken {
+    entries: Vec<Entry>,
+    bytes: u64,
+    max_bytes: u64,
+    full: bool,
+}
+
+impl Taken {
+    fn new(max_bytes: u64) -> Self {
+        Self {
+            entries: Vec::new(),
+            bytes: 0,
+            max_bytes,
+            full: false,
+        }
+    }
+
+    /// False where it does not fit; then nothing behind it may be taken either. The first one fits.
+    fn take(&mut self, entry: Entry) -> bool {
+        self.bytes = self.bytes.saturating_add(entry_size(&entry));
+        self.full |= !self.entries.is_empty() && self.bytes > self.max_bytes;
+        if !self.full {
+            self.entries.push(entry);
+        }
+        !self.full
+    }
+}
