@@ -82,8 +82,8 @@ pub struct Message {
     /// Local extension, MsgStorageAppend and MsgStorageApply: what to deliver once it is done.
     #[prost(message, repeated, tag = "14")]
     pub responses: ::prost::alloc::vec::Vec<Message>,
-    /// Extension: MsgAppend and MsgSnapshot: which life of the target's membership in this term the
-    /// leader speaks to; MsgAppendResponse: the same, echoed. 0: a peer without sessions.
+    /// Extension: MsgAppend, MsgSnapshot and MsgHeartbeat: which life of the target's membership in
+    /// this term the leader speaks to; MsgAppendResponse: the same, echoed. 0: a peer without sessions.
     #[prost(uint64, tag = "15")]
     pub session: u64,
     /// Extension, MsgTimeoutNow: the leader's last index; a target with another one ignores the

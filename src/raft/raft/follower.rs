@@ -16,6 +16,7 @@ impl<S: Storage> Raft<S> {
     pub(super) fn handle_append(&mut self, m: &mut Message) -> Result<()> {
         let (from, index, log_term) = (m.from, m.index, m.log_term);
         let (session, commit) = (m.session, m.commit);
+        self.leader_session = self.leader_session.max(session);
         let answers = !(m.needs_no_answer && m.entries.is_empty());
         if index < self.log.committed() {
             // It is behind what this node knows: tell it how far it may go on.
@@ -113,18 +114,37 @@ impl<S: Storage> Raft<S> {
 
     /// A leader lives, and says what is committed of what this node has acknowledged.
     pub(super) fn handle_heartbeat(&mut self, m: &mut Message) -> Result<()> {
-        if m.commit > self.log.last_index() {
+        if m.commit <= self.log.last_index() {
+            self.log.commit_to(m.commit);
+        } else if self.has_acknowledged_to(m.session) {
             return Err(Error::Divergence {
                 from: m.from,
                 index: m.commit,
                 committed: self.log.committed(),
             });
+        } else {
+            info!(
+                self.logger,
+                "{:x} [lastindex: {}] ignored the commit index {} of session {} from {:x}",
+                self.id(),
+                self.log.last_index(),
+                m.commit,
+                m.session,
+                m.from
+            );
         }
-        self.log.commit_to(m.commit);
         let mut answer = message(MessageType::MsgHeartbeatResponse, m.from);
         answer.context = mem::take(&mut m.context);
         self.send(answer);
         Ok(())
+    }
+
+    /// What a leader commits by a heartbeat, this node has acknowledged in that session, so its log
+    /// must have it. A late heartbeat of an earlier membership says nothing of a log that was
+    /// cleared since: it names another session, or no configuration has come yet.
+    fn has_acknowledged_to(&self, session: u64) -> bool {
+        let is_present = session == 0 || session == self.leader_session;
+        is_present && !self.tracker.config.members().is_empty()
     }
 
     pub(super) fn forward_proposal(&mut self, mut m: Message) -> Result<()> {

@@ -95,6 +95,9 @@ pub struct Raft<S> {
     vote: u64,
     /// Who is known to lead in `term`; one node in all the term.
     leader: u64,
+    /// The latest session of this node that appends or snapshots of the term's leader named, in this
+    /// run of the process; 0 before the first.
+    leader_session: u64,
     role: Role,
     log: RaftLog<S>,
     tracker: Tracker,
@@ -138,6 +141,7 @@ impl<S: Storage> Raft<S> {
             term: 0,
             vote: NONE,
             leader: NONE,
+            leader_session: 0,
             role: Role::Follower,
             log,
             tracker: Tracker::default(),
@@ -363,6 +367,7 @@ impl<S: Storage> Raft<S> {
         if self.term != term {
             self.term = term;
             self.vote = NONE;
+            self.leader_session = 0;
         }
         self.leader = NONE;
         self.own_acknowledgement = 0;

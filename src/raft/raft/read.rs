@@ -207,6 +207,7 @@ impl<S: Storage> Raft<S> {
             };
             progress.sent_commit = commit;
             let mut beat = message(MessageType::MsgHeartbeat, to);
+            beat.session = progress.session;
             beat.commit = commit;
             beat.context = context.clone();
             self.send(beat);

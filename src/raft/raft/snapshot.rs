@@ -118,6 +118,7 @@ impl<S: Storage> Raft<S> {
             snapshot,
             ..
         } = m;
+        self.leader_session = self.leader_session.max(session);
         let snapshot = snapshot.map(|boxed| *boxed).unwrap_or_default();
         let Some(metadata) = &snapshot.metadata else {
             return Err(Error::InvalidMessage {

@@ -244,6 +244,51 @@ fn a_heartbeat_that_commits_what_is_not_there_is_a_divergence() {
 }
 
 #[test]
+fn a_heartbeat_of_another_session_that_commits_what_is_not_there_is_only_a_sign_of_life() {
+    let heartbeat = |session| Message {
+        commit: 5,
+        session,
+        ..message(MessageType::MsgHeartbeat, 1, 2, 3)
+    };
+    let answered = |follower: &mut Peer, session| {
+        let before = state(follower);
+        follower.step(heartbeat(session));
+        let answer = message(MessageType::MsgHeartbeatResponse, 2, 1, 3);
+        assert_eq!(follower.take_sent(), [answer], "session {session}");
+        assert_eq!(state(follower), before, "session {session}");
+    };
+    let mut follower = follower();
+    answered(&mut follower, 6);
+    // An append names the session that counts from now on; this one is even rejected.
+    follower.step(Message {
+        index: 9,
+        log_term: 3,
+        session: 6,
+        ..message(MessageType::MsgAppend, 1, 2, 3)
+    });
+    follower.take_sent();
+    answered(&mut follower, 5);
+    let error = refused(&mut follower, heartbeat(6));
+    assert!(
+        matches!(error, Error::Divergence { index: 5, .. }),
+        "{error}"
+    );
+
+    // A member that gave its log back and has not heard of the group since: the heartbeat is from
+    // before, whatever it names.
+    let promised = HardState {
+        term: 3,
+        vote: 1,
+        commit: 0,
+    };
+    let mut blank = Peer::new(Config::new(2), stored(&[], &[], promised));
+    blank.step(message(MessageType::MsgHeartbeat, 1, 2, 3));
+    blank.take_sent();
+    answered(&mut blank, 0);
+    answered(&mut blank, 6);
+}
+
+#[test]
 fn an_append_from_before_the_commit_index_is_told_how_far_this_node_is() {
     let mut follower = follower();
     follower.step(Message {

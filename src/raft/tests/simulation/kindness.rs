@@ -60,10 +60,14 @@ impl World {
             return Ok(());
         };
         let timeout = self.plan.election_tick * TICK;
+        // Entries that arrive are headway too: thousands may go through a window of one message
+        // before the next is committed.
         let processes = self.nodes.iter().filter_map(|node| node.process.as_ref());
-        let applied = processes.map(|process| process.machine.applied.index).sum();
-        if applied > self.headway.0 {
-            self.headway = (applied, self.now);
+        let done =
+            processes.map(|process| process.machine.applied.index + process.log.last().index);
+        let done = done.sum();
+        if done > self.headway.0 {
+            self.headway = (done, self.now);
         }
         let from = self.headway.1.max(self.plan.kind_from);
         if self.now > from + PATIENCE * timeout

@@ -6,7 +6,7 @@ use super::{Check, Invariant, Oracle, Violation};
 use crate::{chain::Link, node::Node};
 
 /// Whether the disk of the node with this id holds `link`, whatever happens to it.
-fn is_durable_on(nodes: &[Node], id: u64, link: Link) -> bool {
+pub(super) fn is_durable_on(nodes: &[Node], id: u64, link: Link) -> bool {
     let node = nodes.iter().find(|node| node.id == id);
     node.is_some_and(|node| {
         let chain = &node.disk().durable().chain;

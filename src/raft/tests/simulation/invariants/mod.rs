@@ -9,6 +9,8 @@ mod log;
 mod promises;
 mod state;
 
+use promises::believes;
+
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
@@ -41,6 +43,8 @@ pub(crate) enum Invariant {
     DurableBeforeSent,
     /// What was acknowledged is durable, and stays until a later term overwrites it.
     Acknowledged,
+    /// What the latest leader takes for acknowledged is durable at that member.
+    Believed,
     /// What is applied is durable.
     AppliedIsDurable,
     /// Term, commit and applied index never go back, and a vote stays.
@@ -68,6 +72,7 @@ impl fmt::Display for Invariant {
             Self::DurableQuorum => "commit only on a durable quorum",
             Self::DurableBeforeSent => "term and vote durable before a message",
             Self::Acknowledged => "acknowledged entries stay",
+            Self::Believed => "what the leader counts is durable",
             Self::AppliedIsDurable => "applied entries are durable",
             Self::Monotonic => "term, vote, commit and applied never go back",
             Self::Linearizable => "linearizable reads",
@@ -115,7 +120,7 @@ pub(crate) struct Observed {
 /// Everything that is known of a run, from which the properties follow.
 pub(crate) struct Oracle {
     /// Who led in each term: node and life.
-    leaders: HashMap<u64, (usize, u32)>,
+    leaders: BTreeMap<u64, (usize, u32)>,
     /// Who got each node's vote in each term.
     votes: HashMap<(usize, u64), u64>,
     /// The hash that each index has in each term, from the first index on.
@@ -139,7 +144,7 @@ impl Oracle {
     pub(crate) fn new(count: usize, machine: &Machine) -> Self {
         let start = machine.applied;
         Self {
-            leaders: HashMap::new(),
+            leaders: BTreeMap::new(),
             votes: HashMap::new(),
             known: Vec::new(),
             committed: Chain::new(start),
@@ -158,7 +163,7 @@ impl Oracle {
 
     /// The highest term that anybody has led in.
     pub(crate) fn last_term(&self) -> u64 {
-        self.leaders.keys().copied().max().unwrap_or(0)
+        self.leaders.last_key_value().map_or(0, |(term, _)| *term)
     }
 
     /// The latest membership that somebody has applied, and since which index.
@@ -233,6 +238,9 @@ impl Oracle {
             let before = self.committed_in.last().copied();
             observed.committed = self.commits(nodes, n)?;
             observed.first_of_term = self.committed_in.last().copied() > before;
+        }
+        if now.led && now.term == self.last_term() {
+            believes(nodes, n)?;
         }
         Ok(observed)
     }

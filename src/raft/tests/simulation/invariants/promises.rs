@@ -2,12 +2,36 @@
 
 use basalt_raft::eraftpb::{Message, MessageType};
 
-use super::{Check, Invariant, Oracle, Violation};
+use super::{Check, Invariant, Oracle, Violation, committed::is_durable_on};
 use crate::{chain::Link, node::Node, trace::message_text};
 
 fn broken<T>(invariant: Invariant, n: usize, m: &Message, what: &str) -> Check<T> {
     let what = format!("node {} sends {}: {what}", n + 1, message_text(m));
     Err(Violation::new(invariant, what))
+}
+
+/// What the leader of the latest term counts as acknowledged, the member has: nobody can have
+/// overwritten it, and who has given its data back is no member by then, or has a new progress.
+pub(super) fn believes(nodes: &[Node], n: usize) -> Check {
+    let Some(process) = &nodes[n].process else {
+        return Ok(());
+    };
+    for (id, progress) in process.raw.raft().progress().iter() {
+        if id == nodes[n].id || progress.matched == 0 {
+            continue; // Its own entries count when they are durable, which commits look at.
+        }
+        let known = process.log.at(progress.matched);
+        if known.is_none_or(|link| is_durable_on(nodes, id, link)) {
+            continue;
+        }
+        let what = format!(
+            "node {} leads term {} and takes {known:?} for acknowledged by {id}",
+            n + 1,
+            process.seen.term
+        );
+        return Err(Violation::new(Invariant::Believed, what));
+    }
+    Ok(())
 }
 
 impl Oracle {
