@@ -7,7 +7,8 @@
 use std::fmt;
 
 use basalt_proto::eraftpb::{
-    ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, EntryType,
+    ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState,
+    EntryType,
 };
 use bytes::Bytes;
 use prost::Message as _;
@@ -296,6 +297,35 @@ impl Changer<'_> {
         added.recent_active = true;
         progress.insert(id, added);
     }
+}
+
+/// The membership that `change` leads to from `state`: what [`crate::RawNode::apply_conf_change`] answers
+/// on a node whose membership is `state`, for those who write it down elsewhere.
+///
+/// # Errors
+///
+/// [`Error::ConfChange`] where it does not fit.
+pub fn next_conf_state(state: &ConfState, change: &MembershipChange) -> Result<ConfState> {
+    let config = Configuration::from_conf_state(state)?;
+    if config.voters.incoming.is_empty() {
+        return Err(Error::ConfChange("a change without first members"));
+    }
+    // What is known of the members plays no part in it.
+    let inflights = Inflights::new(1, 0);
+    let mut progress = ProgressMap::default();
+    for id in config.members().ids() {
+        let is_learner = config.learners.contains(*id);
+        progress.insert(*id, Progress::new(1, is_learner, 1, inflights.clone()));
+    }
+    let changer = Changer {
+        config: &config,
+        progress: &progress,
+        last_index: 0,
+        session: 1,
+        inflights: &inflights,
+    };
+    let (next, _) = changer.change(&change.clone().into_v2())?;
+    Ok(next.to_conf_state())
 }
 
 fn remove(config: &mut Configuration, progress: &mut ProgressMap, id: u64) {

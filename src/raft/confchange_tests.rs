@@ -253,6 +253,13 @@ fn random_changes_lead_where_two_sets_say_and_keep_the_invariants() {
             }
             let result = group.with(|changer| changer.change(&change));
             let wanted = model.after(&change);
+            let as_written = MembershipChange::from(change.clone());
+            let written = next_conf_state(&group.config().to_conf_state(), &as_written);
+            assert_eq!(
+                written.ok(),
+                wanted.as_ref().map(|next| next.config().to_conf_state()),
+                "{change:?} at {model:?}"
+            );
             assert_eq!(
                 result.is_ok(),
                 wanted.is_some(),

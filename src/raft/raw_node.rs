@@ -98,6 +98,13 @@ impl<S: Storage> RawNode<S> {
         self.raft.tick()
     }
 
+    /// Time has passed in which nobody could tick, for this process stood still: `ticks` of it count for
+    /// leases and promises, and for no timeout, so that a node does not campaign, or give up leading, for
+    /// what it could not hear meanwhile. One `tick` belongs behind it.
+    pub fn pass_time(&mut self, ticks: u64) {
+        self.raft.pass_time(ticks);
+    }
+
     /// Campaigns now, instead of at the election timeout. A node that may not (a leader, a learner,
     /// one with a membership change to apply) says so in the log and does nothing.
     ///

@@ -15,6 +15,11 @@ impl<S: Storage> Raft<S> {
         }
     }
 
+    /// Time in which nobody could tick: it ages leases and promises, and moves no timeout.
+    pub(crate) fn pass_time(&mut self, ticks: u64) {
+        self.now = self.now.saturating_add(ticks);
+    }
+
     fn tick_election(&mut self) -> Result<()> {
         self.election_elapsed += 1;
         if self.is_promotable() && self.election_elapsed >= self.randomized_election_timeout {

@@ -83,6 +83,29 @@ fn a_lease_runs_out_three_quarters_of_a_timeout_less_a_tick_after_its_heartbeat_
 }
 
 #[test]
+fn a_leader_that_stood_still_has_no_lease_and_leads_on_once_it_is_answered() {
+    let mut network = with_lease();
+    let leader = network.peer_mut(1);
+    leader.pass_time(50);
+    leader.tick();
+    assert_eq!(leader.raft().role(), Role::Leader);
+    assert!(!answers_alone(leader));
+    network.deliver();
+    assert_eq!(network.peer_mut(1).take_reads().len(), 1);
+    assert!(answers_alone(network.peer_mut(1)));
+}
+
+#[test]
+fn a_follower_that_stood_still_does_not_campaign_for_it() {
+    let mut network = with_lease();
+    let follower = network.peer_mut(2);
+    follower.pass_time(50);
+    follower.tick();
+    assert_eq!(follower.raft().role(), Role::Follower);
+    assert_eq!(follower.take_sent(), []);
+}
+
+#[test]
 fn a_late_answer_extends_the_lease_only_from_when_the_question_was_sent() {
     let mut network = with_lease();
     network.isolate(1);
