@@ -254,12 +254,13 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// What the world gives, as code spells it: disk, network, processes, clocks, threads.
-const WORLD: [&str; 13] = [
+const WORLD: [&str; 14] = [
     "std::fs",
     "std::net",
     "std::env",
     "std::process",
-    "File::open",
+    " File::open",
+    "fs::File::open",
     "File::create",
     "OpenOptions",
     "fs::read",
@@ -311,8 +312,10 @@ fn disk_threads_and_time_come_into_the_engine_by_parameter() {
 
 #[test]
 fn the_replicated_store_takes_disk_threads_and_time_by_parameter_and_awaits_nothing() {
-    let seen = assert_pure("src/raftstore", &[], &["unsafe "]);
-    assert!(seen >= 6, "{seen} files of the replicated store");
+    // The loops' threads are the one place that is real.
+    let real = ["src/raftstore/node.rs"];
+    let seen = assert_pure("src/raftstore", &real, &["unsafe "]);
+    assert!(seen >= 30, "{seen} files of the replicated store");
 }
 
 #[test]

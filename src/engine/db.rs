@@ -240,6 +240,19 @@ impl Db {
     ///
     /// As for [`Db::write`], and `Busy` while writes are stalled.
     pub fn submit(&self, batch: WriteBatch, options: WriteOptions) -> Result<Ticket> {
+        self.submit_with(batch, options, false)
+    }
+
+    /// As [`Db::submit`], but waits while writes are stalled, as [`Db::write`] does.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Db::write`].
+    pub fn submit_waiting(&self, batch: WriteBatch, options: WriteOptions) -> Result<Ticket> {
+        self.submit_with(batch, options, true)
+    }
+
+    fn submit_with(&self, batch: WriteBatch, options: WriteOptions, wait: bool) -> Result<Ticket> {
         if batch.is_empty() {
             let seq = self.inner.write_nothing(&batch, options)?;
             return Ok(Ticket {
@@ -247,7 +260,7 @@ impl Db {
                 db: Arc::clone(&self.inner),
             });
         }
-        let entry = self.inner.submit_batch(batch, options, false)?;
+        let entry = self.inner.submit_batch(batch, options, wait)?;
         self.inner.commit.kick(options.sync);
         Ok(Ticket {
             state: TicketState::Queued(entry),

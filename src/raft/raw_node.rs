@@ -497,6 +497,11 @@ impl<S: Storage> RawNode<S> {
         self.raft.log().storage()
     }
 
+    /// The storage of a node that is given up.
+    pub fn into_storage(self) -> S {
+        self.raft.into_storage()
+    }
+
     /// The storage, to be written.
     pub fn storage_mut(&mut self) -> &mut S {
         self.raft.log_mut().storage_mut()

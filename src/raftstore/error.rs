@@ -103,6 +103,17 @@ impl From<basalt_engine::Error> for Error {
     }
 }
 
+impl From<crate::snapshot::SnapshotError> for Error {
+    fn from(error: crate::snapshot::SnapshotError) -> Self {
+        use crate::snapshot::SnapshotError;
+        match error {
+            SnapshotError::Engine(error) => Self::Engine(error),
+            SnapshotError::Corruption { region, what } => Self::Corruption { region, what },
+            error => Self::corruption(0, format!("files of a snapshot: {error}")),
+        }
+    }
+}
+
 impl From<Error> for StorageError {
     fn from(error: Error) -> Self {
         match error {

@@ -9,14 +9,19 @@
 //! 2. Apply committed entries that are durable here: data, apply state and a new region state in one
 //!    kvdb batch; then [`PeerStorage::applied`].
 //! 3. Now and then [`PeerStorage::compact_log`], into any batch for raftdb.
-//! 4. While [`PeerStorage::pending_snapshot`] is there, also after an open: bring its tables and
-//!    [`PeerStorage::install`] it before anything else is applied.
+//! 4. While [`PeerStorage::pending_snapshot`] is there: wait for what was handed out to be applied
+//!    before it, then bring its tables and [`PeerStorage::install`] it. After an open this comes before
+//!    a node is made, whose applied index may not be below the log.
+//!
+//! Batches are written in the order in which they were filled.
 //!
 //! Not here: who drives, making and sending snapshots, and the data itself.
 
 mod install;
-mod life;
+pub(crate) mod life;
 mod log;
+
+pub use install::{Installation, Installed};
 
 use std::{cell::Cell, collections::VecDeque};
 
@@ -24,6 +29,7 @@ use basalt_engine::{SequenceNumber, WriteBatch};
 use basalt_raft::{
     InitialState, Storage, StorageError,
     eraftpb::{ConfState, Entry, HardState, Snapshot},
+    tracker::Configuration,
 };
 
 use basalt_proto::{
@@ -77,7 +83,8 @@ pub struct PeerStorage {
     flushed_truncated: u64,
     /// A snapshot of this peer, for others.
     offered: Option<Snapshot>,
-    wanted: Cell<bool>,
+    /// Whom a snapshot is wanted for.
+    wanted: Cell<Option<u64>>,
 }
 
 /// A snapshot on its way into kvdb.
@@ -135,6 +142,18 @@ impl PeerStorage {
         pending.unwrap_or_else(|| states::truncated(&self.apply_state))
     }
 
+    /// Up to where the log may be deleted: what a flushed apply state has truncated.
+    #[must_use]
+    pub fn flushed_truncated(&self) -> u64 {
+        self.flushed_truncated
+    }
+
+    /// Takes what is truncated for flushed: for tests that must notice it.
+    #[doc(hidden)]
+    pub fn pretend_flushed(&mut self) {
+        self.flushed_truncated = states::truncated(&self.apply_state).index;
+    }
+
     /// Takes note of saves up to `number`: reads of raftdb show them now. (A synced write is published
     /// when it is durable.)
     pub fn published(&mut self, number: SaveNumber) {
@@ -156,13 +175,19 @@ impl PeerStorage {
     ///
     /// # Errors
     ///
-    /// [`Error::Misuse`] for a state that moves back or beyond the log, or while a snapshot is pending.
+    /// [`Error::Misuse`] for a state that moves back or beyond the log, or up to a pending snapshot.
     pub fn applied(&mut self, applied: Applied) -> Result<()> {
         let before = states::truncated(&self.apply_state);
         let now = states::truncated(&applied.state);
         let (from, to) = (self.apply_state.applied_index, applied.state.applied_index);
-        if self.pending.is_some() {
-            return Err(self.misuse("entries are applied before a snapshot is installed"));
+        // Entries that were handed out before a snapshot came are applied behind its save.
+        if let Some(pending) = &self.pending
+            && to >= pending.truncated.index
+        {
+            return Err(self.misuse(format!(
+                "applied up to {to} before the snapshot at {} is installed",
+                pending.truncated.index
+            )));
         }
         if to < from || now.index < before.index || to > self.raft_state.last_index {
             return Err(self.misuse(format!(
@@ -186,14 +211,14 @@ impl PeerStorage {
         Ok(())
     }
 
-    /// The apply state after a truncation at `index`: to be put into the kvdb batch of the entry that
-    /// says so.
+    /// Index and term for the entry that is to truncate the log at `index`. Who applies it puts them into
+    /// the apply state of its own batch, which is ahead of what is known here.
     ///
     /// # Errors
     ///
     /// [`StorageError::Compacted`] where that was done, [`StorageError::Unavailable`] for an index that
     /// is not applied.
-    pub fn truncate_at(&self, index: u64) -> Result<RaftApplyState, StorageError> {
+    pub fn truncation_at(&self, index: u64) -> Result<RaftTruncatedState, StorageError> {
         if index <= self.truncated().index {
             return Err(StorageError::Compacted);
         }
@@ -201,10 +226,13 @@ impl PeerStorage {
             return Err(StorageError::Unavailable);
         }
         let term = self.term(index)?;
-        Ok(RaftApplyState {
-            applied_index: self.apply_state.applied_index,
-            truncated_state: Some(RaftTruncatedState { index, term }),
-        })
+        Ok(RaftTruncatedState { index, term })
+    }
+
+    /// How many entries are truncated and not deleted yet: kvdb is to be flushed where they grow many.
+    #[must_use]
+    pub fn held_back(&self) -> u64 {
+        (self.truncated().index + 1).saturating_sub(self.first_stored)
     }
 
     /// Deletes entries that a flushed apply state has truncated; true if there were any. The batch is
@@ -225,16 +253,21 @@ impl PeerStorage {
         true
     }
 
-    /// Whether a node has asked for a snapshot since the last call, and there was none: make one of the
-    /// applied state, and [`PeerStorage::offer_snapshot`] it.
-    pub fn take_snapshot_request(&self) -> bool {
+    /// Whom the node has asked a snapshot for since the last call, where there was none that fits: make
+    /// one of the applied state, and [`PeerStorage::offer_snapshot`] it.
+    pub fn take_snapshot_request(&self) -> Option<u64> {
         self.wanted.take()
     }
 
     /// Gives a snapshot of this peer's state, for others. It is handed out until the log is truncated
-    /// above it or the membership changes.
+    /// above it, the membership changes, or it is withdrawn; to none who is not a member in it.
     pub fn offer_snapshot(&mut self, snapshot: Snapshot) {
         self.offered = Some(snapshot);
+    }
+
+    /// The snapshot is not handed out any more: its files are to go.
+    pub fn withdraw_snapshot(&mut self) {
+        self.offered = None;
     }
 
     fn misuse(&self, what: impl Into<String>) -> Error {
@@ -271,15 +304,22 @@ impl Storage for PeerStorage {
         Ok(self.raft_state.last_index)
     }
 
-    fn snapshot(&self, _to: u64) -> Result<Snapshot, StorageError> {
+    fn snapshot(&self, to: u64) -> Result<Snapshot, StorageError> {
+        let has = |members: &ConfState| Configuration::members_of(members).contains(to);
+        // A snapshot that was begun before a member was added is never sent to it: another one is wanted.
+        // For who is no member yet there can be none.
+        let known = self.membership().is_some_and(|m| has(&m.conf_state));
         let fits = |snapshot: &&Snapshot| {
-            let metadata = snapshot.metadata.as_ref();
-            metadata.is_some_and(|metadata| metadata.index >= self.truncated().index)
+            let Some(metadata) = &snapshot.metadata else {
+                return false;
+            };
+            metadata.index >= self.truncated().index
+                && (metadata.conf_state.as_ref().is_none_or(has) || !known)
         };
         match self.offered.as_ref().filter(fits) {
             Some(snapshot) if self.pending.is_none() => Ok(snapshot.clone()),
             _ => {
-                self.wanted.set(true);
+                self.wanted.set(Some(to));
                 Err(StorageError::SnapshotTemporarilyUnavailable)
             }
         }

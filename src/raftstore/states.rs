@@ -96,6 +96,14 @@ pub(crate) fn truncated_at(index: u64, term: u64) -> RaftTruncatedState {
     RaftTruncatedState { index, term }
 }
 
+/// The apply state behind an installed snapshot.
+pub(crate) fn installed(truncated: RaftTruncatedState) -> RaftApplyState {
+    RaftApplyState {
+        applied_index: truncated.index,
+        truncated_state: Some(truncated),
+    }
+}
+
 /// Puts a region's apply state into a batch for kvdb, beside the data it speaks of.
 pub fn put_apply_state(
     engines: &Engines,

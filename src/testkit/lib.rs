@@ -1,5 +1,5 @@
 //! What the tests of all crates share: random numbers that follow from a seed, the line that replays a failed
-//! case, and the model that a database is compared with.
+//! case, the model that a database is compared with, and the check that what clients of a store saw is linearizable.
 //!
 //! A dev-dependency only. It knows nothing of the crates under test, so that a mistake there cannot hide here.
 
@@ -8,6 +8,7 @@
     reason = "a panic is how a test kit says that a test is wrong"
 )]
 
+pub mod history;
 mod model;
 mod model_cursor;
 mod rng;

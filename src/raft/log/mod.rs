@@ -109,6 +109,10 @@ impl<S: Storage> RaftLog<S> {
         &self.storage
     }
 
+    pub(crate) fn into_storage(self) -> S {
+        self.storage
+    }
+
     pub(crate) fn storage_mut(&mut self) -> &mut S {
         &mut self.storage
     }

@@ -277,6 +277,15 @@ impl<S: Storage> Raft<S> {
         self.leadership.transferee
     }
 
+    pub(crate) fn into_storage(self) -> S {
+        self.log.into_storage()
+    }
+
+    /// On a leader: no change of the membership is taken before this index is applied.
+    pub fn pending_change_at(&self) -> u64 {
+        self.leadership.pending_conf_index
+    }
+
     /// Bytes of payload proposed here and not applied yet.
     pub fn uncommitted_bytes(&self) -> u64 {
         self.leadership.uncommitted_bytes

@@ -6,19 +6,19 @@ use basalt_engine::{
 };
 use basalt_proto::{
     metapb::Region,
-    raft_serverpb::{RaftApplyState, RaftSnapshotData},
+    raft_serverpb::{RaftApplyState, RaftSnapshotData, RaftTruncatedState},
 };
 use basalt_raft::eraftpb::Snapshot;
 use prost::Message;
 
-use super::{Membership, PeerStorage};
-use crate::{Result, keys, states};
+use super::{Membership, PeerStorage, Pending, life::living};
+use crate::{Engines, Error, Result, keys, states};
 
 /// A family and a range of its keys.
 type FamilyRange = (ColumnFamily, Vec<u8>, Vec<u8>);
 
 impl PeerStorage {
-    /// The snapshot that is saved and not installed; nothing is applied before it is.
+    /// The snapshot that is saved and not installed; nothing behind it is applied before it is.
     #[must_use]
     pub fn pending_snapshot(&self) -> Option<&Snapshot> {
         self.pending.as_ref().map(|pending| &pending.snapshot)
@@ -30,6 +30,9 @@ impl PeerStorage {
     ///
     /// `tables` are of the families of [`crate::Engines::data`], and hold keys of the region alone.
     ///
+    /// It is [`PeerStorage::installation`], [`Installation::run`] and [`PeerStorage::installed`] at once:
+    /// for who does not apply entries elsewhere, as at a start.
+    ///
     /// # Errors
     ///
     /// [`crate::Error::Misuse`] without a pending snapshot, or before its save is published;
@@ -39,6 +42,17 @@ impl PeerStorage {
         tables: Vec<(ColumnFamily, TableFile)>,
         batch: &mut WriteBatch,
     ) -> Result<()> {
+        let installed = self.installation()?.run(tables)?;
+        self.installed(installed, batch)
+    }
+
+    /// What is to be done in kvdb for the pending snapshot, to be run where this peer's entries are
+    /// applied, behind all that were handed out before.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Misuse`] without a pending snapshot, or before its save is published.
+    pub fn installation(&self) -> Result<Installation> {
         let Some(pending) = self.pending.clone() else {
             return Err(self.misuse("no snapshot is pending"));
         };
@@ -49,39 +63,40 @@ impl PeerStorage {
         {
             return Err(self.misuse("a snapshot is installed before its intent is durable"));
         }
-        // In case that the caller has published a save that was not synced.
-        self.engines.raft.sync()?;
-        let region = &pending.membership.region;
-        let mut ingest = Ingest::new();
-        let old = self
-            .membership
-            .as_ref()
-            .map(|membership| &membership.region);
-        for region in old.into_iter().chain([region]) {
-            for (family, start, end) in self.data_ranges(region)? {
-                ingest.delete_range(&family, &start, &end);
-            }
-        }
-        for (family, table) in tables {
-            ingest.table(&family, table);
-        }
-        let apply_state = RaftApplyState {
-            applied_index: pending.truncated.index,
-            truncated_state: Some(pending.truncated),
-        };
-        let mut states = WriteBatch::new();
-        states::put_apply_state(&self.engines, &mut states, self.region_id, &apply_state);
-        let state = states::normal(region, &pending.membership.conf_state, self.peer_id);
-        states::put_region_state(&self.engines, &mut states, self.region_id, &state);
-        ingest.batch(states);
-        self.engines.kv.ingest(ingest)?;
+        Ok(Installation {
+            engines: self.engines.clone(),
+            region_id: self.region_id,
+            peer_id: self.peer_id,
+            pending,
+        })
+    }
 
-        batch.delete(&self.engines.states, &keys::intent(self.region_id));
-        self.apply_state = apply_state;
-        self.membership = Some(pending.membership);
+    /// Takes note of an installation that has run, and puts the end of the intent into a batch for raftdb.
+    /// Where a newer snapshot has come meanwhile, that one is still pending, and the intent is its.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Misuse`] for one that is not of the pending snapshot or an older one.
+    pub fn installed(&mut self, installed: Installed, batch: &mut WriteBatch) -> Result<()> {
+        let Installed {
+            truncated,
+            membership,
+        } = installed;
+        let pending = self.pending.as_ref().map_or(0, |p| p.truncated.index);
+        if pending < truncated.index || truncated.index <= self.apply_state.applied_index {
+            return Err(self.misuse(format!(
+                "a snapshot at {} is installed, at {pending} there is one pending",
+                truncated.index
+            )));
+        }
+        if pending == truncated.index {
+            batch.delete(&self.engines.states, &keys::intent(self.region_id));
+            self.pending = None;
+        }
+        self.apply_state = states::installed(truncated);
+        self.membership = Some(membership);
         self.unflushed.clear();
-        self.flushed_truncated = pending.truncated.index;
-        self.pending = None;
+        self.flushed_truncated = truncated.index;
         Ok(())
     }
 
@@ -100,38 +115,123 @@ impl PeerStorage {
             region,
         })
     }
+}
 
-    /// What the users' families hold of a region, to be deleted.
-    pub(super) fn data_ranges(&self, region: &Region) -> Result<Vec<FamilyRange>> {
-        let mut ranges = Vec::new();
-        for family in &self.engines.data {
-            let start = region.start_key.to_vec();
-            let end = if region.end_key.is_empty() {
-                self.behind_all(family, &start)?
-            } else {
-                Some(region.end_key.to_vec())
-            };
-            ranges.extend(end.map(|end| (family.clone(), start, end)));
-        }
-        Ok(ranges)
+/// A snapshot's way into kvdb, apart from the peer's storage.
+#[derive(Clone, Debug)]
+pub struct Installation {
+    engines: Engines,
+    region_id: u64,
+    peer_id: u64,
+    pending: Pending,
+}
+
+/// That a snapshot is in kvdb.
+#[derive(Debug)]
+pub struct Installed {
+    truncated: RaftTruncatedState,
+    membership: Membership,
+}
+
+impl Installed {
+    /// How far the data is now.
+    #[must_use]
+    pub fn apply_state(&self) -> RaftApplyState {
+        states::installed(self.truncated)
     }
 
-    /// A key behind all that a family has from `start` on; `None` where it has nothing.
-    fn behind_all(&self, family: &ColumnFamily, start: &[u8]) -> Result<Option<Vec<u8>>> {
-        let options = ReadOptions {
-            lower: Some(start.to_vec()),
-            ..ReadOptions::default()
+    /// The region now.
+    #[must_use]
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+}
+
+impl Installation {
+    /// The snapshot, whose tables are to be brought.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.pending.snapshot
+    }
+
+    /// Replaces the data of the region by `tables`, durably. What the region's range was is read from
+    /// kvdb, as all that was applied has left it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Engine`]: it may be run again, and does nothing where it was done. [`Error::Tombstone`]
+    /// and [`Error::OtherPeer`] where the peer was removed meanwhile.
+    pub fn run(&self, tables: Vec<(ColumnFamily, TableFile)>) -> Result<Installed> {
+        let (engines, pending) = (&self.engines, &self.pending);
+        // In case that the caller has published a save that was not synced.
+        engines.raft.sync()?;
+        let old = living(engines, self.region_id, self.peer_id)?;
+        let old = old.and_then(|state| state.region);
+        let installed = Installed {
+            truncated: pending.truncated,
+            membership: pending.membership.clone(),
         };
-        let mut iter = self.engines.kv.iter(family, &options)?;
-        iter.seek_to_last()?;
-        if !iter.valid() {
-            return Ok(None);
+        let before = states::apply_state(engines, self.region_id)?.unwrap_or_default();
+        if before.applied_index >= pending.truncated.index {
+            // It has run; what was applied since stays.
+            return Ok(installed);
         }
-        let last = iter.key();
-        if last.len() < MAX_KEY_LEN {
-            return Ok(Some([last, &[0]].concat()));
+        let region = &pending.membership.region;
+        let mut ingest = Ingest::new();
+        for region in old.iter().chain([region]) {
+            for (family, start, end) in data_ranges(engines, region)? {
+                ingest.delete_range(&family, &start, &end);
+            }
         }
-        let none = || self.misuse("the greatest key there can be is in use: no range holds it");
-        prefix_end(last).map(Some).ok_or_else(none)
+        for (family, table) in tables {
+            ingest.table(&family, table);
+        }
+        let mut batch = WriteBatch::new();
+        let apply_state = states::installed(pending.truncated);
+        states::put_apply_state(engines, &mut batch, self.region_id, &apply_state);
+        let state = states::normal(region, &pending.membership.conf_state, self.peer_id);
+        states::put_region_state(engines, &mut batch, self.region_id, &state);
+        ingest.batch(batch);
+        engines.kv.ingest(ingest)?;
+        Ok(installed)
     }
+}
+
+/// What the users' families hold of a region, to be deleted.
+pub(super) fn data_ranges(engines: &Engines, region: &Region) -> Result<Vec<FamilyRange>> {
+    let mut ranges = Vec::new();
+    for family in &engines.data {
+        let start = region.start_key.to_vec();
+        let end = if region.end_key.is_empty() {
+            behind_all(engines, family, region)?
+        } else {
+            Some(region.end_key.to_vec())
+        };
+        ranges.extend(end.map(|end| (family.clone(), start, end)));
+    }
+    Ok(ranges)
+}
+
+/// A key behind all that a family has from the region's start on; `None` where it has nothing.
+fn behind_all(
+    engines: &Engines,
+    family: &ColumnFamily,
+    region: &Region,
+) -> Result<Option<Vec<u8>>> {
+    let options = ReadOptions {
+        lower: Some(region.start_key.to_vec()),
+        ..ReadOptions::default()
+    };
+    let mut iter = engines.kv.iter(family, &options)?;
+    iter.seek_to_last()?;
+    if !iter.valid() {
+        return Ok(None);
+    }
+    let last = iter.key();
+    if last.len() < MAX_KEY_LEN {
+        return Ok(Some([last, &[0]].concat()));
+    }
+    let what = "the greatest key there can be is in use: no range holds it";
+    let none = || Error::misuse(region.id, what);
+    prefix_end(last).map(Some).ok_or_else(none)
 }

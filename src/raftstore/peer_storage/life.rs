@@ -10,17 +10,37 @@ use basalt_proto::{
     raft_serverpb::{PeerState, RaftLocalState, RegionLocalState},
 };
 
-use super::{Membership, PeerStorage, Pending};
+use super::{Membership, PeerStorage, Pending, install::data_ranges};
 use crate::{Engines, Error, Result, SaveNumber, cache::EntryCache, keys, states};
 
 impl PeerStorage {
-    /// Makes the peer `peer_id` of a region that has peers and a range: at bootstrap, or by a split. It is durable when this returns; then [`PeerStorage::open`] it.
+    /// Makes the peer `peer_id` of a region that has peers and a range, at bootstrap. It is durable when
+    /// this returns; then [`PeerStorage::open`] it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`PeerStorage::create_in`]; [`Error::Engine`].
+    pub fn create(engines: &Engines, membership: &Membership, peer_id: u64) -> Result<()> {
+        let mut batch = WriteBatch::new();
+        Self::create_in(engines, membership, peer_id, &mut batch)?;
+        engines.kv.write(batch, WriteOptions::NO_SYNC)?;
+        engines.flush_kv()
+    }
+
+    /// As [`PeerStorage::create`], by a split: into the kvdb batch that takes the range from the region it
+    /// was split from, for a crash must not part them. Flush kvdb behind it, then open the peer. One that a
+    /// message has made meanwhile keeps its term and vote: its saves must be published, and it closed.
     ///
     /// # Errors
     ///
     /// [`Error::Misuse`] where the region is on this store, or `peer_id` is none of its peers;
-    /// [`Error::Tombstone`]; [`Error::Engine`].
-    pub fn create(engines: &Engines, membership: &Membership, peer_id: u64) -> Result<()> {
+    /// [`Error::Tombstone`]; [`Error::OtherPeer`] where a message has made a later one.
+    pub fn create_in(
+        engines: &Engines,
+        membership: &Membership,
+        peer_id: u64,
+        batch: &mut WriteBatch,
+    ) -> Result<()> {
         let Membership { region, conf_state } = membership;
         if !region.peers.iter().any(|peer| peer.id == peer_id) {
             let what = format!("peer {peer_id} is none of its peers");
@@ -29,13 +49,19 @@ impl PeerStorage {
         if living(engines, region.id, peer_id)?.is_some() {
             return Err(Error::misuse(region.id, "it is on this store already"));
         }
-        let mut batch = WriteBatch::new();
+        let present = states::raft_state(engines, region.id)?.map_or(0, |state| state.peer_id);
+        if present > peer_id {
+            return Err(Error::OtherPeer {
+                region: region.id,
+                asked: peer_id,
+                present,
+            });
+        }
         let state = states::normal(region, conf_state, peer_id);
-        states::put_region_state(engines, &mut batch, region.id, &state);
+        states::put_region_state(engines, batch, region.id, &state);
         let applied = states::initial_apply_state(true);
-        states::put_apply_state(engines, &mut batch, region.id, &applied);
-        engines.kv.write(batch, WriteOptions::NO_SYNC)?;
-        engines.flush_kv()
+        states::put_apply_state(engines, batch, region.id, &applied);
+        Ok(())
     }
 
     /// The peer `peer_id` of a region, as the engines have it; where they know nothing of the region, a
@@ -64,11 +90,16 @@ impl PeerStorage {
         let apply_state = apply_state.unwrap_or(initial);
         let membership = region_state.map(|state| membership(region_id, state));
         let membership = membership.transpose()?;
-        let raft_state = own_raft_state(&engines, region_id, peer_id)?;
-        if raft_state.is_none() && apply_state != initial {
+        let unused = apply_state == initial;
+        let raft_state = own_raft_state(&engines, region_id, peer_id, unused)?;
+        if raft_state.is_none() && !unused {
             return Err(wrong("it has applied entries, and has no raft state"));
         }
         let fresh = states::initial_raft_state(peer_id, initialized);
+        let raft_state = raft_state.map(|state| match state.last_index {
+            0 if initialized && unused => with_promises_of(&state, fresh),
+            _ => state,
+        });
         let mut storage = Self {
             region_id,
             peer_id,
@@ -83,7 +114,7 @@ impl PeerStorage {
             unflushed: VecDeque::new(),
             flushed_truncated: 0,
             offered: None,
-            wanted: Cell::new(false),
+            wanted: Cell::new(None),
             engines,
         };
         let truncated = states::truncated(&storage.apply_state).index;
@@ -103,6 +134,11 @@ impl PeerStorage {
         let Some(intent) = states::intent(&self.engines, self.region_id)? else {
             return Ok(());
         };
+        if intent.peer_id != self.peer_id {
+            // Both are written and removed in the same steps.
+            let what = format!("its snapshot intent is that of peer {}", intent.peer_id);
+            return Err(self.corruption(what));
+        }
         let snapshot = intent.snapshot.unwrap_or_default();
         let metadata = snapshot.metadata.clone().unwrap_or_default();
         if metadata.index > self.apply_state.applied_index {
@@ -179,32 +215,40 @@ impl PeerStorage {
         Ok(Some((first, index(iter.key())?)))
     }
 
-    /// Removes the peer from this store for good: its data, its states and its log. `region` is what the
-    /// tombstone says of the region. It is durable when this returns.
+    /// Removes the peer from this store for good. Its data and states in kvdb are gone, durably, when this
+    /// returns; the removal of its log and states in raftdb is in `batch`. That must be written behind all
+    /// saves of this peer, also those that are collected and not submitted yet, and before any of a later
+    /// one; where a crash comes between, the next start or the next peer of the region does it. `region` is
+    /// what the tombstone says of the region. Nothing of the region may be on its way to be applied.
     ///
     /// # Errors
     ///
     /// [`Error::Engine`]; what was done then is finished by the next peer of the region.
-    pub fn destroy(self, region: &Region) -> Result<()> {
+    pub fn destroy(self, region: &Region, batch: &mut WriteBatch) -> Result<()> {
         let engines = &self.engines;
-        let mut batch = WriteBatch::new();
+        let mut removal = WriteBatch::new();
         if let Some(membership) = &self.membership {
-            for (family, start, end) in self.data_ranges(&membership.region)? {
-                batch.delete_range(&family, &start, &end);
+            for (family, start, end) in data_ranges(engines, &membership.region)? {
+                removal.delete_range(&family, &start, &end);
             }
         }
-        batch.delete(&engines.local, &keys::apply_state(self.region_id));
+        removal.delete(&engines.local, &keys::apply_state(self.region_id));
         let tombstone = states::tombstone(region, self.peer_id);
-        states::put_region_state(engines, &mut batch, self.region_id, &tombstone);
-        engines.kv.write(batch, WriteOptions::NO_SYNC)?;
+        states::put_region_state(engines, &mut removal, self.region_id, &tombstone);
+        engines.kv.write(removal, WriteOptions::NO_SYNC)?;
         engines.flush_kv()?;
-        clear_raft(engines, self.region_id)
+        put_clearing(engines, self.region_id, batch);
+        Ok(())
     }
 }
 
 /// The region state of a peer that lives here; `None` where the store has none, or only the tombstone
 /// of an older one.
-fn living(engines: &Engines, region: u64, peer: u64) -> Result<Option<RegionLocalState>> {
+pub(super) fn living(
+    engines: &Engines,
+    region: u64,
+    peer: u64,
+) -> Result<Option<RegionLocalState>> {
     let Some(state) = states::region_state(engines, region)? else {
         return Ok(None);
     };
@@ -233,8 +277,13 @@ fn membership(region_id: u64, state: RegionLocalState) -> Result<Membership> {
     Ok(Membership { region, conf_state })
 }
 
-/// The raft state of this peer. What an older one has left is cleared.
-fn own_raft_state(engines: &Engines, region: u64, peer: u64) -> Result<Option<RaftLocalState>> {
+/// The raft state of this peer. What an older one has left is cleared, if this one is `unused`.
+fn own_raft_state(
+    engines: &Engines,
+    region: u64,
+    peer: u64,
+    unused: bool,
+) -> Result<Option<RaftLocalState>> {
     let state = states::raft_state(engines, region)?;
     match state {
         Some(state) if state.peer_id == peer => Ok(Some(state)),
@@ -243,18 +292,45 @@ fn own_raft_state(engines: &Engines, region: u64, peer: u64) -> Result<Option<Ra
             asked: peer,
             present: state.peer_id,
         }),
-        Some(_) => clear_raft(engines, region).map(|()| None),
+        Some(_) if unused => clear_raft(engines, region).map(|()| None),
+        Some(state) => {
+            let what = format!(
+                "it has applied entries, and its raft state is that of peer {}",
+                state.peer_id
+            );
+            Err(Error::corruption(region, what))
+        }
         None => Ok(None),
     }
 }
 
-/// Removes all that raftdb has of a region.
+/// The raft state of a new peer of a region with peers, which a message had made before the split that
+/// makes it was applied: what it has promised meanwhile holds.
+fn with_promises_of(made_by_message: &RaftLocalState, fresh: RaftLocalState) -> RaftLocalState {
+    let promised = made_by_message.hard_state.unwrap_or_default();
+    let start = fresh.hard_state.unwrap_or_default();
+    let mut hard_state = start;
+    if promised.term >= start.term {
+        (hard_state.term, hard_state.vote) = (promised.term, promised.vote);
+    }
+    RaftLocalState {
+        hard_state: Some(hard_state),
+        ..fresh
+    }
+}
+
+/// Removes all that raftdb has of a region, durably.
 fn clear_raft(engines: &Engines, region: u64) -> Result<()> {
     let mut batch = WriteBatch::new();
+    put_clearing(engines, region, &mut batch);
+    engines.raft.write(batch, WriteOptions::SYNC)?;
+    Ok(())
+}
+
+/// Puts the removal of all that raftdb has of a region into a batch for it.
+pub(crate) fn put_clearing(engines: &Engines, region: u64, batch: &mut WriteBatch) {
     let range = keys::log_range(region);
     batch.delete_range(&engines.log, &range.start, &range.end);
     batch.delete(&engines.states, &keys::raft_state(region));
     batch.delete(&engines.states, &keys::intent(region));
-    engines.raft.write(batch, WriteOptions::SYNC)?;
-    Ok(())
 }

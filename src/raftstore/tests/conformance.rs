@@ -18,7 +18,7 @@ use basalt_raft::{
 use basalt_raftstore::{PeerStorage, Save, states};
 use basalt_testkit::{Replay, Seeds, long_factor};
 use bytes::Bytes;
-use support::{Store, install, make_snapshot, membership, pack, unpack, write_applied};
+use support::{Store, install, make_snapshot, membership, pack, truncate, unpack, write_applied};
 
 const REGION: u64 = 1;
 const SEEDS: u64 = 20;
@@ -130,14 +130,7 @@ impl Subject for Peer {
     }
 
     fn compact(&mut self, index: u64) -> Result<(), StorageError> {
-        let state = self.storage.truncate_at(index)?;
-        write_applied(
-            &self.store,
-            &mut self.storage,
-            WriteBatch::new(),
-            state,
-            None,
-        );
+        truncate(&self.store, &mut self.storage, index)?;
         self.machine_step();
         Ok(())
     }
@@ -157,7 +150,7 @@ impl Subject for Peer {
     fn wait(&mut self) {
         if self.storage.pending_snapshot().is_some() {
             install(&self.store, &mut self.storage);
-        } else if self.storage.take_snapshot_request() {
+        } else if self.storage.take_snapshot_request().is_some() {
             let made = make_snapshot(&self.store, &self.storage);
             self.storage.offer_snapshot(made);
         }

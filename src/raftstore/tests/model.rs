@@ -13,7 +13,7 @@ use basalt_raft::{
 };
 use basalt_raftstore::{PeerStorage, Save, SaveNumber};
 use basalt_testkit::{Replay, Rng, Seeds, long_factor};
-use support::{Store, write_applied};
+use support::{Store, truncate, write_applied};
 
 const REGIONS: usize = 3;
 const STEPS: u64 = 250;
@@ -180,8 +180,7 @@ impl World {
         );
         if first <= applied && self.rng.one_in(2) {
             let index = self.rng.range(first..applied + 1);
-            let state = peer.truncate_at(index).expect("a sound disk");
-            write_applied(&self.store, peer, WriteBatch::new(), state, None);
+            truncate(&self.store, peer, index).expect("a sound disk");
             model.compact(index).expect("a sound disk");
             self.counts.truncations += 1;
         }

@@ -49,8 +49,7 @@ fn fill(store: &Store, peer: &mut PeerStorage, indexes: std::ops::Range<u64>) {
 }
 
 fn truncate(store: &Store, peer: &mut PeerStorage, index: u64) {
-    let state = peer.truncate_at(index).expect("an applied index");
-    write_applied(store, peer, WriteBatch::new(), state, None);
+    support::truncate(store, peer, index).expect("an applied index");
 }
 
 fn compact(store: &Store, peer: &mut PeerStorage) -> bool {
@@ -255,6 +254,7 @@ fn the_log_is_deleted_only_up_to_what_a_flushed_apply_state_has_truncated() {
     truncate(&store, &mut peer, 20);
     assert_eq!(peer.first_index().unwrap(), 21);
     assert!(!compact(&store, &mut peer), "nothing is flushed");
+    assert_eq!(peer.held_back(), 15);
     let survivor = store.crash(Survival::LoseUnsynced);
     let old = survivor.open(1, 1);
     assert_eq!(
@@ -303,10 +303,13 @@ fn what_is_applied_must_be_in_the_log_and_may_not_move_back() {
         );
     }
     assert!(matches!(
-        peer.truncate_at(9),
+        peer.truncation_at(9),
         Err(StorageError::Unavailable)
     ));
-    assert!(matches!(peer.truncate_at(5), Err(StorageError::Compacted)));
+    assert!(matches!(
+        peer.truncation_at(5),
+        Err(StorageError::Compacted)
+    ));
 }
 
 #[test]
@@ -578,7 +581,8 @@ fn a_snapshot_is_installed_only_when_its_intent_is_durable_and_nothing_is_applie
     assert!(matches!(early, Err(Error::Misuse { .. })), "{early:?}");
     store.write_raft(batch, WriteOptions::SYNC);
     peer.published(number);
-    let state = *peer.apply_state();
+    let mut state = *peer.apply_state();
+    state.applied_index = 40;
     let seq = store.engines.kv.last_seq();
     let applied = peer.applied(basalt_raftstore::Applied {
         state,
@@ -601,7 +605,11 @@ fn a_destroyed_peer_is_there_or_gone_whenever_the_power_is_cut_and_a_later_one_s
     store.engines.flush_kv().unwrap();
     let outcomes = std::sync::Mutex::new([0_u32; 2]);
     let rest = membership(1, &voters(&[2, 3])).region;
-    let work = |_: &Store| peer.destroy(&rest).expect("a sound disk");
+    let work = |store: &Store| {
+        let mut batch = WriteBatch::new();
+        peer.destroy(&rest, &mut batch).expect("a sound disk");
+        store.write_raft(batch, WriteOptions::SYNC);
+    };
     let images = at_every_change(store, work, |store| {
         let state = states::region_state(&store.engines, 1).unwrap().unwrap();
         let gone = state.state() == PeerState::Tombstone;

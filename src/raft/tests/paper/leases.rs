@@ -86,7 +86,7 @@ fn a_lease_runs_out_three_quarters_of_a_timeout_less_a_tick_after_its_heartbeat_
 fn a_leader_that_stood_still_has_no_lease_and_leads_on_once_it_is_answered() {
     let mut network = with_lease();
     let leader = network.peer_mut(1);
-    leader.pass_time(50);
+    leader.raw.pass_time(50);
     leader.tick();
     assert_eq!(leader.raft().role(), Role::Leader);
     assert!(!answers_alone(leader));
@@ -99,7 +99,7 @@ fn a_leader_that_stood_still_has_no_lease_and_leads_on_once_it_is_answered() {
 fn a_follower_that_stood_still_does_not_campaign_for_it() {
     let mut network = with_lease();
     let follower = network.peer_mut(2);
-    follower.pass_time(50);
+    follower.raw.pass_time(50);
     follower.tick();
     assert_eq!(follower.raft().role(), Role::Follower);
     assert_eq!(follower.take_sent(), []);

@@ -56,7 +56,10 @@ fn each_heartbeat_tick_sends_every_follower_one_bare_heartbeat() {
     leader.take_sent();
     for _ in 0..2 {
         leader.tick();
-        let heartbeat = |to| message(MessageType::MsgHeartbeat, 1, to, 1);
+        let heartbeat = |to| Message {
+            session: 1,
+            ..message(MessageType::MsgHeartbeat, 1, to, 1)
+        };
         assert_eq!(leader.take_sent(), [heartbeat(2), heartbeat(3)]);
     }
 }

@@ -120,10 +120,6 @@ impl Peer {
         self.sync();
     }
 
-    pub(crate) fn pass_time(&mut self, ticks: u64) {
-        self.raw.pass_time(ticks);
-    }
-
     #[track_caller]
     pub(crate) fn campaign(&mut self) {
         self.raw.campaign().expect("a campaign");

@@ -12,7 +12,7 @@ use basalt_proto::{
     raft_serverpb::{KeyValue, RaftSnapshotData},
 };
 use basalt_raft::{
-    Storage,
+    Storage, StorageError,
     eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata},
 };
 use basalt_raftstore::{Applied, Engines, Membership, PeerStorage, states};
@@ -202,6 +202,20 @@ pub(crate) fn apply(store: &Store, storage: &mut PeerStorage, index: u64, conten
     let mut batch = WriteBatch::new();
     batch.put(&store.engines.data[0], ROW, content);
     write_applied(store, storage, batch, state, None);
+}
+
+/// Truncates the log at `index`, which is applied.
+pub(crate) fn truncate(
+    store: &Store,
+    storage: &mut PeerStorage,
+    index: u64,
+) -> Result<(), StorageError> {
+    let state = basalt_proto::raft_serverpb::RaftApplyState {
+        truncated_state: Some(storage.truncation_at(index)?),
+        ..*storage.apply_state()
+    };
+    write_applied(store, storage, WriteBatch::new(), state, None);
+    Ok(())
 }
 
 /// Writes a kvdb batch with the apply state in it, and the membership if there is a new one.

@@ -1,0 +1,438 @@
+//! `Applier`: the apply loop. It turns committed entries into writes of kvdb, and answers who proposed
+//! them.
+//!
+//! One turn: everything that waits goes into one batch (or several, where it is large), with the apply
+//! state of each region that it touches inside, so that what a flush saves is a state at one applied index.
+//! The batch is not synced: the Raft log is its log. Answers leave when it is visible. What an entry does
+//! depends on nothing but the entries before it: every replica does the same.
+
+mod change;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
+
+use basalt_engine::{SequenceNumber, WriteBatch, WriteOptions};
+use basalt_proto::{
+    metapb::Region,
+    raft_cmdpb::{
+        AdminCmdType, AdminResponse, CmdType, CompactLogRequest, CompactLogResponse,
+        DeleteResponse, GetResponse, PutResponse, RaftCmdRequest, RaftCmdResponse,
+        RaftResponseHeader, Request, Response,
+    },
+    raft_serverpb::{RaftApplyState, RaftTruncatedState},
+};
+use basalt_raft::{
+    MembershipChange,
+    eraftpb::{Entry, EntryType},
+};
+use bytes::Bytes;
+use prost::Message as _;
+
+use crate::{
+    AppliedEntries, ApplyTask, Callback, CommandError, Engines, Error, Inbox, Installation,
+    Membership, Result, StoreConfig, StoreMessage,
+    command::{check_key, data_family},
+    faults::{Fault, Faults},
+    snapshot::SnapshotStore,
+    states,
+    store::check_epoch,
+};
+
+/// What an entry answers, and to whom.
+type Answer = (
+    Callback<RaftCmdResponse>,
+    Result<RaftCmdResponse, CommandError>,
+);
+
+/// A state machine here.
+#[derive(Debug)]
+struct Applying {
+    peer_id: u64,
+    state: RaftApplyState,
+    membership: Membership,
+}
+
+/// The apply loop.
+pub struct Applier {
+    engines: Engines,
+    snapshots: Arc<SnapshotStore>,
+    inbox: Arc<Inbox<ApplyTask>>,
+    store: Arc<Inbox<StoreMessage>>,
+    batch_bytes: usize,
+    faults: Faults,
+
+    regions: BTreeMap<u64, Applying>,
+    batch: WriteBatch,
+    /// Regions whose apply state belongs into the batch.
+    touched: BTreeSet<u64>,
+    /// Told when the batch is written.
+    answers: Vec<Answer>,
+    done: Vec<AppliedEntries>,
+    /// Of the last write.
+    last_seq: SequenceNumber,
+    failed: bool,
+}
+
+impl Applier {
+    pub(crate) fn new(
+        config: &StoreConfig,
+        engines: Engines,
+        snapshots: Arc<SnapshotStore>,
+        inbox: Arc<Inbox<ApplyTask>>,
+        store: &Arc<Inbox<StoreMessage>>,
+    ) -> Self {
+        Self {
+            engines,
+            snapshots,
+            inbox,
+            store: Arc::clone(store),
+            batch_bytes: config.apply_batch_bytes,
+            faults: config.faults,
+            regions: BTreeMap::new(),
+            batch: WriteBatch::new(),
+            touched: BTreeSet::new(),
+            answers: Vec::new(),
+            done: Vec::new(),
+            last_seq: SequenceNumber::ZERO,
+            failed: false,
+        }
+    }
+
+    /// What wakes it.
+    #[must_use]
+    pub fn inbox(&self) -> Arc<Inbox<ApplyTask>> {
+        Arc::clone(&self.inbox)
+    }
+
+    /// Whether it has ended: the store has, or what it did failed.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.failed || self.inbox.is_closed()
+    }
+
+    /// Does everything that waits. A failure is told to the store, which must stop.
+    pub fn turn(&mut self) {
+        if self.is_stopped() {
+            return;
+        }
+        for task in self.inbox.take() {
+            if let Err(error) = self.run(task) {
+                return self.fail(&error);
+            }
+        }
+        if let Err(error) = self.write() {
+            self.fail(&error);
+        }
+    }
+
+    /// Who waits is told by the drop of what is left: nobody knows what became of it.
+    fn fail(&mut self, error: &Error) {
+        self.failed = true;
+        self.answers.clear();
+        drop(self.inbox.close());
+        let why = format!("what is committed cannot be applied: {error}");
+        self.store.push(StoreMessage::Failed(why));
+    }
+
+    fn run(&mut self, task: ApplyTask) -> Result<()> {
+        match task {
+            ApplyTask::Register {
+                peer_id,
+                state,
+                membership,
+            } => {
+                self.write()?;
+                let region_id = membership.region.id;
+                let applying = Applying {
+                    peer_id,
+                    state,
+                    membership: *membership,
+                };
+                self.regions.insert(region_id, applying);
+                Ok(())
+            }
+            ApplyTask::Install {
+                region_id,
+                peer_id,
+                installation,
+            } => self.install(region_id, peer_id, &installation),
+            ApplyTask::Forget { region_id } => {
+                self.write()?;
+                self.regions.remove(&region_id);
+                Ok(())
+            }
+            ApplyTask::Entries {
+                region_id,
+                peer_id,
+                entries,
+                callbacks,
+            } => self.apply(region_id, peer_id, entries, callbacks),
+        }
+    }
+
+    /// A snapshot takes the place of what a region has. Everything before it is written first, as the range
+    /// to be replaced is what that has left.
+    fn install(&mut self, region_id: u64, peer_id: u64, installation: &Installation) -> Result<()> {
+        self.write()?;
+        let tables = self.snapshots.tables(installation.snapshot())?;
+        let installed = installation.run(tables)?;
+        let applying = Applying {
+            peer_id,
+            state: installed.apply_state(),
+            membership: installed.membership().clone(),
+        };
+        self.regions.insert(region_id, applying);
+        self.store.push(StoreMessage::Installed {
+            region_id,
+            peer_id,
+            installed: Box::new(installed),
+        });
+        Ok(())
+    }
+
+    fn apply(
+        &mut self,
+        region_id: u64,
+        peer_id: u64,
+        entries: Vec<Entry>,
+        callbacks: Vec<(u64, Callback<RaftCmdResponse>)>,
+    ) -> Result<()> {
+        let known = self.regions.get(&region_id);
+        if known.is_none_or(|applying| applying.peer_id != peer_id) {
+            return Err(Error::misuse(
+                region_id,
+                "entries of a peer that was not registered",
+            ));
+        }
+        let mut callbacks = callbacks.into_iter().peekable();
+        let (mut changes, mut new_membership) = (Vec::new(), None);
+        for entry in entries {
+            let callback = callbacks.next_if(|(index, _)| *index == entry.index);
+            let callback = callback.map_or_else(Callback::none, |(_, callback)| callback);
+            let answer = match entry.entry_type() {
+                EntryType::EntryNormal => self.apply_command(region_id, &entry)?,
+                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
+                    let (change, answer) = self.apply_change(region_id, &entry)?;
+                    changes.push(change);
+                    let applying = self.regions.get(&region_id);
+                    new_membership = applying.map(|applying| applying.membership.clone());
+                    answer
+                }
+            };
+            if let Some(applying) = self.regions.get_mut(&region_id) {
+                applying.state.applied_index = entry.index;
+            }
+            self.touched.insert(region_id);
+            self.answers.push((callback, answer));
+            if self.batch.encoded_len() >= self.batch_bytes {
+                self.write_batch()?;
+            }
+        }
+        let Some(applying) = self.regions.get(&region_id) else {
+            return Ok(());
+        };
+        self.done.push(AppliedEntries {
+            region_id,
+            peer_id,
+            state: applying.state,
+            membership: new_membership,
+            changes,
+            seq: SequenceNumber::ZERO,
+        });
+        Ok(())
+    }
+
+    fn apply_command(
+        &mut self,
+        region_id: u64,
+        entry: &Entry,
+    ) -> Result<Result<RaftCmdResponse, CommandError>> {
+        if entry.data.is_empty() {
+            // How a leader begins its term, or what became of a change that did not fit.
+            return Ok(Err(CommandError::StaleCommand));
+        }
+        let request = decode(region_id, entry.index, entry.data.clone())?;
+        let Some(applying) = self.regions.get_mut(&region_id) else {
+            return Err(Error::misuse(region_id, "no such region"));
+        };
+        let region = &applying.membership.region;
+        let header = request.header.unwrap_or_default();
+        let fits = check_epoch(region, &header, request.admin_request.as_ref());
+        if let Err(error) = fits.or_else(|error| {
+            let ignores = self.faults.is(Fault::NoEpochCheckAtApply);
+            if ignores { Ok(()) } else { Err(error) }
+        }) {
+            return Ok(Err(error));
+        }
+        let mut response = RaftCmdResponse {
+            header: Some(RaftResponseHeader {
+                current_term: entry.term,
+                ..RaftResponseHeader::default()
+            }),
+            ..RaftCmdResponse::default()
+        };
+        if let Some(admin) = &request.admin_request {
+            if let (AdminCmdType::CompactLog, Some(compact)) =
+                (admin.cmd_type(), &admin.compact_log)
+            {
+                truncate(&mut applying.state, *compact);
+                response.admin_response = Some(AdminResponse {
+                    cmd_type: AdminCmdType::CompactLog.into(),
+                    compact_log: Some(CompactLogResponse {}),
+                    ..AdminResponse::default()
+                });
+            }
+            return Ok(Ok(response));
+        }
+        let region = region.clone();
+        for request in &request.requests {
+            match self.apply_request(&region, request)? {
+                Ok(done) => response.responses.push(done),
+                // What was proposed was checked, and with the same epoch the region is the same.
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        Ok(Ok(response))
+    }
+
+    fn apply_request(
+        &mut self,
+        region: &Region,
+        request: &Request,
+    ) -> Result<Result<Response, CommandError>> {
+        let mut response = Response {
+            cmd_type: request.cmd_type,
+            ..Response::default()
+        };
+        let family = match data_family(&self.engines, family_of(request)) {
+            Ok(family) => family.clone(),
+            Err(error) => return Ok(Err(error)),
+        };
+        match (
+            request.cmd_type(),
+            &request.put,
+            &request.delete,
+            &request.get,
+        ) {
+            (CmdType::Put, Some(put), ..) => {
+                if let Err(error) = check_key(region, &put.key) {
+                    return Ok(Err(error));
+                }
+                self.batch.put(&family, &put.key, &put.value);
+                response.put = Some(PutResponse {});
+            }
+            (CmdType::Delete, _, Some(delete), _) => {
+                if let Err(error) = check_key(region, &delete.key) {
+                    return Ok(Err(error));
+                }
+                self.batch.delete(&family, &delete.key);
+                response.delete = Some(DeleteResponse {});
+            }
+            (CmdType::Get, .., Some(get)) => {
+                if let Err(error) = check_key(region, &get.key) {
+                    return Ok(Err(error));
+                }
+                // It sees what the entry did before it.
+                self.write_unanswered()?;
+                let value = self.engines.kv.get(&family, &get.key)?;
+                let value = value.map(|value| Bytes::copy_from_slice(&value));
+                response.get = Some(GetResponse {
+                    value: value.unwrap_or_default(),
+                });
+            }
+            _ => {
+                let what = "a command that is neither a get, a put nor a delete".to_owned();
+                return Ok(Err(CommandError::Invalid(what)));
+            }
+        }
+        Ok(Ok(response))
+    }
+
+    /// Writes the batch, tells who waits, and tells the store.
+    fn write(&mut self) -> Result<()> {
+        self.write_batch()?;
+        if !self.done.is_empty() {
+            let mut done = std::mem::take(&mut self.done);
+            for done in &mut done {
+                // It was written by then, with this write or before.
+                done.seq = self.last_seq;
+            }
+            self.store.push(StoreMessage::Applied(done));
+        }
+        Ok(())
+    }
+
+    fn write_batch(&mut self) -> Result<()> {
+        self.write_unanswered()?;
+        for (callback, answer) in self.answers.drain(..) {
+            callback.tell(answer);
+        }
+        Ok(())
+    }
+
+    fn write_unanswered(&mut self) -> Result<()> {
+        let apart = self.faults.is(Fault::AppliedApart);
+        let mut states = WriteBatch::new();
+        for region_id in std::mem::take(&mut self.touched) {
+            if let Some(applying) = self.regions.get(&region_id) {
+                let batch = if apart { &mut states } else { &mut self.batch };
+                states::put_apply_state(&self.engines, batch, region_id, &applying.state);
+            }
+        }
+        if !states.is_empty() {
+            self.engines.kv.write(states, WriteOptions::NO_SYNC)?;
+            self.engines.flush_kv()?;
+        }
+        if !self.batch.is_empty() {
+            let batch = std::mem::take(&mut self.batch);
+            self.last_seq = self.engines.kv.write(batch, WriteOptions::NO_SYNC)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Applier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Applier")
+            .field("regions", &self.regions.len())
+            .field("failed", &self.failed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The family that a request names; an empty name is `default`.
+pub(crate) fn family_of(request: &Request) -> &str {
+    match request.cmd_type() {
+        CmdType::Get => request.get.as_ref().map_or("", |get| &get.cf),
+        CmdType::Put => request.put.as_ref().map_or("", |put| &put.cf),
+        CmdType::Delete => request.delete.as_ref().map_or("", |delete| &delete.cf),
+        CmdType::Snap | CmdType::Invalid => "",
+    }
+}
+
+fn decode(region_id: u64, index: u64, data: Bytes) -> Result<RaftCmdRequest> {
+    let wrong = |error| {
+        let what = format!("the entry at index {index} is no command: {error}");
+        Error::corruption(region_id, what)
+    };
+    RaftCmdRequest::decode(data).map_err(wrong)
+}
+
+/// Moves the log's start up; one that lies behind was overtaken.
+fn truncate(state: &mut RaftApplyState, compact: CompactLogRequest) {
+    let now = states::truncated(state);
+    if compact.compact_index > now.index && compact.compact_index <= state.applied_index {
+        state.truncated_state = Some(RaftTruncatedState {
+            index: compact.compact_index,
+            term: compact.compact_term,
+        });
+    }
+}
+
+/// Says of a change that was refused that it names nobody.
+fn refused_change() -> MembershipChange {
+    MembershipChange::V1(basalt_raft::eraftpb::ConfChange::default())
+}

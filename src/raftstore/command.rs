@@ -1,0 +1,291 @@
+//! What callers ask of a store, and what they are answered: each exactly once.
+//!
+//! [`CommandError`] says what is known of a command that was not done: all but
+//! [`CommandError::StaleCommand`] and [`CommandError::DeadlineExceeded`] mean that it surely never applies.
+
+use std::fmt;
+
+use basalt_engine::{ColumnFamily, DbRange, PinnedSlice, ReadOptions, Snapshot};
+use basalt_proto::{
+    errorpb,
+    metapb::{Peer, Region},
+    raft_cmdpb::RaftRequestHeader,
+};
+use bytes::Bytes;
+
+use crate::{Engines, Result};
+
+/// Why a command was not done.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// This store does not lead the region.
+    NotLeader {
+        /// The region.
+        region_id: u64,
+        /// Who does, if known.
+        leader: Option<Peer>,
+    },
+    /// No peer of the region is here.
+    RegionNotFound {
+        /// The region; 0 where no region here has the key.
+        region_id: u64,
+    },
+    /// A key lies outside of the region.
+    KeyNotInRegion {
+        /// The key.
+        key: Bytes,
+        /// The region that was asked.
+        region: Box<Region>,
+    },
+    /// The region is not as the caller knows it.
+    EpochNotMatch {
+        /// As it is.
+        regions: Vec<Region>,
+    },
+    /// The request is for another store.
+    StoreNotMatch {
+        /// Whom it names.
+        asked: u64,
+        /// Who this is.
+        actual: u64,
+    },
+    /// The command was overtaken: it may have been applied or not.
+    StaleCommand,
+    /// The answer took too long: it may have been applied or not, or may still be.
+    DeadlineExceeded,
+    /// Too much waits already; try again later.
+    Busy(String),
+    /// The command makes no sense here; the text says why.
+    Invalid(String),
+    /// The store has stopped serving; the text says why.
+    Fenced(String),
+}
+
+impl CommandError {
+    /// TinyKV's form of it, where there is one; else only its message is filled.
+    #[must_use]
+    pub fn to_errorpb(&self) -> errorpb::Error {
+        let mut error = errorpb::Error {
+            message: self.to_string(),
+            ..errorpb::Error::default()
+        };
+        match self.clone() {
+            Self::NotLeader { region_id, leader } => {
+                error.not_leader = Some(errorpb::NotLeader { region_id, leader });
+            }
+            Self::RegionNotFound { region_id } => {
+                error.region_not_found = Some(errorpb::RegionNotFound { region_id });
+            }
+            Self::KeyNotInRegion { key, region } => {
+                error.key_not_in_region = Some(errorpb::KeyNotInRegion {
+                    key,
+                    region_id: region.id,
+                    start_key: region.start_key,
+                    end_key: region.end_key,
+                });
+            }
+            Self::EpochNotMatch { regions } => {
+                error.epoch_not_match = Some(errorpb::EpochNotMatch {
+                    current_regions: regions,
+                });
+            }
+            Self::StoreNotMatch { asked, actual } => {
+                error.store_not_match = Some(errorpb::StoreNotMatch {
+                    request_store_id: asked,
+                    actual_store_id: actual,
+                });
+            }
+            Self::StaleCommand => error.stale_command = Some(errorpb::StaleCommand {}),
+            Self::DeadlineExceeded | Self::Busy(_) | Self::Invalid(_) | Self::Fenced(_) => {}
+        }
+        error
+    }
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotLeader {
+                region_id,
+                leader: Some(leader),
+            } => write!(
+                f,
+                "region {region_id} is led by peer {} on store {}",
+                leader.id, leader.store_id
+            ),
+            Self::NotLeader { region_id, .. } => {
+                write!(f, "no leader of region {region_id} is known")
+            }
+            Self::RegionNotFound { region_id: 0 } => f.write_str("no region here has the key"),
+            Self::RegionNotFound { region_id } => write!(f, "region {region_id} is not here"),
+            Self::KeyNotInRegion { region, .. } => {
+                write!(f, "the key lies outside of region {}", region.id)
+            }
+            Self::EpochNotMatch { .. } => f.write_str("the region has changed"),
+            Self::StoreNotMatch { asked, actual } => {
+                write!(f, "this is store {actual}, not {asked}")
+            }
+            Self::StaleCommand => {
+                f.write_str("the command was overtaken and may have been applied or not")
+            }
+            Self::DeadlineExceeded => {
+                f.write_str("no answer in time; the command may have been applied or not")
+            }
+            Self::Busy(what) => write!(f, "the store is busy: {what}"),
+            Self::Invalid(what) => f.write_str(what),
+            Self::Fenced(why) => write!(f, "the store has stopped: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for CommandError {}
+
+/// Who waits for an answer. It is told once: if by nobody else, then [`CommandError::StaleCommand`] when it
+/// is dropped.
+pub struct Callback<T>(Option<Tell<T>>);
+
+/// Takes an answer.
+type Tell<T> = Box<dyn FnOnce(Result<T, CommandError>) + Send>;
+
+impl<T> Callback<T> {
+    /// Calls `tell` with the answer. It must be short, for it runs on a thread of the store.
+    #[must_use]
+    pub fn new(tell: impl FnOnce(Result<T, CommandError>) + Send + 'static) -> Self {
+        Self(Some(Box::new(tell)))
+    }
+
+    /// Nobody waits.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    /// Answers.
+    pub fn tell(mut self, answer: Result<T, CommandError>) {
+        if let Some(tell) = self.0.take() {
+            tell(answer);
+        }
+    }
+
+    /// Answers that it was not done.
+    pub fn fail(self, error: CommandError) {
+        self.tell(Err(error));
+    }
+}
+
+impl<T> Drop for Callback<T> {
+    fn drop(&mut self) {
+        if let Some(tell) = self.0.take() {
+            tell(Err(CommandError::StaleCommand));
+        }
+    }
+}
+
+impl<T> fmt::Debug for Callback<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let waits = if self.0.is_some() { "waits" } else { "none" };
+        write!(f, "Callback({waits})")
+    }
+}
+
+/// Which region a command is for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Target {
+    /// As the caller says, who may know it by an older state.
+    Region(RaftRequestHeader),
+    /// Whichever has this key now.
+    Key(Bytes),
+}
+
+/// What a region holds at one moment. Reads of it may block on a disk.
+#[derive(Clone, Debug)]
+pub struct RegionSnapshot {
+    region: Region,
+    engines: Engines,
+    snapshot: Snapshot,
+}
+
+impl RegionSnapshot {
+    pub(crate) fn new(region: Region, engines: Engines) -> Self {
+        let snapshot = engines.kv.snapshot();
+        Self {
+            region,
+            engines,
+            snapshot,
+        }
+    }
+
+    /// The region, as it was at that moment.
+    #[must_use]
+    pub fn region(&self) -> &Region {
+        &self.region
+    }
+
+    /// The value of a key.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::KeyNotInRegion`]; [`CommandError::Invalid`] for an unknown family; what the engine says,
+    /// as [`CommandError::Fenced`].
+    pub fn get(&self, cf: &str, key: &[u8]) -> Result<Option<PinnedSlice>, CommandError> {
+        check_key(&self.region, key)?;
+        let family = self.family(cf)?;
+        let read = self.engines.kv.get_with(family, key, &self.options());
+        read.map_err(|error| CommandError::Fenced(error.to_string()))
+    }
+
+    /// The pairs of a family from `start` on (empty: from the region's start) to the region's end.
+    ///
+    /// # Errors
+    ///
+    /// As for [`RegionSnapshot::get`].
+    pub fn range(&self, cf: &str, start: &[u8]) -> Result<DbRange, CommandError> {
+        let start = start.max(&self.region.start_key);
+        let end = &self.region.end_key;
+        let options = ReadOptions {
+            lower: Some(start.to_vec()),
+            upper: (!end.is_empty()).then(|| end.to_vec()),
+            ..self.options()
+        };
+        let range = self.engines.kv.range(self.family(cf)?, &options);
+        range.map_err(|error| CommandError::Fenced(error.to_string()))
+    }
+
+    fn options(&self) -> ReadOptions {
+        ReadOptions {
+            snapshot: Some(self.snapshot.clone()),
+            ..ReadOptions::default()
+        }
+    }
+
+    fn family(&self, cf: &str) -> Result<&ColumnFamily, CommandError> {
+        data_family(&self.engines, cf)
+    }
+}
+
+/// The users' family of this name; an empty one is `default`.
+pub(crate) fn data_family<'a>(
+    engines: &'a Engines,
+    cf: &str,
+) -> Result<&'a ColumnFamily, CommandError> {
+    let name = if cf.is_empty() { "default" } else { cf };
+    let place = crate::DATA_FAMILIES.iter().position(|known| *known == name);
+    let place = place.ok_or_else(|| CommandError::Invalid(format!("no column family {name:?}")))?;
+    Ok(&engines.data[place])
+}
+
+/// Whether a region has a key.
+pub(crate) fn check_key(region: &Region, key: &[u8]) -> Result<(), CommandError> {
+    if contains(region, key) {
+        return Ok(());
+    }
+    Err(CommandError::KeyNotInRegion {
+        key: Bytes::copy_from_slice(key),
+        region: Box::new(region.clone()),
+    })
+}
+
+pub(crate) fn contains(region: &Region, key: &[u8]) -> bool {
+    key >= &region.start_key[..] && (region.end_key.is_empty() || key < &region.end_key[..])
+}

@@ -1,0 +1,105 @@
+//! `StoreHandle`: how everybody else speaks to a store.
+//!
+//! Every callback is called once, whatever happens: with an answer, at its deadline, or because the store
+//! has stopped.
+
+use std::{sync::Arc, time::Duration};
+
+use basalt_proto::{
+    raft_cmdpb::{RaftCmdRequest, RaftCmdResponse},
+    raft_serverpb::RaftMessage,
+};
+
+use crate::{
+    Callback, Clock, CommandError, Inbox, Proposal, Read, Refusal, RegionSnapshot, StoreMessage,
+    StoreStatus, Target,
+};
+
+/// Speaks to a store. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct StoreHandle {
+    inbox: Arc<Inbox<StoreMessage>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl StoreHandle {
+    pub(crate) fn new(inbox: Arc<Inbox<StoreMessage>>, clock: Arc<dyn Clock>) -> Self {
+        Self { inbox, clock }
+    }
+
+    /// Asks for a write or an admin command. It is answered within `timeout`, or shortly after.
+    pub fn propose(
+        &self,
+        request: RaftCmdRequest,
+        timeout: Duration,
+        callback: Callback<RaftCmdResponse>,
+    ) {
+        let proposal = Proposal {
+            request,
+            deadline: self.clock.now() + timeout,
+            callback,
+        };
+        let offered = self.inbox.offer(StoreMessage::Propose(Box::new(proposal)));
+        if let Err((refusal, StoreMessage::Propose(proposal))) = offered {
+            proposal.callback.fail(refused(refusal));
+        }
+    }
+
+    /// Asks for a linearizable view of a region: everything that was acknowledged before the call is in it.
+    pub fn read(&self, target: Target, timeout: Duration, callback: Callback<RegionSnapshot>) {
+        let read = Read {
+            target,
+            deadline: self.clock.now() + timeout,
+            callback,
+        };
+        let offered = self.inbox.offer(StoreMessage::Read(Box::new(read)));
+        if let Err((refusal, StoreMessage::Read(read))) = offered {
+            read.callback.fail(refused(refusal));
+        }
+    }
+
+    /// Hands over a message of another store; false where it was dropped. Of a `MsgSnapshot` the files must
+    /// be complete.
+    #[must_use]
+    pub fn raft_message(&self, message: RaftMessage) -> bool {
+        let message = StoreMessage::Raft(Box::new(message));
+        self.inbox.offer(message).is_ok()
+    }
+
+    /// Says that messages to a peer were not delivered.
+    pub fn unreachable(&self, region_id: u64, peer_id: u64) {
+        // It is only a hint.
+        let _ = self
+            .inbox
+            .offer(StoreMessage::Unreachable { region_id, peer_id });
+    }
+
+    /// Says what became of a snapshot. Must be said of each.
+    pub fn snapshot_sent(&self, region_id: u64, peer_id: u64, delivered: bool) {
+        self.inbox.push(StoreMessage::SnapshotSent {
+            region_id,
+            peer_id,
+            delivered,
+        });
+    }
+
+    /// Asks how the store fares.
+    pub fn status(&self, callback: Callback<StoreStatus>) {
+        let offered = self.inbox.offer(StoreMessage::Status(callback));
+        if let Err((refusal, StoreMessage::Status(callback))) = offered {
+            callback.fail(refused(refusal));
+        }
+    }
+
+    /// Has leadership handed to others, as far as it can be: before a stop.
+    pub fn hand_over(&self) {
+        self.inbox.push(StoreMessage::HandOver);
+    }
+}
+
+fn refused(refusal: Refusal) -> CommandError {
+    match refusal {
+        Refusal::Full => CommandError::Busy("too many requests wait for the store".to_owned()),
+        Refusal::Closed => CommandError::Fenced("it is stopped".to_owned()),
+    }
+}

@@ -1,0 +1,264 @@
+//! Messages of other stores: whether they concern a peer here, make one, or end one.
+
+use std::ops::Bound;
+
+use basalt_proto::{
+    metapb::{self, Region, RegionEpoch},
+    raft_serverpb::{PeerState, RaftMessage, RaftSnapshotData},
+};
+use basalt_raft::eraftpb::{Message, MessageType};
+use prost::Message as _;
+
+use super::{Store, raft_failed, ready::send};
+use crate::{
+    Result,
+    command::contains,
+    snapshot::{Origin, SnapshotKey},
+    states,
+};
+
+/// Ticks without a leader after which a learner asks whether it was removed.
+const SILENT_TICKS: u32 = 100;
+
+impl Store {
+    pub(super) fn handle_raft_message(&mut self, message: RaftMessage) -> Result<()> {
+        let (Some(from), Some(to)) = (message.from_peer, message.to_peer) else {
+            return Ok(());
+        };
+        let Some(epoch) = message.region_epoch else {
+            return Ok(());
+        };
+        if to.store_id != self.config.store_id {
+            return Ok(());
+        }
+        let region_id = message.region_id;
+        if message.is_tombstone {
+            return self.take_tombstone(region_id, to, epoch);
+        }
+        let Some(peer) = self.peers.get_mut(&region_id) else {
+            return self.make_peer(from, to, epoch, message);
+        };
+        if to.id > peer.meta.id {
+            // This one was removed and does not know it yet; the newer one is made by a later message.
+            let region = peer.region().cloned();
+            let region = region.unwrap_or_else(|| bare_region(region_id, epoch));
+            peer.leaving.get_or_insert(region);
+            peer.is_dirty = true;
+            return Ok(());
+        }
+        if to.id < peer.meta.id {
+            return Ok(());
+        }
+        if peer.leaving.is_some() {
+            return Ok(());
+        }
+        let stranger = peer.region().is_some_and(|region| {
+            let ours = region.region_epoch.unwrap_or_default();
+            let is_member = region.peers.iter().any(|member| member.id == from.id);
+            epoch.conf_ver < ours.conf_ver && !is_member
+        });
+        if stranger {
+            let epoch = peer.region().and_then(|region| region.region_epoch);
+            self.tell_removed(region_id, from, to, epoch, &message);
+            return Ok(());
+        }
+        let Some(inner) = message.message else {
+            return Ok(());
+        };
+        if inner.msg_type() == MessageType::MsgSnapshot && !self.takes_snapshot(region_id, &inner) {
+            return Ok(());
+        }
+        let Some(peer) = self.peers.get_mut(&region_id) else {
+            return Ok(());
+        };
+        peer.learn(from);
+        peer.is_dirty = true;
+        if from.id == peer.raw.raft().leader() {
+            peer.heard = self.now;
+        }
+        match peer.raw.step(inner) {
+            Ok(()) => Ok(()),
+            Err(basalt_raft::Error::Storage(error)) => Err(raft_failed(error.into())),
+            // Whoever says such a thing is faulty, or late; what is here stays as it is.
+            Err(error) => {
+                self.log(
+                    basalt_raft::Level::Warn,
+                    format_args!("region {region_id}: refused a message: {error}"),
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// A learner never campaigns, so one that was removed while it was away would wait for ever: one that has
+    /// heard nothing for long asks. The question is that of a candidate with an empty log, for whom nobody
+    /// votes; members who know that it was removed say so.
+    pub(super) fn ask_whether_removed(&mut self) {
+        let patience = self.config.tick * SILENT_TICKS;
+        for peer in self.peers.values_mut() {
+            let waits = peer.raw.raft().is_learner() && peer.leaving.is_none();
+            if !waits || self.now.saturating_sub(peer.heard) < patience {
+                continue;
+            }
+            peer.heard = self.now;
+            let Some(region) = peer.region().cloned() else {
+                continue;
+            };
+            let term = peer.raw.raft().term() + 1;
+            for to in region.peers.iter().filter(|to| to.id != peer.meta.id) {
+                let question = Message {
+                    msg_type: MessageType::MsgPreVote.into(),
+                    to: to.id,
+                    from: peer.meta.id,
+                    term,
+                    ..Message::default()
+                };
+                send(&mut *self.transport, peer, *to, question);
+            }
+        }
+    }
+
+    /// Says to a candidate that it was removed: it would ask for ever.
+    fn tell_removed(
+        &mut self,
+        region_id: u64,
+        from: metapb::Peer,
+        to: metapb::Peer,
+        epoch: Option<RegionEpoch>,
+        message: &RaftMessage,
+    ) {
+        let kind = message.message.as_ref().map(Message::msg_type);
+        let asks = matches!(
+            kind,
+            Some(MessageType::MsgRequestVote | MessageType::MsgPreVote)
+        );
+        if asks {
+            self.transport.send(RaftMessage {
+                region_id,
+                from_peer: Some(to),
+                to_peer: Some(from),
+                region_epoch: epoch,
+                is_tombstone: true,
+                ..RaftMessage::default()
+            });
+        }
+    }
+
+    /// Somebody says that the peer here was removed.
+    fn take_tombstone(
+        &mut self,
+        region_id: u64,
+        to: metapb::Peer,
+        epoch: RegionEpoch,
+    ) -> Result<()> {
+        let Some(peer) = self.peers.get_mut(&region_id) else {
+            return Ok(());
+        };
+        let ours = peer.region().and_then(|region| region.region_epoch);
+        let is_newer = epoch.conf_ver > ours.unwrap_or_default().conf_ver;
+        if to.id == peer.meta.id && is_newer {
+            let mut region = peer.region().cloned();
+            if let Some(region) = &mut region {
+                region.region_epoch = Some(epoch);
+            }
+            let region = region.unwrap_or_else(|| bare_region(region_id, epoch));
+            peer.leaving.get_or_insert(region);
+            peer.is_dirty = true;
+        }
+        Ok(())
+    }
+
+    /// A message for a peer that is not here: it may be how the store learns that it has one.
+    fn make_peer(
+        &mut self,
+        from: metapb::Peer,
+        to: metapb::Peer,
+        epoch: RegionEpoch,
+        message: RaftMessage,
+    ) -> Result<()> {
+        let region_id = message.region_id;
+        let Some(inner) = &message.message else {
+            return Ok(());
+        };
+        if let Some(state) = states::region_state(&self.engines, region_id)? {
+            let region = state.region.unwrap_or_default();
+            let known = region.region_epoch.unwrap_or_default();
+            let is_tombstone = PeerState::try_from(state.state) == Ok(PeerState::Tombstone);
+            if is_tombstone && to.id <= state.peer_id {
+                // The sender may be a member that does not know yet that this one was removed; it may
+                // also be one that was removed itself.
+                let is_member = region.peers.iter().any(|member| member.id == from.id);
+                if !is_member && epoch.conf_ver < known.conf_ver {
+                    self.tell_removed(region_id, from, to, Some(known), &message);
+                }
+                return Ok(());
+            }
+        }
+        let may_make = match inner.msg_type() {
+            MessageType::MsgRequestVote | MessageType::MsgPreVote => true,
+            MessageType::MsgHeartbeat => inner.commit == 0,
+            _ => false,
+        };
+        if !may_make || inner.from != from.id || inner.to != to.id {
+            return Ok(());
+        }
+        if self.overlaps(region_id, &message.start_key, &message.end_key) {
+            return Ok(());
+        }
+        self.add_waiting_peer(region_id, to)?;
+        self.handle_raft_message(message)
+    }
+
+    /// Whether a range shares keys with another region's here.
+    pub(super) fn overlaps(&self, region_id: u64, start: &[u8], end: &[u8]) -> bool {
+        let others = self.peers.iter().filter(|(id, _)| **id != region_id);
+        let mut regions = others.filter_map(|(_, peer)| peer.region());
+        regions.any(|region| {
+            let begins_before_its_end = region.end_key.is_empty() || start < &region.end_key[..];
+            let ends_behind_its_start = end.is_empty() || end > &region.start_key[..];
+            begins_before_its_end && ends_behind_its_start
+        })
+    }
+
+    /// Whether a snapshot is one for the peer here, and its files are.
+    fn takes_snapshot(&self, region_id: u64, inner: &Message) -> bool {
+        let Some(snapshot) = &inner.snapshot else {
+            return false;
+        };
+        let Some(peer) = self.peers.get(&region_id) else {
+            return false;
+        };
+        let data = RaftSnapshotData::decode(snapshot.data.clone());
+        let Some(region) = data.ok().and_then(|data| data.region) else {
+            return false;
+        };
+        let is_member = region.peers.iter().any(|member| member.id == peer.meta.id);
+        is_member
+            && region.id == region_id
+            && !self.overlaps(region_id, &region.start_key, &region.end_key)
+            && SnapshotKey::of(snapshot).is_ok_and(|key| self.has_files(key))
+    }
+
+    fn has_files(&self, key: SnapshotKey) -> bool {
+        let files = self.snapshots.list();
+        let mut files = files.iter();
+        files.any(|info| info.key == key && info.origin == Origin::Received)
+    }
+
+    /// The region of this store that has a key.
+    pub(super) fn region_with(&self, key: &[u8]) -> Option<u64> {
+        let up_to = (Bound::Unbounded, Bound::Included(key));
+        let (_, region_id) = self.ranges.range::<[u8], _>(up_to).next_back()?;
+        let region = self.peers.get(region_id)?.region()?;
+        contains(region, key).then_some(*region_id)
+    }
+}
+
+/// What is known of the region of a peer that never got one.
+fn bare_region(id: u64, epoch: RegionEpoch) -> Region {
+    Region {
+        id,
+        region_epoch: Some(epoch),
+        ..Region::default()
+    }
+}

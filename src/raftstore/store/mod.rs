@@ -1,0 +1,425 @@
+//! `Store`: the store loop. It owns the peers of all regions and does everything in turns.
+//!
+//! One turn: take what has come, count the ticks, step the nodes, put what all of them want persisted into
+//! one batch for raftdb, submit it with sync, and send what may be sent before it is durable. The rest waits
+//! for the answer, which comes as a message of a later turn. What may leave when:
+//!
+//! - at once: whatever the node hands out to be sent, when its last new term and vote are durable; entries
+//!   it sends need not be;
+//! - behind the sync: votes, acknowledgements, and the node's own.
+//!
+//! Nothing here waits for a disk, but for what is rare: a stalled raftdb, a peer's removal, reads of entries
+//! that are not in the cache. Time comes from [`Clock`] and is read after the messages were
+//! taken: a lease that was over before a request came must be seen to be over. Whatever fails fences the
+//! store: it answers everybody, with the reason, and does nothing else.
+//!
+//! [`peer`] is one region's replica; `propose` takes commands, `incoming` other stores' messages, `ready`
+//! what nodes hand out, `life` begins and ends peers, `gc` shortens logs, `status` tells.
+
+mod gc;
+mod incoming;
+mod life;
+mod peer;
+mod propose;
+mod ready;
+mod status;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use basalt_engine::WriteBatch;
+use basalt_raft::{Logger, StorageError, eraftpb::Snapshot};
+use bytes::Bytes;
+
+use self::peer::{Peer, Saved};
+use crate::{
+    Applier, ApplyTask, Clock, CommandError, Engines, Error, Inbox, Result, StoreConfig,
+    StoreHandle, StoreMessage, Transport, WorkTask, Worker, faults::Fault, snapshot::SnapshotStore,
+};
+
+pub use life::{FIRST_REGION, bootstrap, store_ident};
+pub use propose::MAX_COMMAND_LEN;
+
+pub(crate) use propose::check_epoch;
+
+use life::hand_over_to;
+
+/// What a store is made of.
+pub struct Parts {
+    /// Its settings.
+    pub config: StoreConfig,
+    /// Its two databases.
+    pub engines: Engines,
+    /// Its time.
+    pub clock: Arc<dyn Clock>,
+    /// Its way to others.
+    pub transport: Box<dyn Transport>,
+    /// The files of snapshots.
+    pub snapshots: Arc<SnapshotStore>,
+    /// Who is told what the Raft nodes do.
+    pub logger: Option<Arc<dyn Logger>>,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A turn's write on its way.
+struct Writing {
+    turn: u64,
+    /// False where there was nothing to write, and it only waits for the turns before.
+    writes: bool,
+    saved: Vec<Saved>,
+}
+
+/// The store loop.
+pub struct Store {
+    config: StoreConfig,
+    engines: Engines,
+    clock: Arc<dyn Clock>,
+    transport: Box<dyn Transport>,
+    snapshots: Arc<SnapshotStore>,
+    logger: Option<Arc<dyn Logger>>,
+    inbox: Arc<Inbox<StoreMessage>>,
+    apply: Arc<Inbox<ApplyTask>>,
+    work: Arc<Inbox<WorkTask>>,
+
+    /// By region.
+    peers: BTreeMap<u64, Peer>,
+    /// Start key and region of each that has a range.
+    ranges: BTreeMap<Bytes, u64>,
+
+    /// When this turn's messages were taken, or later.
+    now: Duration,
+    /// Up to when ticks were counted.
+    ticked: Duration,
+    next_gc: Duration,
+    flushing: bool,
+    turn: u64,
+    /// This turn's write.
+    batch: WriteBatch,
+    saved: Vec<Saved>,
+    writing: VecDeque<Writing>,
+    /// Snapshots that were installed, and the turn whose write ends their intent.
+    ended: Vec<(u64, Snapshot)>,
+    /// Names reads.
+    last_context: u64,
+    fenced: Option<String>,
+    stopped: bool,
+}
+
+impl Store {
+    /// Opens what the engines have, and the two loops behind: who applies, and who works in the background.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Misuse`] for settings that make no sense, or engines that were never bootstrapped;
+    /// [`Error::Corruption`] and [`Error::Engine`].
+    pub fn open(parts: Parts) -> Result<(Self, Applier, Worker)> {
+        let Parts {
+            config,
+            engines,
+            clock,
+            transport,
+            snapshots,
+            logger,
+        } = parts;
+        config.validate()?;
+        let ident = store_ident(&engines)?;
+        match ident {
+            Some(ident) if ident.store_id == config.store_id => {}
+            Some(ident) => {
+                let what = format!("the directory is store {}'s", ident.store_id);
+                return Err(Error::misuse(0, what));
+            }
+            None => return Err(Error::misuse(0, "the directory was not bootstrapped")),
+        }
+        let inbox = Arc::new(Inbox::new(config.inbox_limit));
+        let apply = Arc::new(Inbox::new(usize::MAX));
+        let work = Arc::new(Inbox::new(usize::MAX));
+        let applier = Applier::new(
+            &config,
+            engines.clone(),
+            Arc::clone(&snapshots),
+            Arc::clone(&apply),
+            &inbox,
+        );
+        let worker = Worker::new(
+            engines.clone(),
+            Arc::clone(&snapshots),
+            Arc::clone(&work),
+            &inbox,
+        );
+        let now = clock.now();
+        let mut store = Self {
+            next_gc: now + config.log_gc_interval,
+            config,
+            engines,
+            clock,
+            transport,
+            snapshots,
+            logger,
+            inbox,
+            apply,
+            work,
+            peers: BTreeMap::new(),
+            ranges: BTreeMap::new(),
+            now,
+            ticked: now,
+            flushing: false,
+            turn: 0,
+            batch: WriteBatch::new(),
+            saved: Vec::new(),
+            writing: VecDeque::new(),
+            ended: Vec::new(),
+            last_context: 0,
+            fenced: None,
+            stopped: false,
+        };
+        store.load_peers()?;
+        Ok((store, applier, worker))
+    }
+
+    /// Speaks to this store.
+    #[must_use]
+    pub fn handle(&self) -> StoreHandle {
+        StoreHandle::new(Arc::clone(&self.inbox), Arc::clone(&self.clock))
+    }
+
+    /// What wakes it.
+    #[must_use]
+    pub fn inbox(&self) -> Arc<Inbox<StoreMessage>> {
+        Arc::clone(&self.inbox)
+    }
+
+    /// Why it has stopped serving, if it has.
+    #[must_use]
+    pub fn fenced(&self) -> Option<&str> {
+        self.fenced.as_deref()
+    }
+
+    /// Whether it was told to stop, and has.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// When it wants its next turn, if nothing comes before.
+    #[must_use]
+    pub fn next_tick(&self) -> Duration {
+        self.ticked + self.config.tick
+    }
+
+    /// One turn. Never blocks for long, never panics for what the world did.
+    pub fn turn(&mut self) {
+        let messages = self.inbox.take();
+        self.now = self.clock.now();
+        if self.fenced.is_some() {
+            for message in messages {
+                self.refuse(message);
+            }
+        } else if let Err(error) = self.work_through(messages) {
+            self.fence(error.to_string());
+        }
+        if self.stopped {
+            for message in self.inbox.close() {
+                self.refuse(message);
+            }
+        }
+    }
+
+    fn work_through(&mut self, messages: VecDeque<StoreMessage>) -> Result<()> {
+        let mut failed = self.count_ticks().err();
+        for message in messages {
+            if failed.is_some() || self.fenced.is_some() {
+                self.refuse(message);
+            } else {
+                failed = self.handle_message(message).err();
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if self.fenced.is_some() {
+            return Ok(());
+        }
+        self.collect()?;
+        self.submit()?;
+        self.transport.flush();
+        Ok(())
+    }
+
+    /// Stops serving, for good.
+    fn fence(&mut self, why: String) {
+        self.log(
+            basalt_raft::Level::Error,
+            format_args!("the store stops serving: {why}"),
+        );
+        let error = CommandError::Fenced(why.clone());
+        for peer in self.peers.values_mut() {
+            peer.fail_all(&error);
+        }
+        self.fenced.get_or_insert(why);
+        drop(self.apply.close());
+        drop(self.work.close());
+    }
+
+    /// Tells whoever waits for `message` that the store has stopped.
+    fn refuse(&mut self, message: StoreMessage) {
+        let why = || CommandError::Fenced(self.fenced.clone().unwrap_or_default());
+        match message {
+            StoreMessage::Propose(proposal) => proposal.callback.fail(why()),
+            StoreMessage::Read(read) => read.callback.fail(why()),
+            StoreMessage::Status(callback) => callback.tell(Ok(self.status())),
+            StoreMessage::Stop => self.stopped = true,
+            _ => {}
+        }
+    }
+
+    fn count_ticks(&mut self) -> Result<()> {
+        let passed = self.now.saturating_sub(self.ticked).as_nanos() / self.config.tick.as_nanos();
+        let ticks = u64::try_from(passed).unwrap_or(u64::MAX);
+        if ticks == 0 {
+            return Ok(());
+        }
+        let tick_nanos = u64::try_from(self.config.tick.as_nanos()).unwrap_or(u64::MAX);
+        self.ticked += Duration::from_nanos(tick_nanos.saturating_mul(ticks));
+        let counts_pause = !self.config.faults.is(Fault::LeaseOverPause);
+        for peer in self.peers.values_mut() {
+            if ticks > 1 && counts_pause {
+                peer.raw.pass_time(ticks - 1);
+            }
+            peer.raw.tick().map_err(raft_failed)?;
+            peer.expire(self.now);
+            peer.is_dirty = true;
+        }
+        self.ask_whether_removed();
+        if self.now >= self.next_gc {
+            self.next_gc = self.now + self.config.log_gc_interval;
+            self.shorten_logs()?;
+        }
+        Ok(())
+    }
+
+    fn handle_message(&mut self, message: StoreMessage) -> Result<()> {
+        match message {
+            StoreMessage::Raft(message) => self.handle_raft_message(*message)?,
+            StoreMessage::Propose(proposal) => self.propose(*proposal),
+            StoreMessage::Read(read) => self.read(*read),
+            StoreMessage::Status(callback) => callback.tell(Ok(self.status())),
+            StoreMessage::Unreachable { region_id, peer_id } => {
+                if let Some(peer) = self.peers.get_mut(&region_id) {
+                    peer.raw.report_unreachable(peer_id).map_err(raft_failed)?;
+                }
+            }
+            StoreMessage::SnapshotSent {
+                region_id,
+                peer_id,
+                delivered,
+            } => self.snapshot_sent(region_id, peer_id, delivered)?,
+            StoreMessage::HandOver => self.hand_over()?,
+            StoreMessage::Stop => {
+                self.stopped = true;
+                self.fence("it was told to stop".to_owned());
+            }
+            StoreMessage::Persisted { turn, result } => self.persisted(turn, result)?,
+            StoreMessage::Applied(applied) => {
+                for entries in applied {
+                    self.applied(entries)?;
+                }
+            }
+            StoreMessage::Failed(why) => self.fence(why),
+            StoreMessage::Generated { region_id, result } => self.generated(region_id, result),
+            StoreMessage::Installed {
+                region_id,
+                peer_id,
+                installed,
+            } => self.installed(region_id, peer_id, *installed)?,
+            StoreMessage::Flushed => self.flushing = false,
+        }
+        Ok(())
+    }
+
+    fn log(&self, level: basalt_raft::Level, line: fmt::Arguments<'_>) {
+        if let Some(logger) = &self.logger {
+            logger.log(level, line);
+        }
+    }
+
+    /// Submits the turn's write. What it had to save waits for it.
+    fn submit(&mut self) -> Result<()> {
+        if self.batch.is_empty() && self.saved.is_empty() {
+            return Ok(());
+        }
+        self.turn += 1;
+        let turn = self.turn;
+        let saved = std::mem::take(&mut self.saved);
+        let writes = !self.batch.is_empty();
+        self.writing.push_back(Writing {
+            turn,
+            writes,
+            saved,
+        });
+        if !writes {
+            // Nothing to write: it waits for what is on its way, if anything is.
+            if self.writing.len() == 1 {
+                self.inbox.push(StoreMessage::Persisted {
+                    turn,
+                    result: Ok(()),
+                });
+            }
+            return Ok(());
+        }
+        let batch = std::mem::take(&mut self.batch);
+        let ticket = self
+            .engines
+            .raft
+            .submit_waiting(batch, basalt_engine::WriteOptions::SYNC)?;
+        if self.config.faults.is(Fault::AckBeforeSync) {
+            self.inbox.push(StoreMessage::Persisted {
+                turn,
+                result: Ok(()),
+            });
+            return Ok(());
+        }
+        let inbox = Arc::clone(&self.inbox);
+        ticket.on_done(move |result| {
+            let result = result.map(|_| ()).map_err(|error| error.to_string());
+            inbox.push(StoreMessage::Persisted { turn, result });
+        });
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("store_id", &self.config.store_id)
+            .field("regions", &self.peers.len())
+            .field("turn", &self.turn)
+            .field("fenced", &self.fenced)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A node could not read its log, which is the store's failure; everything else that a node refuses is the
+/// business of whoever said it.
+fn raft_failed(error: basalt_raft::Error) -> Error {
+    match error {
+        basalt_raft::Error::Storage(StorageError::Other(error)) => {
+            match error.downcast::<Error>() {
+                Ok(error) => *error,
+                Err(error) => Error::misuse(0, error.to_string()),
+            }
+        }
+        error => Error::misuse(0, format!("raft: {error}")),
+    }
+}

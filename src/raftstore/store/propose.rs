@@ -1,0 +1,345 @@
+//! Commands: whether they may be done here and now, and how they get into the log; reads, which do not.
+//!
+//! Checks come in TinyKV's order: store, leader, peer, term, epoch, keys. What fails one of them surely
+//! never applies.
+
+use basalt_proto::{
+    metapb::Region,
+    raft_cmdpb::{
+        AdminCmdType, AdminRequest, AdminResponse, CmdType, RaftCmdRequest, RaftCmdResponse,
+        RaftRequestHeader, RaftResponseHeader, TransferLeaderResponse,
+    },
+};
+use basalt_raft::{
+    DropReason, Error as RaftError,
+    eraftpb::{ConfChange, ConfChangeType},
+};
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::{
+    Store, hand_over_to,
+    peer::{Peer, Proposed, Reading},
+};
+use crate::{Callback, CommandError, Proposal, Read, Target, command::check_key, faults::Fault};
+
+/// Bytes of a command as it stands in the log.
+pub const MAX_COMMAND_LEN: usize = 10 << 20;
+
+impl Store {
+    /// Takes a write or an admin command.
+    pub(super) fn propose(&mut self, proposal: Proposal) {
+        let Proposal {
+            mut request,
+            deadline,
+            callback,
+        } = proposal;
+        if deadline <= self.now {
+            // It never was in a log.
+            return callback.fail(CommandError::DeadlineExceeded);
+        }
+        let header = request.header.take().unwrap_or_default();
+        let region_id = match header.region_id {
+            0 => first_key(&request).and_then(|key| self.region_with(key)),
+            id => Some(id),
+        };
+        let found = region_id.and_then(|region_id| self.peers.get_mut(&region_id));
+        let Some(peer) = found else {
+            return callback.fail(CommandError::RegionNotFound {
+                region_id: header.region_id,
+            });
+        };
+        let (store_id, faults) = (self.config.store_id, self.config.faults);
+        let header = match checked(peer, store_id, header, request.admin_request.as_ref()) {
+            Ok(header) => header,
+            Err(error) => return callback.fail(error),
+        };
+        if let Err(error) = check_keys(peer.region(), &request) {
+            return callback.fail(error);
+        }
+        request.header = Some(header);
+        peer.is_dirty = true;
+        if let Some(admin) = &request.admin_request {
+            match admin.cmd_type() {
+                AdminCmdType::TransferLeader => return transfer(peer, admin, callback),
+                AdminCmdType::ChangePeer => {
+                    return change_peer(peer, request, deadline, callback);
+                }
+                AdminCmdType::CompactLog => {}
+                AdminCmdType::Split | AdminCmdType::InvalidAdmin => {
+                    let what = "this admin command is not known here".to_owned();
+                    return callback.fail(CommandError::Invalid(what));
+                }
+            }
+        } else if request.requests.is_empty() {
+            let what = "a command without requests".to_owned();
+            return callback.fail(CommandError::Invalid(what));
+        }
+        let data = Bytes::from(request.encode_to_vec());
+        if data.len() > MAX_COMMAND_LEN {
+            let what = format!("a command of {} bytes, limit {MAX_COMMAND_LEN}", data.len());
+            return callback.fail(CommandError::Invalid(what));
+        }
+        let proposed = peer.raw.propose(data);
+        if faults.is(Fault::AnswerBeforeCommit) && request.admin_request.is_none() {
+            let mut early = RaftCmdResponse::default();
+            early
+                .responses
+                .resize(request.requests.len(), Default::default());
+            return callback.tell(Ok(early));
+        }
+        placed(peer, proposed, deadline, callback);
+    }
+
+    /// Takes a read.
+    pub(super) fn read(&mut self, read: Read) {
+        let Read {
+            target,
+            deadline,
+            callback,
+        } = read;
+        let (region_id, header) = match target {
+            Target::Region(header) => (Some(header.region_id), header),
+            Target::Key(key) => (self.region_with(&key), RaftRequestHeader::default()),
+        };
+        let found = region_id.and_then(|region_id| self.peers.get_mut(&region_id));
+        let Some(peer) = found else {
+            return callback.fail(CommandError::RegionNotFound {
+                region_id: header.region_id,
+            });
+        };
+        if let Err(error) = checked(peer, self.config.store_id, header, None) {
+            return callback.fail(error);
+        }
+        peer.is_dirty = true;
+        self.last_context += 1;
+        let context = self.last_context;
+        let skips = self.config.faults.is(Fault::ReadWithoutIndex);
+        peer.reads.push(Reading {
+            context,
+            index: skips.then_some(0),
+            deadline,
+            callback,
+        });
+        if skips {
+            return;
+        }
+        let asked = peer
+            .raw
+            .read_index(Bytes::copy_from_slice(&context.to_be_bytes()));
+        if asked.is_err()
+            && let Some(read) = peer.reads.pop()
+        {
+            let what = "too many reads wait for the leader's confirmation".to_owned();
+            read.callback.fail(CommandError::Busy(what));
+        }
+    }
+}
+
+/// The header of a command as this region's state completes it.
+fn checked(
+    peer: &Peer,
+    store_id: u64,
+    header: RaftRequestHeader,
+    admin: Option<&AdminRequest>,
+) -> Result<RaftRequestHeader, CommandError> {
+    if let Some(asked) = header.peer.filter(|asked| asked.store_id != store_id) {
+        return Err(CommandError::StoreNotMatch {
+            asked: asked.store_id,
+            actual: store_id,
+        });
+    }
+    let region_id = peer.region_id();
+    let Some(region) = peer.region().filter(|_| peer.leaving.is_none()) else {
+        return Err(CommandError::RegionNotFound { region_id });
+    };
+    if !peer.leads() {
+        return Err(peer.not_leader());
+    }
+    if header.peer.is_some_and(|asked| asked.id != peer.meta.id) {
+        let what = format!(
+            "the peer here is {}, not the one that is asked",
+            peer.meta.id
+        );
+        return Err(CommandError::Invalid(what));
+    }
+    let term = peer.raw.raft().term();
+    if header.term != 0 && term > header.term + 1 {
+        return Err(CommandError::StaleCommand);
+    }
+    let epoch = header.region_epoch.or(region.region_epoch);
+    let header = RaftRequestHeader {
+        region_id,
+        peer: Some(peer.meta),
+        region_epoch: epoch,
+        term,
+    };
+    check_epoch(region, &header, admin)?;
+    Ok(header)
+}
+
+/// Whether a command was made for the region as it is: data by its range, changes of members by its members.
+pub(crate) fn check_epoch(
+    region: &Region,
+    header: &RaftRequestHeader,
+    admin: Option<&AdminRequest>,
+) -> Result<(), CommandError> {
+    let asked = header.region_epoch.unwrap_or_default();
+    let ours = region.region_epoch.unwrap_or_default();
+    let (version, members) = match admin.map(AdminRequest::cmd_type) {
+        None => (true, false),
+        Some(AdminCmdType::ChangePeer) => (false, true),
+        Some(AdminCmdType::Split | AdminCmdType::TransferLeader) => (true, true),
+        Some(AdminCmdType::CompactLog | AdminCmdType::InvalidAdmin) => (false, false),
+    };
+    let differs =
+        (version && asked.version != ours.version) || (members && asked.conf_ver != ours.conf_ver);
+    if differs {
+        let regions = vec![region.clone()];
+        return Err(CommandError::EpochNotMatch { regions });
+    }
+    Ok(())
+}
+
+fn check_keys(region: Option<&Region>, request: &RaftCmdRequest) -> Result<(), CommandError> {
+    let Some(region) = region else {
+        return Ok(());
+    };
+    for request in &request.requests {
+        let known = matches!(
+            request.cmd_type(),
+            CmdType::Get | CmdType::Put | CmdType::Delete
+        );
+        let Some(key) = key_of(request).filter(|_| known) else {
+            let what = "a command that is neither a get, a put nor a delete".to_owned();
+            return Err(CommandError::Invalid(what));
+        };
+        check_key(region, key)?;
+        let cf = crate::apply::family_of(request);
+        if !cf.is_empty() && !crate::DATA_FAMILIES.contains(&cf) {
+            return Err(CommandError::Invalid(format!("no column family {cf:?}")));
+        }
+    }
+    Ok(())
+}
+
+fn key_of(request: &basalt_proto::raft_cmdpb::Request) -> Option<&[u8]> {
+    match request.cmd_type() {
+        CmdType::Get => request.get.as_ref().map(|get| &get.key[..]),
+        CmdType::Put => request.put.as_ref().map(|put| &put.key[..]),
+        CmdType::Delete => request.delete.as_ref().map(|delete| &delete.key[..]),
+        CmdType::Snap | CmdType::Invalid => None,
+    }
+}
+
+fn first_key(request: &RaftCmdRequest) -> Option<&[u8]> {
+    match request.requests.first() {
+        Some(first) => key_of(first),
+        // An admin command without a region is for the first one.
+        None => request.admin_request.as_ref().map(|_| &[][..]),
+    }
+}
+
+/// A proposal is in the log, or surely is not.
+fn placed(
+    peer: &mut Peer,
+    proposed: basalt_raft::Result<()>,
+    deadline: std::time::Duration,
+    callback: Callback<RaftCmdResponse>,
+) {
+    match proposed {
+        Ok(()) => {
+            let index = peer.raw.raft().log().last_index();
+            let term = peer.raw.raft().term();
+            peer.remember(Proposed {
+                index,
+                term,
+                deadline,
+                callback,
+            });
+        }
+        Err(RaftError::ProposalDropped(DropReason::QuotaExceeded)) => {
+            let what = "too many bytes are proposed and not applied yet".to_owned();
+            callback.fail(CommandError::Busy(what));
+        }
+        Err(RaftError::ProposalDropped(_)) => callback.fail(peer.not_leader()),
+        Err(error) => callback.fail(CommandError::Invalid(error.to_string())),
+    }
+}
+
+/// Hands leadership over; it is answered at once, whatever becomes of it.
+fn transfer(peer: &mut Peer, admin: &AdminRequest, callback: Callback<RaftCmdResponse>) {
+    let to = admin
+        .transfer_leader
+        .as_ref()
+        .and_then(|transfer| transfer.peer);
+    let Some(to) = to else {
+        let what = "a transfer to nobody".to_owned();
+        return callback.fail(CommandError::Invalid(what));
+    };
+    let is_voter = peer.raw.raft().configuration().voters.contains(to.id);
+    if !is_voter {
+        let what = format!("peer {} does not vote here", to.id);
+        return callback.fail(CommandError::Invalid(what));
+    }
+    match peer.raw.transfer_leader(to.id) {
+        Ok(()) => callback.tell(Ok(RaftCmdResponse {
+            header: Some(RaftResponseHeader {
+                current_term: peer.raw.raft().term(),
+                ..RaftResponseHeader::default()
+            }),
+            admin_response: Some(AdminResponse {
+                cmd_type: AdminCmdType::TransferLeader.into(),
+                transfer_leader: Some(TransferLeaderResponse {}),
+                ..AdminResponse::default()
+            }),
+            ..RaftCmdResponse::default()
+        })),
+        Err(error) => callback.fail(CommandError::Invalid(error.to_string())),
+    }
+}
+
+/// Proposes one peer more or less.
+fn change_peer(
+    peer: &mut Peer,
+    request: RaftCmdRequest,
+    deadline: std::time::Duration,
+    callback: Callback<RaftCmdResponse>,
+) {
+    let admin = request.admin_request.as_ref();
+    let change = admin.and_then(|admin| admin.change_peer.as_ref());
+    let Some((kind, target)) = change.and_then(|change| Some((change.change_type(), change.peer?)))
+    else {
+        let what = "a change of no peer".to_owned();
+        return callback.fail(CommandError::Invalid(what));
+    };
+    if target.id == 0 || target.store_id == 0 {
+        let what = "a peer needs an id and a store".to_owned();
+        return callback.fail(CommandError::Invalid(what));
+    }
+    if peer.raw.raft().log().applied() < peer.raw.raft().pending_change_at() {
+        let what = "another change of the members is not applied yet".to_owned();
+        return callback.fail(CommandError::Busy(what));
+    }
+    let members = peer.region().map(|region| region.peers.clone());
+    let members = members.unwrap_or_default();
+    let is_removal = kind == ConfChangeType::RemoveNode;
+    let mut others = members.iter().filter(|member| member.id != target.id);
+    if !is_removal && others.any(|member| member.store_id == target.store_id) {
+        let what = format!("store {} has a peer of the region already", target.store_id);
+        return callback.fail(CommandError::Invalid(what));
+    }
+    if is_removal && target.id == peer.meta.id && members.len() > 1 {
+        // Whoever leads on does not need to learn from a dead peer that it is gone.
+        hand_over_to(peer);
+        return callback.fail(peer.not_leader());
+    }
+    let data = Bytes::from(request.encode_to_vec());
+    let change = ConfChange {
+        change_type: kind.into(),
+        node_id: target.id,
+        context: data,
+    };
+    let proposed = peer.raw.propose_conf_change(change);
+    placed(peer, proposed, deadline, callback);
+}

@@ -1,0 +1,325 @@
+//! What nodes hand out: saved, sent, applied; and what comes back when that is done.
+
+use basalt_proto::{metapb, raft_serverpb::RaftMessage};
+use basalt_raft::{
+    LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, Ready, SnapshotStatus, entries_size,
+    eraftpb::{Message, MessageType},
+};
+
+use super::{Peer, Store, Writing, peer::Saved, raft_failed};
+use crate::{
+    Applied, AppliedEntries, ApplyTask, Error, RegionSnapshot, Result, Save, WorkTask,
+    faults::Fault,
+};
+
+impl Store {
+    /// Takes the work of every node that has some.
+    pub(super) fn collect(&mut self) -> Result<()> {
+        let dirty = self.peers.iter().filter(|(_, peer)| peer.is_dirty);
+        let dirty: Vec<u64> = dirty.map(|(region_id, _)| *region_id).collect();
+        for region_id in dirty {
+            self.collect_of(region_id)?;
+            self.answer_reads(region_id);
+            self.want_snapshot(region_id);
+            self.remove_if_due(region_id)?;
+        }
+        Ok(())
+    }
+
+    fn collect_of(&mut self, region_id: u64) -> Result<()> {
+        let Some(peer) = self.peers.get_mut(&region_id) else {
+            return Ok(());
+        };
+        peer.is_dirty = false;
+        if !peer.raw.has_ready() {
+            return Ok(());
+        }
+        let ready = peer.raw.ready().map_err(raft_failed)?;
+        if let Some(soft_state) = ready.soft_state {
+            let leads = soft_state.role == basalt_raft::Role::Leader;
+            if peer.was_leader && !leads {
+                peer.deposed(self.config.faults.is(Fault::NotLeaderForPending));
+            }
+            peer.was_leader = leads;
+        }
+        for read in &ready.read_states {
+            peer.granted(&read.context, read.index);
+        }
+        // What is handed out once may be followed by more at once: acknowledgements of a group of one.
+        peer.is_dirty = peer.raw.has_ready();
+        self.take_messages(region_id, ready)
+    }
+
+    fn take_messages(&mut self, region_id: u64, ready: Ready) -> Result<()> {
+        let Some(peer) = self.peers.get_mut(&region_id) else {
+            return Ok(());
+        };
+        // First what makes a term durable, then what may have to wait for it.
+        let (local, to_send): (Vec<_>, Vec<_>) = ready
+            .messages
+            .into_iter()
+            .partition(|m| m.to == LOCAL_APPEND_THREAD || m.to == LOCAL_APPLY_THREAD);
+        for mut message in local {
+            if message.to == LOCAL_APPLY_THREAD {
+                let by_index = self.config.faults.is(Fault::MatchByIndexOnly);
+                let callbacks = peer.take_callbacks(&message.entries, by_index);
+                peer.applying.push_back(message.responses);
+                self.apply.push(ApplyTask::Entries {
+                    region_id,
+                    peer_id: peer.meta.id,
+                    entries: message.entries,
+                    callbacks,
+                });
+                continue;
+            }
+            let before = peer.raw.storage().hard_state();
+            let save = Save::from(&message);
+            let promises = save
+                .hard_state
+                .is_some_and(|after| (after.term, after.vote) != (before.term, before.vote));
+            peer.log_bytes += entries_size(save.entries);
+            let number = peer.raw.storage_mut().save(&save, &mut self.batch)?;
+            peer.promised += u64::from(promises);
+            peer.saving += 1;
+            peer.snapshots_saving += usize::from(message.snapshot.is_some());
+            self.saved.push(Saved {
+                region_id,
+                peer_id: peer.meta.id,
+                save: number,
+                is_snapshot: message.snapshot.is_some(),
+                responses: std::mem::take(&mut message.responses),
+                promises,
+            });
+        }
+        let waits = peer.durable < peer.promised && !self.config.faults.is(Fault::TermBeforeSync);
+        for message in to_send {
+            let Some(to) = peer.whereabouts(message.to) else {
+                undeliverable(peer, &message)?;
+                continue;
+            };
+            if waits {
+                peer.held.push_back((peer.promised, to, message));
+            } else {
+                send(&mut *self.transport, peer, to, message);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes up to a turn are durable.
+    pub(super) fn persisted(&mut self, turn: u64, result: Result<(), String>) -> Result<()> {
+        if let Err(error) = result {
+            return Err(Error::misuse(0, format!("raftdb: {error}")));
+        }
+        while let Some(writing) = self.writing.front() {
+            if writing.turn > turn && writing.writes {
+                break;
+            }
+            let Some(Writing { saved, .. }) = self.writing.pop_front() else {
+                break;
+            };
+            for saved in saved {
+                self.saved(saved)?;
+            }
+        }
+        // A restart does not ask for their files any more.
+        for (_, snapshot) in self.ended.extract_if(.., |(until, _)| *until <= turn) {
+            // What is left of them goes with a later sweep.
+            let _ = self.snapshots.release(&snapshot);
+        }
+        Ok(())
+    }
+
+    fn saved(&mut self, saved: Saved) -> Result<()> {
+        let Some(peer) = self.peers.get_mut(&saved.region_id) else {
+            return Ok(());
+        };
+        if peer.meta.id != saved.peer_id {
+            return Ok(());
+        }
+        peer.is_dirty = true;
+        peer.saving -= 1;
+        peer.raw.storage_mut().published(saved.save);
+        peer.durable += u64::from(saved.promises);
+        while let Some((_, to, message)) = peer
+            .held
+            .pop_front_if(|(promised, ..)| *promised <= peer.durable)
+        {
+            send(&mut *self.transport, peer, to, message);
+        }
+        if saved.is_snapshot {
+            peer.snapshots_saving -= 1;
+            if peer.snapshots_saving > 0 {
+                // A newer one has taken its place, and is not durable yet: that one is installed.
+                peer.overtaken.extend(saved.responses);
+                return Ok(());
+            }
+            let mut responses = std::mem::take(&mut peer.overtaken);
+            responses.extend(saved.responses);
+            let installation = peer.raw.storage().installation()?;
+            peer.installing
+                .push_back((installation.snapshot().clone(), responses));
+            self.apply.push(ApplyTask::Install {
+                region_id: saved.region_id,
+                peer_id: saved.peer_id,
+                installation: Box::new(installation),
+            });
+            return Ok(());
+        }
+        self.deliver(saved.region_id, saved.responses)
+    }
+
+    /// Responses that waited for storage: to the node itself, or to others.
+    pub(super) fn deliver(&mut self, region_id: u64, responses: Vec<Message>) -> Result<()> {
+        let Some(peer) = self.peers.get_mut(&region_id) else {
+            return Ok(());
+        };
+        for message in responses {
+            if message.to == peer.meta.id {
+                peer.raw.step(message).map_err(raft_failed)?;
+            } else if let Some(to) = peer.whereabouts(message.to) {
+                send(&mut *self.transport, peer, to, message);
+            }
+        }
+        Ok(())
+    }
+
+    /// Entries are applied.
+    pub(super) fn applied(&mut self, done: AppliedEntries) -> Result<()> {
+        let Some(peer) = self.peers.get_mut(&done.region_id) else {
+            return Ok(());
+        };
+        if peer.meta.id != done.peer_id {
+            return Ok(());
+        }
+        peer.is_dirty = true;
+        for change in done.changes {
+            match peer.raw.apply_conf_change(change) {
+                // As on every other node.
+                Ok(_) | Err(basalt_raft::Error::ConfChange(_)) => {}
+                Err(error) => return Err(raft_failed(error)),
+            }
+        }
+        let truncated_before = peer.raw.raft().log().first_index().map_err(log_failed)?;
+        peer.raw.storage_mut().applied(Applied {
+            state: done.state,
+            membership: done.membership.clone(),
+            seq: done.seq,
+        })?;
+        let first = peer.raw.raft().log().first_index().map_err(log_failed)?;
+        let last = peer.raw.raft().log().last_index();
+        if first > truncated_before {
+            // What is left of the bytes, as if all entries were alike.
+            let before = (last + 1).saturating_sub(truncated_before).max(1);
+            let left = (last + 1).saturating_sub(first);
+            let bytes = u128::from(peer.log_bytes) * u128::from(left) / u128::from(before);
+            peer.log_bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        }
+        if let Some(responses) = peer.applying.pop_front() {
+            self.deliver(done.region_id, responses)?;
+        }
+        if let Some(membership) = done.membership {
+            self.region_changed(done.region_id, &membership);
+        }
+        Ok(())
+    }
+
+    /// Answers reads whose index is applied.
+    pub(super) fn answer_reads(&mut self, region_id: u64) {
+        let early = self.config.faults.is(Fault::ReadBeforeApplied);
+        let Some(peer) = self.peers.get_mut(&region_id) else {
+            return;
+        };
+        let applied = peer.applied();
+        let is_due = |index: Option<u64>| index.is_some_and(|index| early || index <= applied);
+        if !peer.reads.iter().any(|read| is_due(read.index)) {
+            return;
+        }
+        let Some(region) = peer.region().cloned() else {
+            return;
+        };
+        let view = RegionSnapshot::new(region, self.engines.clone());
+        for read in std::mem::take(&mut peer.reads) {
+            if is_due(read.index) {
+                read.callback.tell(Ok(view.clone()));
+            } else {
+                peer.reads.push(read);
+            }
+        }
+    }
+
+    /// Has a snapshot made where a node wants one.
+    fn want_snapshot(&mut self, region_id: u64) {
+        let Some(peer) = self.peers.get_mut(&region_id) else {
+            return;
+        };
+        // Where one is being made already, whoever it is not for asks again.
+        if peer.raw.storage().take_snapshot_request().is_some() && !peer.generating {
+            peer.generating = self.work.push(WorkTask::Generate { region_id });
+        }
+    }
+
+    pub(super) fn snapshot_sent(
+        &mut self,
+        region_id: u64,
+        peer_id: u64,
+        delivered: bool,
+    ) -> Result<()> {
+        let Some(peer) = self.peers.get_mut(&region_id) else {
+            return Ok(());
+        };
+        peer.is_dirty = true;
+        let status = match delivered {
+            true => SnapshotStatus::Delivered,
+            false => SnapshotStatus::Failed,
+        };
+        let told = peer.raw.report_snapshot(peer_id, status);
+        told.map_err(raft_failed)
+    }
+}
+
+/// Nobody knows where it should go: only a snapshot's sender waits for news.
+fn undeliverable(peer: &mut Peer, message: &Message) -> Result<()> {
+    if message.msg_type() != MessageType::MsgSnapshot {
+        return Ok(());
+    }
+    let told = peer.raw.report_snapshot(message.to, SnapshotStatus::Failed);
+    told.map_err(raft_failed)
+}
+
+/// Sends a node's message to another store.
+pub(super) fn send(
+    transport: &mut dyn crate::Transport,
+    peer: &Peer,
+    to: metapb::Peer,
+    message: Message,
+) {
+    let kind = message.msg_type();
+    let mut envelope = RaftMessage {
+        region_id: peer.region_id(),
+        from_peer: Some(peer.meta),
+        to_peer: Some(to),
+        region_epoch: Some(Default::default()),
+        ..RaftMessage::default()
+    };
+    if let Some(region) = peer.region() {
+        envelope.region_epoch = region.region_epoch;
+        // What may make a peer says of which range.
+        let may_make = matches!(kind, MessageType::MsgRequestVote | MessageType::MsgPreVote)
+            || (kind == MessageType::MsgHeartbeat && message.commit == 0);
+        if may_make {
+            envelope.start_key = region.start_key.clone();
+            envelope.end_key = region.end_key.clone();
+        }
+    }
+    envelope.message = Some(message);
+    if kind == MessageType::MsgSnapshot {
+        transport.send_snapshot(envelope);
+    } else {
+        transport.send(envelope);
+    }
+}
+
+fn log_failed(error: basalt_raft::StorageError) -> Error {
+    raft_failed(error.into())
+}
