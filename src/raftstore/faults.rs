@@ -25,14 +25,15 @@ pub enum Fault {
     AnswerBeforeCommit,
     /// Proposals are matched by index alone.
     MatchByIndexOnly,
-    /// The epoch is not looked at when an entry is applied.
-    NoEpochCheckAtApply,
     /// A restarted voter votes at once.
     NoQuarantine,
     /// A message of a new term leaves before that term is durable.
     TermBeforeSync,
     /// A snapshot replaces what is there and leaves old keys behind.
     SnapshotWithoutDelete,
+    /// A store that has lost its disk takes part again under its old identity. (It is the server that keeps
+    /// such a store out, so it is the simulation that lets it in.)
+    WipedStoreVotes,
 }
 
 /// A set of [`Fault`]s, of which at most one is planted.

@@ -153,8 +153,8 @@ impl<S: Storage> Raft<S> {
         self.send(answer);
     }
 
-    /// Whether no other leader can have been elected since a quorum was heard from.
-    fn has_lease(&self) -> bool {
+    /// Whether this node leads, and no other leader can have been elected since a quorum was heard from.
+    pub fn has_lease(&self) -> bool {
         let reads = &self.leadership.reads;
         let through_transfer = self.has_fault(Fault::LeaseThroughTransfer);
         let lease = (self.config.election_tick - 1) * 3 / 4;

@@ -2,7 +2,7 @@
 //! raftdb.
 
 use basalt_engine::{
-    ColumnFamily, Ingest, MAX_KEY_LEN, ReadOptions, TableFile, WriteBatch, prefix_end,
+    ColumnFamily, Ingest, MAX_KEY_LEN, ReadOptions, TableFile, WriteBatch, WriteOptions, prefix_end,
 };
 use basalt_proto::{
     metapb::Region,
@@ -12,7 +12,11 @@ use basalt_raft::eraftpb::Snapshot;
 use prost::Message;
 
 use super::{Membership, PeerStorage, Pending, life::living};
-use crate::{Engines, Error, Result, keys, states};
+use crate::{
+    Engines, Error, Result,
+    faults::{Fault, Faults},
+    keys, states,
+};
 
 /// A family and a range of its keys.
 type FamilyRange = (ColumnFamily, Vec<u8>, Vec<u8>);
@@ -162,6 +166,14 @@ impl Installation {
     /// [`Error::Engine`]: it may be run again, and does nothing where it was done. [`Error::Tombstone`]
     /// and [`Error::OtherPeer`] where the peer was removed meanwhile.
     pub fn run(&self, tables: Vec<(ColumnFamily, TableFile)>) -> Result<Installed> {
+        self.run_with(tables, Faults::default())
+    }
+
+    pub(crate) fn run_with(
+        &self,
+        tables: Vec<(ColumnFamily, TableFile)>,
+        faults: Faults,
+    ) -> Result<Installed> {
         let (engines, pending) = (&self.engines, &self.pending);
         // In case that the caller has published a save that was not synced.
         engines.raft.sync()?;
@@ -180,7 +192,9 @@ impl Installation {
         let mut ingest = Ingest::new();
         for region in old.iter().chain([region]) {
             for (family, start, end) in data_ranges(engines, region)? {
-                ingest.delete_range(&family, &start, &end);
+                if !faults.is(Fault::SnapshotWithoutDelete) {
+                    ingest.delete_range(&family, &start, &end);
+                }
             }
         }
         for (family, table) in tables {
@@ -191,7 +205,12 @@ impl Installation {
         states::put_apply_state(engines, &mut batch, self.region_id, &apply_state);
         let state = states::normal(region, &pending.membership.conf_state, self.peer_id);
         states::put_region_state(engines, &mut batch, self.region_id, &state);
-        ingest.batch(batch);
+        if faults.is(Fault::SnapshotInTwoSteps) {
+            engines.kv.write(batch, WriteOptions::NO_SYNC)?;
+            engines.flush_kv()?;
+        } else {
+            ingest.batch(batch);
+        }
         engines.kv.ingest(ingest)?;
         Ok(installed)
     }

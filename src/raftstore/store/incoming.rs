@@ -55,7 +55,11 @@ impl Store {
         let stranger = peer.region().is_some_and(|region| {
             let ours = region.region_epoch.unwrap_or_default();
             let is_member = region.peers.iter().any(|member| member.id == from.id);
-            epoch.conf_ver < ours.conf_ver && !is_member
+            // Who has no epoch may have been added since: only who surely leads knows that it was not.
+            let raft = peer.raw.raft();
+            let knows = epoch.conf_ver > 0
+                || (peer.leads() && raft.has_lease() && peer.applied() >= raft.log().committed());
+            epoch.conf_ver < ours.conf_ver && !is_member && knows
         });
         if stranger {
             let epoch = peer.region().and_then(|region| region.region_epoch);
@@ -90,22 +94,20 @@ impl Store {
         }
     }
 
-    /// A learner never campaigns, so one that was removed while it was away would wait for ever: one that has
-    /// heard nothing for long asks. The question is that of a candidate with an empty log, for whom nobody
-    /// votes; members who know that it was removed say so.
+    /// Neither a learner nor a peer without its first snapshot ever campaigns, so one that was removed while
+    /// it was away would wait for ever: one that has heard nothing for long asks. The question is that of a
+    /// candidate with an empty log, for whom nobody votes; members who know that it was removed say so.
     pub(super) fn ask_whether_removed(&mut self) {
         let patience = self.config.tick * SILENT_TICKS;
         for peer in self.peers.values_mut() {
-            let waits = peer.raw.raft().is_learner() && peer.leaving.is_none();
+            let never_campaigns = peer.raw.raft().is_learner() || peer.region().is_none();
+            let waits = never_campaigns && peer.leaving.is_none();
             if !waits || self.now.saturating_sub(peer.heard) < patience {
                 continue;
             }
             peer.heard = self.now;
-            let Some(region) = peer.region().cloned() else {
-                continue;
-            };
             let term = peer.raw.raft().term() + 1;
-            for to in region.peers.iter().filter(|to| to.id != peer.meta.id) {
+            for to in peer.others() {
                 let question = Message {
                     msg_type: MessageType::MsgPreVote.into(),
                     to: to.id,
@@ -113,7 +115,7 @@ impl Store {
                     term,
                     ..Message::default()
                 };
-                send(&mut *self.transport, peer, *to, question);
+                send(&mut *self.transport, peer, to, question);
             }
         }
     }

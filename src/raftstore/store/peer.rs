@@ -143,6 +143,14 @@ impl Peer {
         self.known.insert(peer.id, peer);
     }
 
+    /// The others that are known, by id.
+    pub(super) fn others(&self) -> Vec<metapb::Peer> {
+        let known = self.known.values().copied();
+        let mut others: Vec<_> = known.filter(|peer| peer.id != self.meta.id).collect();
+        others.sort_unstable_by_key(|peer| peer.id);
+        others
+    }
+
     /// Where a peer lives, if known.
     pub(super) fn whereabouts(&self, id: u64) -> Option<metapb::Peer> {
         self.known.get(&id).copied()

@@ -176,7 +176,11 @@ impl Store {
         };
         for message in responses {
             if message.to == peer.meta.id {
-                peer.raw.step(message).map_err(raft_failed)?;
+                match peer.raw.step(message) {
+                    // Its own vote or acknowledgement, of a membership that it is not in any more.
+                    Ok(()) | Err(basalt_raft::Error::PeerNotFound) => {}
+                    Err(error) => return Err(raft_failed(error)),
+                }
             } else if let Some(to) = peer.whereabouts(message.to) {
                 send(&mut *self.transport, peer, to, message);
             }

@@ -155,6 +155,22 @@ impl World {
         self.wake(n)
     }
 
+    /// What a store has answered since the last look was never heard.
+    pub(crate) fn forget_answers(&mut self, n: usize) {
+        let answers = self.clients.answers.lock();
+        let mut answers = answers.unwrap_or_else(PoisonError::into_inner);
+        for (id, answer) in &mut *answers {
+            if self
+                .clients
+                .asked
+                .get(id)
+                .is_some_and(|asked| asked.store == n)
+            {
+                *answer = Answer::Written(Box::new(Err(CommandError::StaleCommand)));
+            }
+        }
+    }
+
     fn client_goes_on(&mut self, client: usize, leader: Option<u64>) {
         let stores = self.nodes.len();
         self.clients.leaders[client] = match leader {

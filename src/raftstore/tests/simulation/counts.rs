@@ -47,7 +47,29 @@ counts! {
     member_changes,
     flushes,
     terms,
-    truncations,
+    wiped,
     snapshots_sent,
     snapshots_broken,
+}
+
+impl Counts {
+    /// What must have happened in a normal run, lest it proves little.
+    pub(crate) fn demand(&self) {
+        let hours = self.simulated_seconds / 3_600;
+        assert!(hours >= 10, "{hours} simulated hours");
+        let acted = (self.written + self.read) / self.simulated_seconds.max(1);
+        assert!(acted >= 20, "{acted} operations a simulated second");
+        for (name, seen, least) in [
+            ("crashes", self.crashes, 1_000),
+            ("pauses", self.pauses, 1_000),
+            ("partitions", self.partitions, 1_000),
+            ("bad disks", self.bad_disks, 300),
+            ("transfers", self.transfers, 1_000),
+            ("changes of members", self.member_changes, 1_000),
+            ("snapshots sent", self.snapshots_sent, 1_000),
+            ("terms", self.terms, 3_000),
+        ] {
+            assert!(seen >= least, "only {seen} {name}");
+        }
+    }
 }

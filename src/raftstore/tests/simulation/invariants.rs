@@ -3,7 +3,9 @@
 use std::{collections::HashMap, fmt};
 
 use basalt_engine::ReadOptions;
-use basalt_raftstore::{RegionStatus, StoreStatus};
+use basalt_proto::raft_serverpb::RaftMessage;
+use basalt_raft::eraftpb::MessageType;
+use basalt_raftstore::{RegionStatus, StoreStatus, states};
 use basalt_testkit::history::{Limits, Verdict, check};
 
 use super::world::{Check, Event, MILLI, SECOND, World};
@@ -23,6 +25,8 @@ pub(crate) enum Invariant {
     NoFence,
     /// A store can be started with what a crash has left.
     Restarts,
+    /// What a store says, its disk knows.
+    DurableBeforeSent,
     /// When nothing goes wrong any more, everybody comes to have the same.
     Converges,
 }
@@ -36,6 +40,7 @@ impl fmt::Display for Invariant {
             Self::AnsweredOnce => "answered once and in time",
             Self::NoFence => "no store stops by itself",
             Self::Restarts => "a crashed store starts again",
+            Self::DurableBeforeSent => "durable before it is said",
             Self::Converges => "convergence",
         })
     }
@@ -111,6 +116,32 @@ impl World {
         let delay = if self.kind { 200 * MILLI } else { 50 * MILLI };
         self.after(delay, Event::Look);
         Ok(())
+    }
+
+    /// A message leaves a store: its term is durable, and what it acknowledges is. (raftdb shows what is
+    /// durable, for all that a store writes there is synced.)
+    pub(crate) fn may_be_said(&self, n: usize, message: &RaftMessage) -> Check {
+        let (Some(running), Some(m)) = (&self.nodes[n].running, &message.message) else {
+            return Ok(());
+        };
+        let kind = m.msg_type();
+        let of_no_term = matches!(kind, MessageType::MsgPreVote | MessageType::MsgPreVoteResp);
+        if of_no_term || m.term == 0 {
+            return Ok(());
+        }
+        let state = states::raft_state(&running.engines, message.region_id)
+            .ok()
+            .flatten();
+        let state = state.unwrap_or_default();
+        let durable = state.hard_state.unwrap_or_default();
+        let acknowledges = kind == MessageType::MsgAppendResponse && !m.reject;
+        // A later term may have cut what it speaks of.
+        let has = !acknowledges || durable.term > m.term || m.index <= state.last_index;
+        if durable.term >= m.term && has {
+            return Ok(());
+        }
+        let what = format!("store {} says {m:?}, durable is {state:?}", n + 1);
+        Err(Violation::new(Invariant::DurableBeforeSent, what))
     }
 
     pub(crate) fn statuses(&self) -> Vec<(usize, StoreStatus)> {

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use basalt_engine::fs::sim::{Failure, OpKind, Survival};
+use basalt_engine::fs::{
+    SimFs,
+    sim::{Failure, OpKind, Survival},
+};
 use basalt_proto::raft_cmdpb::{
     AdminCmdType, AdminRequest, ChangePeerRequest, RaftCmdRequest, RaftRequestHeader,
     TransferLeaderRequest,
@@ -11,7 +14,7 @@ use basalt_raft::eraftpb::ConfChangeType;
 use basalt_raftstore::Callback;
 
 use super::{
-    node::peer,
+    node::{Trap, peer},
     world::{Check, Event, MILLI, SECOND, World},
 };
 
@@ -25,6 +28,7 @@ impl World {
         let n = self.rng.index(self.nodes.len());
         let mut strikes = |odds: u64| self.rng.below(1_000) < odds * 3;
         let [
+            wipe,
             crash,
             pause,
             partition,
@@ -35,6 +39,7 @@ impl World {
             member,
             flush,
         ] = [
+            strikes(often.wipe),
             strikes(often.crash),
             strikes(often.pause),
             strikes(often.partition),
@@ -47,13 +52,19 @@ impl World {
         ];
         if crash {
             self.counts.crashes += 1;
-            if self.rng.one_in(6) {
-                for n in 0..self.nodes.len() {
-                    self.crash(n);
+            match self.rng.below(6) {
+                0 => (0..self.nodes.len()).for_each(|n| self.crash(n)),
+                1 | 2 => self.crash(n),
+                _ if self.nodes[n].trap.is_none() => {
+                    let (left, how) = (self.rng.below(40), self.survival());
+                    let trap = Trap::set(&self.nodes[n].fs, left, how);
+                    self.nodes[n].trap = Some(trap);
                 }
-            } else {
-                self.crash(n);
+                _ => {}
             }
+        }
+        if wipe {
+            self.wipe(n);
         }
         if pause && self.nodes[n].running.is_some() {
             self.counts.pauses += 1;
@@ -96,29 +107,53 @@ impl World {
 
     /// Power is cut; the store starts again with what is left.
     pub(crate) fn crash(&mut self, n: usize) {
-        let how = match self.rng.below(4) {
+        let how = self.survival();
+        let left = self.nodes[n].fs.crash(how);
+        self.crash_to(n, left);
+    }
+
+    /// What a crash leaves.
+    fn survival(&mut self) -> Survival {
+        match self.rng.below(4) {
             0 => Survival::LoseUnsynced,
             1 => Survival::ProcessDeath,
             _ => Survival::Random {
                 seed: self.rng.next_u64(),
             },
-        };
+        }
+    }
+
+    /// The store is gone, and starts again with what is left.
+    pub(crate) fn crash_to(&mut self, n: usize, left: Arc<SimFs>) {
         let node = &mut self.nodes[n];
         if node.running.is_none() {
             return;
         }
-        let left = node.fs.crash(how);
+        node.fs.set_observer(None);
         node.running = None;
         node.fs = left;
+        node.trap = None;
         node.disk_fails = false;
         node.life += 1;
         node.paused_until = 0;
         let life = node.life;
-        self.note(n, 51, || format!("crashes: {how:?}"));
-        let delay = self.up_to(2 * SECOND);
+        self.note(n, 51, || "crashes".to_owned());
+        // Some come back within a lease that they gave.
+        let away = *self.rng.pick(&[50 * MILLI, 300 * MILLI, 2 * SECOND]);
+        let delay = self.up_to(away);
         self.after(delay, Event::Start(n, life));
         // Those who waited at it are told by nobody but its end.
         let _ = self.take_answers();
+    }
+
+    /// A store loses its disk. It must not take part again under its name: what it has promised is gone.
+    fn wipe(&mut self, n: usize) {
+        if self.nodes.iter().any(|node| node.wiped) || self.nodes[n].running.is_none() {
+            return;
+        }
+        self.counts.wiped += 1;
+        self.crash_to(n, SimFs::new());
+        self.nodes[n].wiped = true;
     }
 
     fn partition(&mut self) {
@@ -261,7 +296,6 @@ impl World {
         self.note(0, 55, || "everything is kind".to_owned());
         for n in 0..self.nodes.len() {
             self.nodes[n].slow_until = 0;
-            self.nodes[n].paused_until = 0;
             if self.nodes[n].disk_fails {
                 self.crash(n);
             }

@@ -12,7 +12,7 @@ use std::{
 use basalt_engine::{
     Db, Options,
     executor::{Executor as _, SimExecutor},
-    fs::SimFs,
+    fs::{SimFs, sim::Survival},
 };
 use basalt_proto::{
     metapb,
@@ -80,6 +80,41 @@ pub(crate) struct Scheduled {
     pub(crate) disk: bool,
 }
 
+/// Takes an image of a disk before one of its next changes: as power cut in the middle of something would
+/// leave it.
+pub(crate) struct Trap {
+    left: AtomicU64,
+    how: Survival,
+    image: Mutex<Option<Arc<SimFs>>>,
+}
+
+impl Trap {
+    /// Sets one on a disk; it springs before the change that is `left` changes away.
+    pub(crate) fn set(fs: &SimFs, left: u64, how: Survival) -> Arc<Self> {
+        let trap = Arc::new(Self {
+            left: AtomicU64::new(left),
+            how,
+            image: Mutex::new(None),
+        });
+        let watched = Arc::clone(&trap);
+        fs.set_observer(Some(Arc::new(move |fs, _, _| {
+            let left = watched.left.fetch_sub(1, Ordering::Relaxed);
+            if left == 0 {
+                let image = fs.crash(watched.how);
+                *watched.image.lock().unwrap_or_else(PoisonError::into_inner) = Some(image);
+            }
+        })));
+        trap
+    }
+
+    fn take(&self) -> Option<Arc<SimFs>> {
+        self.image
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+}
+
 /// A store that runs.
 pub(crate) struct Running {
     pub(crate) executor: Arc<SimExecutor>,
@@ -123,6 +158,9 @@ pub(crate) struct Node {
     pub(crate) slow_until: u64,
     /// Its disk was made to fail: it may stop serving.
     pub(crate) disk_fails: bool,
+    /// It was wiped, and must not come back.
+    pub(crate) wiped: bool,
+    pub(crate) trap: Option<Arc<Trap>>,
 }
 
 impl Node {
@@ -139,6 +177,8 @@ impl Node {
             paused_until: 0,
             slow_until: 0,
             disk_fails: false,
+            wiped: false,
+            trap: None,
         }
     }
 
@@ -196,6 +236,13 @@ impl Node {
             scheduled: Scheduled::default(),
         }));
         Ok(())
+    }
+
+    /// What a trap that has sprung has left.
+    pub(crate) fn sprung(&mut self) -> Option<Arc<SimFs>> {
+        let left = self.trap.as_ref()?.take()?;
+        self.trap = None;
+        Some(left)
     }
 
     /// Runs one of the disk's jobs; whether more wait.

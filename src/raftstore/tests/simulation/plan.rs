@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use basalt_raftstore::{StoreConfig, faults::Faults};
+use basalt_raftstore::{
+    StoreConfig,
+    faults::{Fault, Faults},
+};
 use basalt_testkit::Rng;
 
 use super::world::{MICRO, MILLI, SECOND};
@@ -19,6 +22,7 @@ pub(crate) struct Pace {
 /// How often what goes wrong does, out of a hundred looks.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mischief {
+    pub(crate) wipe: u64,
     pub(crate) crash: u64,
     pub(crate) pause: u64,
     pub(crate) partition: u64,
@@ -64,6 +68,12 @@ impl Plan {
             }
         };
         let mischief = Mischief {
+            // The server keeps such a store out for good.
+            wipe: if faults.is(Fault::WipedStoreVotes) {
+                10
+            } else {
+                0
+            },
             crash: some(12),
             pause: some(8),
             partition: some(12),

@@ -281,6 +281,12 @@ impl World {
 
     /// After something happened at a store: what it says is on its way, what it wants is scheduled.
     pub(crate) fn wake(&mut self, n: usize) -> Check {
+        if let Some(left) = self.nodes[n].sprung() {
+            // Power was cut in the middle of it: what was said after that was not.
+            self.forget_answers(n);
+            self.crash_to(n, left);
+            return Ok(());
+        }
         let life = self.nodes[n].life;
         let Some(running) = &mut self.nodes[n].running else {
             return Ok(());
@@ -307,7 +313,10 @@ impl World {
         let fenced = running.store.fenced().map(str::to_owned);
         for message in outgoing {
             match message {
-                Outgoing::Message(message) => self.send(n, message),
+                Outgoing::Message(message) => {
+                    self.may_be_said(n, &message)?;
+                    self.send(n, message);
+                }
                 Outgoing::Snapshot(message) => {
                     let delay = self.up_to(20 * MILLI);
                     self.after(delay, Event::Snapshot(n, life, Box::new(message)));
