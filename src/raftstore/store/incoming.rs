@@ -46,9 +46,6 @@ impl Store {
             peer.is_dirty = true;
             return Ok(());
         }
-        if to.id < peer.meta.id {
-            return Ok(());
-        }
         if peer.leaving.is_some() {
             return Ok(());
         }
@@ -64,6 +61,10 @@ impl Store {
         if stranger {
             let epoch = peer.region().and_then(|region| region.region_epoch);
             self.tell_removed(region_id, from, to, epoch, &message);
+            return Ok(());
+        }
+        if to.id < peer.meta.id {
+            // Meant for a peer that was here before this one.
             return Ok(());
         }
         let Some(inner) = message.message else {

@@ -153,10 +153,8 @@ fn planted_faults_are_found() {
     );
 }
 
-/// What is planted, one at a time. `Fault::NoQuarantine` is not among them: these schedules do not find it
-/// (a voter must restart within a lease and elect another leader while a client reads at the old one). The
-/// Raft crate's do, and its `tests/paper/leases.rs` claims it.
-const FAULTS: [Fault; 13] = [
+/// What is planted, one at a time.
+const FAULTS: [Fault; 14] = [
     Fault::AppliedApart,
     Fault::AckBeforeSync,
     Fault::GcPastFlushed,
@@ -167,6 +165,7 @@ const FAULTS: [Fault; 13] = [
     Fault::ReadBeforeApplied,
     Fault::AnswerBeforeCommit,
     Fault::MatchByIndexOnly,
+    Fault::NoQuarantine,
     Fault::TermBeforeSync,
     Fault::SnapshotWithoutDelete,
     Fault::WipedStoreVotes,

@@ -119,6 +119,9 @@ impl World {
             9..11 => Operation::delete(key),
             _ => Operation::get(key),
         };
+        if self.rng.one_in(6) {
+            self.clients.leaders[client] = self.rng.index(self.nodes.len());
+        }
         let n = self.clients.leaders[client];
         let Some(running) = &self.nodes[n].running else {
             self.client_goes_on(client, None);

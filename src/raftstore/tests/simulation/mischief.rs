@@ -70,6 +70,14 @@ impl World {
             self.counts.pauses += 1;
             let pause = self.up_to(3 * SECOND);
             self.nodes[n].paused_until = self.now + pause;
+            if self.rng.one_in(2) {
+                // It does not hear what happened meanwhile either.
+                self.counts.partitions += 1;
+                for other in (0..self.nodes.len()).filter(|other| *other != n) {
+                    self.network.cut(n, other);
+                    self.network.cut(other, n);
+                }
+            }
             self.note(n, 50, || format!("stands still for {} ms", pause / MILLI));
         }
         if partition {
