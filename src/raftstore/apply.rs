@@ -16,7 +16,6 @@ use std::{
 
 use basalt_engine::{SequenceNumber, WriteBatch, WriteOptions};
 use basalt_proto::{
-    metapb::Region,
     raft_cmdpb::{
         AdminCmdType, AdminResponse, CmdType, CompactLogRequest, CompactLogResponse,
         DeleteResponse, GetResponse, PutResponse, RaftCmdRequest, RaftCmdResponse,
@@ -34,11 +33,11 @@ use prost::Message as _;
 use crate::{
     AppliedEntries, ApplyTask, Callback, CommandError, Engines, Error, Inbox, Installation,
     Membership, Result, StoreConfig, StoreMessage,
-    command::{check_key, data_family},
+    command::data_family,
     faults::{Fault, Faults},
     snapshot::SnapshotStore,
     states,
-    store::check_epoch,
+    store::{check_epoch, check_request, key_of},
 };
 
 /// What an entry answers, and to whom.
@@ -216,7 +215,7 @@ impl Applier {
                 EntryType::EntryNormal => self.apply_command(region_id, &entry)?,
                 EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
                     let (change, answer) = self.apply_change(region_id, &entry)?;
-                    changes.push(change);
+                    changes.push((entry.index, change));
                     let applying = self.regions.get(&region_id);
                     new_membership = applying.map(|applying| applying.membership.clone());
                     answer
@@ -284,68 +283,66 @@ impl Applier {
             }
             return Ok(Ok(response));
         }
-        let region = region.clone();
+        // All or nothing of it: what does not fit is found before anything is done.
         for request in &request.requests {
-            match self.apply_request(&region, request)? {
-                Ok(done) => response.responses.push(done),
-                // What was proposed was checked, and with the same epoch the region is the same.
-                Err(error) => return Ok(Err(error)),
+            if let Err(error) = check_request(region, request) {
+                return Ok(Err(error));
             }
+        }
+        let reads = |request: &Request| request.cmd_type() == CmdType::Get;
+        if request.requests.iter().any(reads) {
+            // What is read is what the entries before this one have left, and nobody may see a part of this
+            // one: it is written behind its last request.
+            self.write_unanswered()?;
+        }
+        for (at, one) in request.requests.iter().enumerate() {
+            let done = self.apply_request(&request.requests[..at], one)?;
+            response.responses.push(done);
         }
         Ok(Ok(response))
     }
 
-    fn apply_request(
-        &mut self,
-        region: &Region,
-        request: &Request,
-    ) -> Result<Result<Response, CommandError>> {
+    /// Applies a request that was checked, behind those `before` it in the same entry.
+    fn apply_request(&mut self, before: &[Request], request: &Request) -> Result<Response> {
         let mut response = Response {
             cmd_type: request.cmd_type,
             ..Response::default()
         };
-        let family = match data_family(&self.engines, family_of(request)) {
-            Ok(family) => family.clone(),
-            Err(error) => return Ok(Err(error)),
-        };
-        match (
-            request.cmd_type(),
-            &request.put,
-            &request.delete,
-            &request.get,
-        ) {
-            (CmdType::Put, Some(put), ..) => {
-                if let Err(error) = check_key(region, &put.key) {
-                    return Ok(Err(error));
-                }
-                self.batch.put(&family, &put.key, &put.value);
+        let family = data_family(&self.engines, family_of(request));
+        let family = family.map_err(|error| Error::misuse(0, error.to_string()))?;
+        match (&request.put, &request.delete, &request.get) {
+            (Some(put), ..) if request.cmd_type() == CmdType::Put => {
+                self.batch.put(family, &put.key, &put.value);
                 response.put = Some(PutResponse {});
             }
-            (CmdType::Delete, _, Some(delete), _) => {
-                if let Err(error) = check_key(region, &delete.key) {
-                    return Ok(Err(error));
-                }
-                self.batch.delete(&family, &delete.key);
+            (_, Some(delete), _) if request.cmd_type() == CmdType::Delete => {
+                self.batch.delete(family, &delete.key);
                 response.delete = Some(DeleteResponse {});
             }
-            (CmdType::Get, .., Some(get)) => {
-                if let Err(error) = check_key(region, &get.key) {
-                    return Ok(Err(error));
-                }
-                // It sees what the entry did before it.
-                self.write_unanswered()?;
-                let value = self.engines.kv.get(&family, &get.key)?;
-                let value = value.map(|value| Bytes::copy_from_slice(&value));
+            (.., Some(get)) => {
+                let same = |other: &&Request| {
+                    let there = data_family(&self.engines, family_of(other));
+                    other.cmd_type() != CmdType::Get
+                        && key_of(other) == Some(&get.key[..])
+                        && there.is_ok_and(|there| there.id() == family.id())
+                };
+                let value = match before.iter().rev().find(same) {
+                    Some(last) if last.cmd_type() == CmdType::Put => {
+                        last.put.as_ref().map(|put| put.value.clone())
+                    }
+                    Some(_) => None,
+                    None => {
+                        let value = self.engines.kv.get(family, &get.key)?;
+                        value.map(|value| Bytes::copy_from_slice(&value))
+                    }
+                };
                 response.get = Some(GetResponse {
                     value: value.unwrap_or_default(),
                 });
             }
-            _ => {
-                let what = "a command that is neither a get, a put nor a delete".to_owned();
-                return Ok(Err(CommandError::Invalid(what)));
-            }
+            _ => {}
         }
-        Ok(Ok(response))
+        Ok(response)
     }
 
     /// Writes the batch, tells who waits, and tells the store.

@@ -3,7 +3,10 @@
 //! [`CommandError`] says what is known of a command that was not done: all but
 //! [`CommandError::StaleCommand`] and [`CommandError::DeadlineExceeded`] mean that it surely never applies.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use basalt_engine::{ColumnFamily, DbRange, PinnedSlice, ReadOptions, Snapshot};
 use basalt_proto::{
@@ -143,27 +146,33 @@ impl std::error::Error for CommandError {}
 
 /// Who waits for an answer. It is told once: if by nobody else, then [`CommandError::StaleCommand`] when it
 /// is dropped.
-pub struct Callback<T>(Option<Tell<T>>);
+pub struct Callback<T>(Waiting<T>);
 
 /// Takes an answer.
 type Tell<T> = Box<dyn FnOnce(Result<T, CommandError>) + Send>;
+
+enum Waiting<T> {
+    Alone(Option<Tell<T>>),
+    /// An [`Expiry`] may come first.
+    Shared(Arc<Mutex<Option<Tell<T>>>>),
+}
 
 impl<T> Callback<T> {
     /// Calls `tell` with the answer. It must be short, for it runs on a thread of the store.
     #[must_use]
     pub fn new(tell: impl FnOnce(Result<T, CommandError>) + Send + 'static) -> Self {
-        Self(Some(Box::new(tell)))
+        Self(Waiting::Alone(Some(Box::new(tell))))
     }
 
     /// Nobody waits.
     #[must_use]
     pub fn none() -> Self {
-        Self(None)
+        Self(Waiting::Alone(None))
     }
 
     /// Answers.
     pub fn tell(mut self, answer: Result<T, CommandError>) {
-        if let Some(tell) = self.0.take() {
+        if let Some(tell) = self.take() {
             tell(answer);
         }
     }
@@ -172,11 +181,24 @@ impl<T> Callback<T> {
     pub fn fail(self, error: CommandError) {
         self.tell(Err(error));
     }
+
+    /// It goes where it may be held up; what stays behind can still end the waiting.
+    pub(crate) fn with_expiry(mut self) -> (Self, Expiry<T>) {
+        let shared = Arc::new(Mutex::new(self.take()));
+        (Self(Waiting::Shared(Arc::clone(&shared))), Expiry(shared))
+    }
+
+    fn take(&mut self) -> Option<Tell<T>> {
+        match &mut self.0 {
+            Waiting::Alone(tell) => tell.take(),
+            Waiting::Shared(tell) => tell.lock().unwrap_or_else(PoisonError::into_inner).take(),
+        }
+    }
 }
 
 impl<T> Drop for Callback<T> {
     fn drop(&mut self) {
-        if let Some(tell) = self.0.take() {
+        if let Some(tell) = self.take() {
             tell(Err(CommandError::StaleCommand));
         }
     }
@@ -184,8 +206,26 @@ impl<T> Drop for Callback<T> {
 
 impl<T> fmt::Debug for Callback<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let waits = if self.0.is_some() { "waits" } else { "none" };
-        write!(f, "Callback({waits})")
+        f.debug_struct("Callback").finish_non_exhaustive()
+    }
+}
+
+/// Ends the waiting for a [`Callback`] that is elsewhere; dropped, it does nothing.
+pub(crate) struct Expiry<T>(Arc<Mutex<Option<Tell<T>>>>);
+
+impl<T> Expiry<T> {
+    /// Answers, where nobody has.
+    pub(crate) fn fail(self, error: CommandError) {
+        let tell = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(tell) = tell {
+            tell(Err(error));
+        }
+    }
+}
+
+impl<T> fmt::Debug for Expiry<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Expiry").finish_non_exhaustive()
     }
 }
 
@@ -198,9 +238,13 @@ pub enum Target {
     Key(Bytes),
 }
 
-/// What a region holds at one moment. Reads of it may block on a disk.
+/// What a region holds at one moment. Reads of it may block on a disk. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct RegionSnapshot {
+pub struct RegionSnapshot(Arc<View>);
+
+/// Shared by the reads that are answered together.
+#[derive(Debug)]
+struct View {
     region: Region,
     engines: Engines,
     snapshot: Snapshot,
@@ -209,17 +253,17 @@ pub struct RegionSnapshot {
 impl RegionSnapshot {
     pub(crate) fn new(region: Region, engines: Engines) -> Self {
         let snapshot = engines.kv.snapshot();
-        Self {
+        Self(Arc::new(View {
             region,
             engines,
             snapshot,
-        }
+        }))
     }
 
     /// The region, as it was at that moment.
     #[must_use]
     pub fn region(&self) -> &Region {
-        &self.region
+        &self.0.region
     }
 
     /// The value of a key.
@@ -229,9 +273,9 @@ impl RegionSnapshot {
     /// [`CommandError::KeyNotInRegion`]; [`CommandError::Invalid`] for an unknown family; what the engine says,
     /// as [`CommandError::Fenced`].
     pub fn get(&self, cf: &str, key: &[u8]) -> Result<Option<PinnedSlice>, CommandError> {
-        check_key(&self.region, key)?;
+        check_key(&self.0.region, key)?;
         let family = self.family(cf)?;
-        let read = self.engines.kv.get_with(family, key, &self.options());
+        let read = self.0.engines.kv.get_with(family, key, &self.options());
         read.map_err(|error| CommandError::Fenced(error.to_string()))
     }
 
@@ -241,26 +285,26 @@ impl RegionSnapshot {
     ///
     /// As for [`RegionSnapshot::get`].
     pub fn range(&self, cf: &str, start: &[u8]) -> Result<DbRange, CommandError> {
-        let start = start.max(&self.region.start_key);
-        let end = &self.region.end_key;
+        let start = start.max(&self.0.region.start_key);
+        let end = &self.0.region.end_key;
         let options = ReadOptions {
             lower: Some(start.to_vec()),
             upper: (!end.is_empty()).then(|| end.to_vec()),
             ..self.options()
         };
-        let range = self.engines.kv.range(self.family(cf)?, &options);
+        let range = self.0.engines.kv.range(self.family(cf)?, &options);
         range.map_err(|error| CommandError::Fenced(error.to_string()))
     }
 
     fn options(&self) -> ReadOptions {
         ReadOptions {
-            snapshot: Some(self.snapshot.clone()),
+            snapshot: Some(self.0.snapshot.clone()),
             ..ReadOptions::default()
         }
     }
 
     fn family(&self, cf: &str) -> Result<&ColumnFamily, CommandError> {
-        data_family(&self.engines, cf)
+        data_family(&self.0.engines, cf)
     }
 }
 

@@ -36,7 +36,7 @@ impl StoreHandle {
     ) {
         let proposal = Proposal {
             request,
-            deadline: self.clock.now() + timeout,
+            deadline: self.clock.now().saturating_add(timeout),
             callback,
         };
         let offered = self.inbox.offer(StoreMessage::Propose(Box::new(proposal)));
@@ -49,7 +49,7 @@ impl StoreHandle {
     pub fn read(&self, target: Target, timeout: Duration, callback: Callback<RegionSnapshot>) {
         let read = Read {
             target,
-            deadline: self.clock.now() + timeout,
+            deadline: self.clock.now().saturating_add(timeout),
             callback,
         };
         let offered = self.inbox.offer(StoreMessage::Read(Box::new(read)));

@@ -149,9 +149,9 @@ pub struct AppliedEntries {
     pub state: RaftApplyState,
     /// The region, where it changed.
     pub membership: Option<Membership>,
-    /// For the node, one for each entry that changes the membership, in order; those that were refused name
-    /// nobody.
-    pub changes: Vec<MembershipChange>,
+    /// For the node, index and change of each entry that changes the membership, in order; those that were
+    /// refused name nobody.
+    pub changes: Vec<(u64, MembershipChange)>,
     /// The last write of it.
     pub seq: SequenceNumber,
 }

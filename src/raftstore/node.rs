@@ -49,16 +49,33 @@ impl Node {
             fenced,
             threads: Vec::new(),
         };
-        node.spawn("basalt-store", store, move |store: &mut Store| {
+        let started = node.spawn_loops(tick, store, applier, worker);
+        if let Err(error) = started {
+            // Those that have started end again.
+            node.stop();
+            return Err(error);
+        }
+        Ok(node)
+    }
+
+    fn spawn_loops(
+        &mut self,
+        tick: Duration,
+        store: Store,
+        applier: Applier,
+        worker: Worker,
+    ) -> Result<()> {
+        self.spawn("basalt-store", store, move |store: &mut Store| {
             store.inbox().wait(tick);
             store.turn();
             match store.fenced() {
+                // Before the rest: one that is stopped counts as fenced too.
+                _ if store.is_stopped() => Step::Stop,
                 Some(why) => Step::Fenced(why.to_owned()),
-                None if store.is_stopped() => Step::Stop,
                 None => Step::Go,
             }
         })?;
-        node.spawn("basalt-apply", applier, |applier: &mut Applier| {
+        self.spawn("basalt-apply", applier, |applier: &mut Applier| {
             applier.inbox().wait(IDLE);
             applier.turn();
             if applier.is_stopped() {
@@ -67,7 +84,7 @@ impl Node {
                 Step::Go
             }
         })?;
-        node.spawn("basalt-work", worker, |worker: &mut Worker| {
+        self.spawn("basalt-work", worker, |worker: &mut Worker| {
             worker.inbox().wait(IDLE);
             worker.turn();
             if worker.is_stopped() {
@@ -75,8 +92,7 @@ impl Node {
             } else {
                 Step::Go
             }
-        })?;
-        Ok(node)
+        })
     }
 
     fn spawn<L: Send + 'static>(

@@ -265,6 +265,12 @@ impl PeerStorage {
         self.offered = Some(snapshot);
     }
 
+    /// What is handed out.
+    #[must_use]
+    pub fn offered_snapshot(&self) -> Option<&Snapshot> {
+        self.offered.as_ref()
+    }
+
     /// The snapshot is not handed out any more: its files are to go.
     pub fn withdraw_snapshot(&mut self) {
         self.offered = None;

@@ -178,16 +178,18 @@ impl Installation {
         // In case that the caller has published a save that was not synced.
         engines.raft.sync()?;
         let old = living(engines, self.region_id, self.peer_id)?;
-        let old = old.and_then(|state| state.region);
         let installed = Installed {
             truncated: pending.truncated,
             membership: pending.membership.clone(),
         };
-        let before = states::apply_state(engines, self.region_id)?.unwrap_or_default();
+        let before = states::apply_state(engines, self.region_id)?;
+        // Of an older peer it says nothing.
+        let before = before.filter(|_| old.is_some()).unwrap_or_default();
         if before.applied_index >= pending.truncated.index {
             // It has run; what was applied since stays.
             return Ok(installed);
         }
+        let old = old.and_then(|state| state.region);
         let region = &pending.membership.region;
         let mut ingest = Ingest::new();
         for region in old.iter().chain([region]) {

@@ -81,6 +81,9 @@ impl PeerStorage {
     ) -> Result<Self> {
         let region_state = living(&engines, region_id, peer_id)?;
         let apply_state = states::apply_state(&engines, region_id)?;
+        // An older peer has left its own beside its tombstone.
+        let is_new = region_state.is_none() && states::region_state(&engines, region_id)?.is_some();
+        let apply_state = apply_state.filter(|_| !is_new);
         let wrong = |what: &str| Error::corruption(region_id, what);
         let initialized = region_state.is_some();
         if apply_state.is_some() != initialized {
@@ -215,8 +218,8 @@ impl PeerStorage {
         Ok(Some((first, index(iter.key())?)))
     }
 
-    /// Removes the peer from this store for good. Its data and states in kvdb are gone, durably, when this
-    /// returns; the removal of its log and states in raftdb is in `batch`. That must be written behind all
+    /// Removes the peer from this store for good. Its data in kvdb is gone, durably, and of its states only
+    /// a tombstone and the last entry that it applied are left, when this returns; the removal of its log and states in raftdb is in `batch`. That must be written behind all
     /// saves of this peer, also those that are collected and not submitted yet, and before any of a later
     /// one; where a crash comes between, the next start or the next peer of the region does it. `region` is
     /// what the tombstone says of the region. Nothing of the region may be on its way to be applied.
@@ -232,7 +235,16 @@ impl PeerStorage {
                 removal.delete_range(&family, &start, &end);
             }
         }
-        removal.delete(&engines.local, &keys::apply_state(self.region_id));
+        // What is applied is committed, and the others may not know it: then they ask for the vote of a peer
+        // that is no more, and may need to be told.
+        let applied = self.apply_state.applied_index;
+        match self.read_term(applied) {
+            Ok(term) if applied > 0 => {
+                let last = states::installed(states::truncated_at(applied, term));
+                states::put_apply_state(engines, &mut removal, self.region_id, &last);
+            }
+            _ => removal.delete(&engines.local, &keys::apply_state(self.region_id)),
+        }
         let tombstone = states::tombstone(region, self.peer_id);
         states::put_region_state(engines, &mut removal, self.region_id, &tombstone);
         engines.kv.write(removal, WriteOptions::NO_SYNC)?;

@@ -2,13 +2,17 @@
 //!
 //! A leader proposes to truncate when more is applied than it is to keep, by count or by bytes. It keeps
 //! half of that, and what its live followers still need as long as it is within the limits: whoever is
-//! further behind gets a snapshot. Every peer deletes what a flushed apply state has truncated
+//! further behind gets a snapshot. What follows a snapshot that is being made or sent is kept longer, within
+//! wider bounds, or under load none would be of use when it arrives. Every peer deletes what a flushed apply state has truncated
 //! (docs/adr/0006); where kvdb has not been flushed for long, it is now.
 
 use basalt_proto::raft_cmdpb::{
     AdminCmdType, AdminRequest, CompactLogRequest, RaftCmdRequest, RaftRequestHeader,
 };
-use basalt_raft::Storage as _;
+use basalt_raft::{
+    Storage as _,
+    tracker::{Progress, ProgressState},
+};
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -16,8 +20,11 @@ use super::{Store, peer::Peer};
 use crate::{
     Result, StoreConfig, WorkTask,
     faults::Fault,
-    snapshot::{Origin, SnapshotInfo, SnapshotState},
+    snapshot::{Origin, SnapshotInfo, SnapshotKey, SnapshotState, SnapshotStore},
 };
+
+/// How many times the limits a log may grow to while a snapshot is being made or sent.
+const SNAPSHOT_PATIENCE: u64 = 8;
 
 impl Store {
     pub(super) fn shorten_logs(&mut self) -> Result<()> {
@@ -47,8 +54,13 @@ impl Store {
     }
 
     /// Removes files of snapshots that nobody will ask for: received ones that are overtaken, and made ones
-    /// that the log has left behind.
-    pub(super) fn sweep_snapshots(&self) {
+    /// that no member needs any more, as there is room for few.
+    pub(super) fn sweep_snapshots(&mut self) {
+        for peer in self.peers.values_mut() {
+            if peer.generating.is_none() && !lagging(peer).any(|_| true) {
+                peer.raw.storage_mut().withdraw_snapshot();
+            }
+        }
         let needed = |info: &SnapshotInfo| {
             let Some(peer) = self.peers.get(&info.key.region) else {
                 // It may be the first one of a peer that is still to be made.
@@ -57,14 +69,51 @@ impl Store {
             let storage = peer.raw.storage();
             match info.origin {
                 Origin::Received => info.key.index > storage.apply_state().applied_index,
-                Origin::Generated => storage
-                    .first_index()
-                    .is_ok_and(|first| info.key.index + 1 >= first),
+                // One that was just made is offered when the loop hears of it.
+                Origin::Generated => peer.generating.is_some() || offers(peer, info),
             }
         };
         // What cannot be removed now is tried again by the next sweep.
         let _ = self.snapshots.remove_stale(needed);
     }
+}
+
+/// Whether the files of what a peer offers are here.
+pub(super) fn has_offered(snapshots: &SnapshotStore, peer: &Peer) -> bool {
+    let made = snapshots.list().into_iter();
+    let mut made = made.filter(|info| info.origin == Origin::Generated);
+    made.any(|info| info.state != SnapshotState::Removing && offers(peer, &info))
+}
+
+fn offers(peer: &Peer, info: &SnapshotInfo) -> bool {
+    let offered = peer.raw.storage().offered_snapshot();
+    offered.is_some_and(|offered| SnapshotKey::of(offered).is_ok_and(|key| key == info.key))
+}
+
+/// On a leader, the members that need a snapshot, or are being sent one.
+fn lagging(peer: &Peer) -> impl Iterator<Item = &Progress> {
+    let first = peer.raw.storage().first_index().unwrap_or(0);
+    let (own, leads) = (peer.meta.id, peer.leads());
+    let members = peer.raw.raft().progress().iter();
+    let members = members.filter(move |(id, _)| leads && *id != own);
+    members
+        .map(|(_, progress)| progress)
+        .filter(move |progress| {
+            progress.state == ProgressState::Snapshot
+                || (progress.recent_active && progress.matched + 1 < first)
+        })
+}
+
+/// The index above which a log is needed by who is getting a snapshot.
+fn behind_snapshots(peer: &Peer) -> Option<u64> {
+    let offered = peer.raw.storage().offered_snapshot();
+    let offered = offered.and_then(|offered| offered.metadata.as_ref());
+    let offered = offered.map(|metadata| metadata.index);
+    let sent = lagging(peer).filter_map(|progress| match progress.pending_snapshot {
+        0 => offered,
+        sent => Some(sent),
+    });
+    sent.chain(peer.generating).min()
 }
 
 /// Up to where a leader's log is to be truncated now.
@@ -83,7 +132,12 @@ fn truncation(peer: &Peer, config: &StoreConfig) -> Option<u64> {
     let live = live.filter(|(id, progress)| *id != own && progress.recent_active);
     let needed = live.map(|(_, progress)| progress.matched).min();
     let forced = applied - kept / 2;
-    let index = needed.unwrap_or(forced).max(forced).min(applied - 1);
+    let mut index = needed.unwrap_or(forced).max(forced).min(applied - 1);
+    let is_patient = kept < config.log_gc_entries.saturating_mul(SNAPSHOT_PATIENCE)
+        && peer.log_bytes < config.log_gc_bytes.saturating_mul(SNAPSHOT_PATIENCE);
+    if is_patient && let Some(snapshot) = behind_snapshots(peer) {
+        index = index.min(snapshot);
+    }
     (index > truncated).then_some(index)
 }
 

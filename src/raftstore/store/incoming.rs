@@ -52,11 +52,8 @@ impl Store {
         let stranger = peer.region().is_some_and(|region| {
             let ours = region.region_epoch.unwrap_or_default();
             let is_member = region.peers.iter().any(|member| member.id == from.id);
-            // Who has no epoch may have been added since: only who surely leads knows that it was not.
-            let raft = peer.raw.raft();
-            let knows = epoch.conf_ver > 0
-                || (peer.leads() && raft.has_lease() && peer.applied() >= raft.log().committed());
-            epoch.conf_ver < ours.conf_ver && !is_member && knows
+            // Of one epoch there is one membership: who knows this one, and is not in it, was removed.
+            epoch.conf_ver <= ours.conf_ver && !is_member
         });
         if stranger {
             let epoch = peer.region().and_then(|region| region.region_epoch);
@@ -77,6 +74,9 @@ impl Store {
             return Ok(());
         };
         peer.learn(from);
+        if epoch.conf_ver > peer.told.conf_ver {
+            peer.told = epoch;
+        }
         peer.is_dirty = true;
         if from.id == peer.raw.raft().leader() {
             peer.heard = self.now;
@@ -95,20 +95,23 @@ impl Store {
         }
     }
 
-    /// Neither a learner nor a peer without its first snapshot ever campaigns, so one that was removed while
-    /// it was away would wait for ever: one that has heard nothing for long asks. The question is that of a
-    /// candidate with an empty log, for whom nobody votes; members who know that it was removed say so.
+    /// A learner never campaigns, nor does a peer without its first snapshot, so one that was removed while it
+    /// was away would wait for ever: one that has heard nothing for long asks. The question is that of a candidate with an empty log, for whom nobody
+    /// votes; members who know that it was removed say so.
     pub(super) fn ask_whether_removed(&mut self) {
         let patience = self.config.tick * SILENT_TICKS;
         for peer in self.peers.values_mut() {
-            let never_campaigns = peer.raw.raft().is_learner() || peer.region().is_none();
-            let waits = never_campaigns && peer.leaving.is_none();
+            let never_asks = peer.raw.raft().is_learner() || peer.region().is_none();
+            let waits = never_asks && peer.leaving.is_none();
             if !waits || self.now.saturating_sub(peer.heard) < patience {
                 continue;
             }
             peer.heard = self.now;
+            let members = peer.region().map(|region| region.peers.clone());
+            let mut asked = members.unwrap_or_else(|| peer.others());
+            asked.retain(|to| to.id != peer.meta.id);
             let term = peer.raw.raft().term() + 1;
-            for to in peer.others() {
+            for to in asked {
                 let question = Message {
                     msg_type: MessageType::MsgPreVote.into(),
                     to: to.id,
@@ -157,8 +160,9 @@ impl Store {
         let Some(peer) = self.peers.get_mut(&region_id) else {
             return Ok(());
         };
-        let ours = peer.region().and_then(|region| region.region_epoch);
-        let is_newer = epoch.conf_ver > ours.unwrap_or_default().conf_ver;
+        let ours = peer.epoch().conf_ver;
+        // What a peer without a region was told may be of the moment when it was removed.
+        let is_newer = epoch.conf_ver > ours || (peer.region().is_none() && epoch.conf_ver == ours);
         if to.id == peer.meta.id && is_newer {
             let mut region = peer.region().cloned();
             if let Some(region) = &mut region {
@@ -191,7 +195,10 @@ impl Store {
                 // The sender may be a member that does not know yet that this one was removed; it may
                 // also be one that was removed itself.
                 let is_member = region.peers.iter().any(|member| member.id == from.id);
-                if !is_member && epoch.conf_ver < known.conf_ver {
+                if is_member {
+                    return self.tell_last_applied(region_id, from, to, inner);
+                }
+                if epoch.conf_ver < known.conf_ver {
                     self.tell_removed(region_id, from, to, Some(known), &message);
                 }
                 return Ok(());
@@ -210,6 +217,44 @@ impl Store {
         }
         self.add_waiting_peer(region_id, to)?;
         self.handle_raft_message(message)
+    }
+
+    /// A member asks a peer that was removed for its vote: it does not know that the removal is committed,
+    /// and may have nobody else to learn it from. There is no vote; what was applied here is committed, and
+    /// a refusal tells that.
+    fn tell_last_applied(
+        &mut self,
+        region_id: u64,
+        from: metapb::Peer,
+        to: metapb::Peer,
+        asked: &Message,
+    ) -> Result<()> {
+        let (kind, term) = match asked.msg_type() {
+            MessageType::MsgRequestVote => (MessageType::MsgRequestVoteResponse, asked.term),
+            // It asks for the term after its own.
+            MessageType::MsgPreVote => (MessageType::MsgPreVoteResp, asked.term.saturating_sub(1)),
+            _ => return Ok(()),
+        };
+        let last = states::apply_state(&self.engines, region_id)?.unwrap_or_default();
+        let last = states::truncated(&last);
+        self.transport.send(RaftMessage {
+            region_id,
+            from_peer: Some(to),
+            to_peer: Some(from),
+            region_epoch: Some(RegionEpoch::default()),
+            message: Some(Message {
+                msg_type: kind.into(),
+                from: to.id,
+                to: from.id,
+                term,
+                reject: true,
+                known_commit: last.index,
+                known_commit_term: last.term,
+                ..Message::default()
+            }),
+            ..RaftMessage::default()
+        });
+        Ok(())
     }
 
     /// Whether a range shares keys with another region's here.

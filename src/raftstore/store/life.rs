@@ -212,7 +212,7 @@ impl Store {
         let Some(peer) = self.peers.get_mut(&region_id) else {
             return;
         };
-        peer.generating = false;
+        peer.generating = None;
         peer.is_dirty = true;
         match result {
             Ok(snapshot) => peer.raw.storage_mut().offer_snapshot(*snapshot),

@@ -44,7 +44,7 @@ use crate::{
 pub use life::{FIRST_REGION, bootstrap, store_ident};
 pub use propose::MAX_COMMAND_LEN;
 
-pub(crate) use propose::check_epoch;
+pub(crate) use propose::{check_epoch, check_request, key_of};
 
 use life::hand_over_to;
 
@@ -237,16 +237,16 @@ impl Store {
     }
 
     fn work_through(&mut self, messages: VecDeque<StoreMessage>) -> Result<()> {
-        let mut failed = self.count_ticks().err();
-        for message in messages {
-            if failed.is_some() || self.fenced.is_some() {
-                self.refuse(message);
-            } else {
-                failed = self.handle_message(message).err();
-            }
+        if let Err(error) = self.count_ticks() {
+            self.fence(error.to_string());
         }
-        if let Some(error) = failed {
-            return Err(error);
+        for message in messages {
+            if self.fenced.is_some() {
+                self.refuse(message);
+            } else if let Err(error) = self.handle_message(message) {
+                // At once: whoever is refused behind it is told why.
+                self.fence(error.to_string());
+            }
         }
         if self.fenced.is_some() {
             return Ok(());
@@ -266,6 +266,7 @@ impl Store {
         let error = CommandError::Fenced(why.clone());
         for peer in self.peers.values_mut() {
             peer.fail_all(&error);
+            peer.fail_handed();
         }
         self.fenced.get_or_insert(why);
         drop(self.apply.close());
@@ -396,6 +397,14 @@ impl Store {
             inbox.push(StoreMessage::Persisted { turn, result });
         });
         Ok(())
+    }
+}
+
+impl Drop for Store {
+    /// Also where a panic has ended it: the loops behind would wait for ever.
+    fn drop(&mut self) {
+        drop(self.apply.close());
+        drop(self.work.close());
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use basalt_proto::{
-    metapb::{self, Region},
+    metapb::{self, Region, RegionEpoch},
     raft_cmdpb::RaftCmdResponse,
 };
 use basalt_raft::{
@@ -15,7 +15,7 @@ use basalt_raft::{
 };
 use bytes::Bytes;
 
-use crate::{Callback, CommandError, PeerStorage, RegionSnapshot};
+use crate::{Callback, CommandError, PeerStorage, RegionSnapshot, command::Expiry};
 
 /// A proposal that is in this node's log, or was.
 #[derive(Debug)]
@@ -24,6 +24,14 @@ pub(super) struct Proposed {
     pub(super) term: u64,
     pub(super) deadline: Duration,
     pub(super) callback: Callback<RaftCmdResponse>,
+}
+
+/// A proposal that is being applied. Who applies it answers, if in time.
+#[derive(Debug)]
+pub(super) struct Handed {
+    index: u64,
+    deadline: Duration,
+    expiry: Expiry<RaftCmdResponse>,
 }
 
 /// A read that waits for its index, or for that to be applied.
@@ -55,6 +63,9 @@ pub(super) struct Peer {
     pub(super) raw: RawNode<PeerStorage>,
     /// In the order of their indexes.
     pub(super) proposals: VecDeque<Proposed>,
+    /// Those that are being applied, in order.
+    pub(super) handed: VecDeque<Handed>,
+    /// In the order of their contexts.
     pub(super) reads: Vec<Reading>,
     /// Other peers of the region, of the present and of messages: where they live.
     known: HashMap<u64, metapb::Peer>,
@@ -74,9 +85,12 @@ pub(super) struct Peer {
     pub(super) installing: VecDeque<(Snapshot, Vec<Message>)>,
     /// The region as it was when the peer was found to be no member any more.
     pub(super) leaving: Option<Region>,
-    /// A snapshot is being made.
-    pub(super) generating: bool,
+    /// A snapshot is being made: what was applied when it was asked for, below which it cannot be.
+    pub(super) generating: Option<u64>,
     pub(super) was_leader: bool,
+    /// Before the first snapshot: the newest epoch that a message named. Whoever writes to a peer has it
+    /// among its members, or just had, so only who knows as much can say that it was removed.
+    pub(super) told: RegionEpoch,
     /// When its leader was heard from, or it began, or it has asked whether it was removed.
     pub(super) heard: Duration,
     /// Bytes of entries that are not truncated, about.
@@ -91,6 +105,7 @@ impl Peer {
             meta,
             raw,
             proposals: VecDeque::new(),
+            handed: VecDeque::new(),
             reads: Vec::new(),
             known: HashMap::new(),
             held: VecDeque::new(),
@@ -102,8 +117,9 @@ impl Peer {
             applying: VecDeque::new(),
             installing: VecDeque::new(),
             leaving: None,
-            generating: false,
+            generating: None,
             was_leader: false,
+            told: RegionEpoch::default(),
             heard: now,
             log_bytes: 0,
             is_dirty: true,
@@ -120,6 +136,12 @@ impl Peer {
     pub(super) fn region(&self) -> Option<&Region> {
         let membership = self.raw.storage().membership();
         membership.map(|membership| &membership.region)
+    }
+
+    /// The epoch that it knows of.
+    pub(super) fn epoch(&self) -> RegionEpoch {
+        let epoch = |region: &Region| region.region_epoch.unwrap_or_default();
+        self.region().map_or(self.told, epoch)
     }
 
     pub(super) fn leads(&self) -> bool {
@@ -143,11 +165,11 @@ impl Peer {
         self.known.insert(peer.id, peer);
     }
 
-    /// The others that are known, by id.
+    /// All peers but this one that it has heard of.
     pub(super) fn others(&self) -> Vec<metapb::Peer> {
-        let known = self.known.values().copied();
-        let mut others: Vec<_> = known.filter(|peer| peer.id != self.meta.id).collect();
-        others.sort_unstable_by_key(|peer| peer.id);
+        let mut others: Vec<_> = self.known.values().copied().collect();
+        others.retain(|other| other.id != self.meta.id);
+        others.sort_unstable_by_key(|other| other.id);
         others
     }
 
@@ -200,7 +222,13 @@ impl Peer {
                 .and_then(|place| entries.get(place));
             let is_it = entry.is_some_and(|entry| by_index_only || entry.term == proposed.term);
             if is_it {
-                callbacks.push((proposed.index, proposed.callback));
+                let (callback, expiry) = proposed.callback.with_expiry();
+                callbacks.push((proposed.index, callback));
+                self.handed.push_back(Handed {
+                    index: proposed.index,
+                    deadline: proposed.deadline,
+                    expiry,
+                });
             } else {
                 proposed.callback.fail(CommandError::StaleCommand);
             }
@@ -224,6 +252,15 @@ impl Peer {
                 }
             }
         }
+        if self.handed.iter().any(|handed| late(handed.deadline)) {
+            for handed in std::mem::take(&mut self.handed) {
+                if late(handed.deadline) {
+                    handed.expiry.fail(CommandError::DeadlineExceeded);
+                } else {
+                    self.handed.push_back(handed);
+                }
+            }
+        }
         if self.reads.iter().any(|read| late(read.deadline)) {
             for read in std::mem::take(&mut self.reads) {
                 if late(read.deadline) {
@@ -233,6 +270,15 @@ impl Peer {
                 }
             }
         }
+    }
+
+    /// Entries up to `index` are applied, and who waited for them was answered.
+    pub(super) fn forget_handed(&mut self, index: u64) {
+        while self
+            .handed
+            .pop_front_if(|handed| handed.index <= index)
+            .is_some()
+        {}
     }
 
     /// Leadership is gone: who waits for an index asks elsewhere. Proposals wait on, for their entries may
@@ -259,8 +305,12 @@ impl Peer {
             return;
         };
         let context = u64::from_be_bytes(context);
-        if let Some(read) = self.reads.iter_mut().find(|read| read.context == context) {
-            read.index = Some(index);
+        // They are in the order of their contexts: thousands may be granted in one turn.
+        let place = self
+            .reads
+            .binary_search_by_key(&context, |read| read.context);
+        if let Ok(place) = place {
+            self.reads[place].index = Some(index);
         }
     }
 
@@ -277,6 +327,13 @@ impl Peer {
         }
         for read in self.reads.drain(..) {
             read.callback.fail(error.clone());
+        }
+    }
+
+    /// Nobody may come to apply what was handed out.
+    pub(super) fn fail_handed(&mut self) {
+        for handed in self.handed.drain(..) {
+            handed.expiry.fail(CommandError::StaleCommand);
         }
     }
 }

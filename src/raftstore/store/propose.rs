@@ -3,11 +3,12 @@
 //! Checks come in TinyKV's order: store, leader, peer, term, epoch, keys. What fails one of them surely
 //! never applies.
 
+use basalt_engine::MAX_KEY_LEN;
 use basalt_proto::{
     metapb::Region,
     raft_cmdpb::{
         AdminCmdType, AdminRequest, AdminResponse, CmdType, RaftCmdRequest, RaftCmdResponse,
-        RaftRequestHeader, RaftResponseHeader, TransferLeaderResponse,
+        RaftRequestHeader, RaftResponseHeader, Request, TransferLeaderResponse,
     },
 };
 use basalt_raft::{
@@ -111,6 +112,11 @@ impl Store {
         if let Err(error) = checked(peer, self.config.store_id, header, None) {
             return callback.fail(error);
         }
+        if peer.reads.len() >= self.config.inbox_limit {
+            // With a lease each is granted at once, and waits for what is committed to be applied.
+            let what = "too many reads wait for entries to be applied".to_owned();
+            return callback.fail(CommandError::Busy(what));
+        }
         peer.is_dirty = true;
         self.last_context += 1;
         let context = self.last_context;
@@ -164,7 +170,7 @@ fn checked(
         return Err(CommandError::Invalid(what));
     }
     let term = peer.raw.raft().term();
-    if header.term != 0 && term > header.term + 1 {
+    if header.term != 0 && term > header.term.saturating_add(1) {
         return Err(CommandError::StaleCommand);
     }
     let epoch = header.region_epoch.or(region.region_epoch);
@@ -206,24 +212,31 @@ fn check_keys(region: Option<&Region>, request: &RaftCmdRequest) -> Result<(), C
         return Ok(());
     };
     for request in &request.requests {
-        let known = matches!(
-            request.cmd_type(),
-            CmdType::Get | CmdType::Put | CmdType::Delete
-        );
-        let Some(key) = key_of(request).filter(|_| known) else {
-            let what = "a command that is neither a get, a put nor a delete".to_owned();
-            return Err(CommandError::Invalid(what));
-        };
-        check_key(region, key)?;
-        let cf = crate::apply::family_of(request);
-        if !cf.is_empty() && !crate::DATA_FAMILIES.contains(&cf) {
-            return Err(CommandError::Invalid(format!("no column family {cf:?}")));
-        }
+        check_request(region, request)?;
     }
     Ok(())
 }
 
-fn key_of(request: &basalt_proto::raft_cmdpb::Request) -> Option<&[u8]> {
+/// Whether a request is one that a store can do. Asked before it is proposed, and again where it is applied:
+/// an entry that kvdb refuses would stop every replica for good.
+pub(crate) fn check_request(region: &Region, request: &Request) -> Result<(), CommandError> {
+    let Some(key) = key_of(request) else {
+        let what = "a command that is neither a get, a put nor a delete".to_owned();
+        return Err(CommandError::Invalid(what));
+    };
+    check_key(region, key)?;
+    if key.len() > MAX_KEY_LEN {
+        let what = format!("a key of {} bytes, limit {MAX_KEY_LEN}", key.len());
+        return Err(CommandError::Invalid(what));
+    }
+    let cf = crate::apply::family_of(request);
+    if !cf.is_empty() && !crate::DATA_FAMILIES.contains(&cf) {
+        return Err(CommandError::Invalid(format!("no column family {cf:?}")));
+    }
+    Ok(())
+}
+
+pub(crate) fn key_of(request: &Request) -> Option<&[u8]> {
     match request.cmd_type() {
         CmdType::Get => request.get.as_ref().map(|get| &get.key[..]),
         CmdType::Put => request.put.as_ref().map(|put| &put.key[..]),

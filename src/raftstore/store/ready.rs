@@ -197,17 +197,24 @@ impl Store {
             return Ok(());
         }
         peer.is_dirty = true;
-        for change in done.changes {
+        peer.forget_handed(done.state.applied_index);
+        let truncated_before = peer.raw.raft().log().first_index().map_err(log_failed)?;
+        for (index, change) in done.changes {
+            if index < truncated_before {
+                // The node has taken a snapshot since, whose membership has this change in it and those
+                // after it.
+                continue;
+            }
             match peer.raw.apply_conf_change(change) {
                 // As on every other node.
                 Ok(_) | Err(basalt_raft::Error::ConfChange(_)) => {}
                 Err(error) => return Err(raft_failed(error)),
             }
         }
-        let truncated_before = peer.raw.raft().log().first_index().map_err(log_failed)?;
+        let changed = done.membership.is_some();
         peer.raw.storage_mut().applied(Applied {
             state: done.state,
-            membership: done.membership.clone(),
+            membership: done.membership,
             seq: done.seq,
         })?;
         let first = peer.raw.raft().log().first_index().map_err(log_failed)?;
@@ -219,10 +226,12 @@ impl Store {
             let bytes = u128::from(peer.log_bytes) * u128::from(left) / u128::from(before);
             peer.log_bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         }
+        // That of a snapshot which is still to be installed is the newer one.
+        let membership = peer.raw.storage().membership().filter(|_| changed).cloned();
         if let Some(responses) = peer.applying.pop_front() {
             self.deliver(done.region_id, responses)?;
         }
-        if let Some(membership) = done.membership {
+        if let Some(membership) = membership {
             self.region_changed(done.region_id, &membership);
         }
         Ok(())
@@ -258,8 +267,11 @@ impl Store {
             return;
         };
         // Where one is being made already, whoever it is not for asks again.
-        if peer.raw.storage().take_snapshot_request().is_some() && !peer.generating {
-            peer.generating = self.work.push(WorkTask::Generate { region_id });
+        if peer.raw.storage().take_snapshot_request().is_some()
+            && peer.generating.is_none()
+            && self.work.push(WorkTask::Generate { region_id })
+        {
+            peer.generating = Some(peer.applied());
         }
     }
 
@@ -273,6 +285,10 @@ impl Store {
             return Ok(());
         };
         peer.is_dirty = true;
+        if !delivered && !super::gc::has_offered(&self.snapshots, peer) {
+            // Its files were damaged or are gone: else the same one would fail for ever.
+            peer.raw.storage_mut().withdraw_snapshot();
+        }
         let status = match delivered {
             true => SnapshotStatus::Delivered,
             false => SnapshotStatus::Failed,
@@ -303,11 +319,10 @@ pub(super) fn send(
         region_id: peer.region_id(),
         from_peer: Some(peer.meta),
         to_peer: Some(to),
-        region_epoch: Some(Default::default()),
+        region_epoch: Some(peer.epoch()),
         ..RaftMessage::default()
     };
     if let Some(region) = peer.region() {
-        envelope.region_epoch = region.region_epoch;
         // What may make a peer says of which range.
         let may_make = matches!(kind, MessageType::MsgRequestVote | MessageType::MsgPreVote)
             || (kind == MessageType::MsgHeartbeat && message.commit == 0);

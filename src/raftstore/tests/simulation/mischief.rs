@@ -260,7 +260,7 @@ impl World {
         self.ask(n, admin, &region)
     }
 
-    /// One member more or less; never fewer than two.
+    /// One member more or less.
     fn change_member(&mut self) -> Check {
         let Some((n, region)) = self.leader() else {
             return Ok(());
@@ -270,7 +270,7 @@ impl World {
         let present = members.iter().find(|member| member.store_id == store_id);
         let conf_ver = region.region.region_epoch.unwrap_or_default().conf_ver;
         let (kind, target) = match present {
-            Some(member) if members.len() > 2 => (ConfChangeType::RemoveNode, *member),
+            Some(member) if members.len() > 1 => (ConfChangeType::RemoveNode, *member),
             Some(_) => return Ok(()),
             None => {
                 let kind = match self.rng.one_in(3) {
@@ -304,6 +304,7 @@ impl World {
         self.note(0, 55, || "everything is kind".to_owned());
         for n in 0..self.nodes.len() {
             self.nodes[n].slow_until = 0;
+            // A pause goes on to its end: what came meanwhile was put off until then.
             if self.nodes[n].disk_fails {
                 self.crash(n);
             }

@@ -328,7 +328,13 @@ impl World {
             self.after(delay, Event::Turn(n, life));
         }
         if apply {
-            let delay = self.up_to(self.plan.pace.apply);
+            let slow = self.nodes[n].slow_until > self.now;
+            let pace = if slow {
+                4 * SECOND
+            } else {
+                self.plan.pace.apply
+            };
+            let delay = self.up_to(pace);
             self.after(delay, Event::Apply(n, life));
         }
         if work {

@@ -1,0 +1,270 @@
+//! Whole stores, stepped by hand: cases that chance rarely makes, in which one loop stands still while the
+//! others go on, or one message is lost.
+
+#[path = "stepped/cluster.rs"]
+mod cluster;
+#[path = "simulation/node.rs"]
+#[expect(dead_code, reason = "the simulation uses all of it")]
+mod node;
+
+use std::time::Duration;
+
+use basalt_engine::fs::sim::Survival;
+use basalt_proto::{
+    metapb::Peer,
+    raft_cmdpb::{RaftCmdRequest, RaftRequestHeader},
+    raft_serverpb::RaftMessage,
+};
+use basalt_raft::eraftpb::{ConfChangeType, MessageType};
+use basalt_raftstore::{CommandError, StoreMessage, WorkTask};
+use cluster::{Cluster, kind};
+use node::peer;
+
+/// Whether a message is from or to a store.
+fn concerns(message: &RaftMessage, store_id: u64) -> bool {
+    let ends = [message.to_peer, message.from_peer];
+    ends.iter().flatten().any(|peer| peer.store_id == store_id)
+}
+
+#[test]
+fn a_change_that_is_reported_late_does_not_undo_the_membership_of_a_snapshot() {
+    let mut cluster = Cluster::new(4, 3, |config| {
+        config.log_gc_entries = 4;
+        config.log_gc_interval = Duration::from_millis(50);
+    });
+    cluster.lead(0);
+    // Store 3 has the addition of a learner, knows that it is committed, and does not come to apply it.
+    let joiner = peer(1004, 4);
+    cluster.no_apply = Some(2);
+    let added = cluster.change(0, ConfChangeType::AddLearnerNode, joiner);
+    cluster.ticks(4);
+    assert!(added.is_done());
+    // While it is cut off, the learner is made a voter, and the log is truncated.
+    cluster.lose(|message| concerns(message, 3));
+    let promoted = cluster.change(0, ConfChangeType::AddNode, joiner);
+    cluster.ticks(4);
+    assert!(promoted.is_done());
+    for key in 0..40 {
+        cluster.put(0, &[key], b"v");
+        cluster.ticks(1);
+    }
+    let sent = cluster.snapshots_sent;
+    cluster.lose(|_| false);
+    while cluster.snapshots_sent == sent {
+        cluster.ticks(1);
+    }
+    cluster.ticks(2);
+    cluster.no_apply = None;
+    cluster.ticks(20);
+    // What its node takes for the membership shows when it leads.
+    cluster.lead(2);
+    let members = cluster
+        .region(2)
+        .map(|region| region.followers)
+        .unwrap_or_default();
+    let learners = members.iter().filter(|member| member.is_learner).count();
+    assert_eq!((members.len(), learners), (3, 0), "{members:#?}");
+}
+
+#[test]
+fn a_key_that_kvdb_would_refuse_is_refused_before_it_is_in_a_log() {
+    let mut cluster = Cluster::new(3, 3, |_| {});
+    cluster.lead(0);
+    let answer = cluster.put(0, &[7; 65_536], b"v").get();
+    assert!(
+        matches!(&answer[..], [Err(CommandError::Invalid(_))]),
+        "{answer:?}"
+    );
+    assert!(cluster.put(0, &[7; 65_535], b"v").is_done());
+}
+
+#[test]
+fn a_get_in_a_command_sees_the_requests_before_it() {
+    let mut cluster = Cluster::new(3, 3, |_| {});
+    cluster.lead(0);
+    assert!(cluster.put(0, b"a", b"old").is_done());
+    let requests = vec![
+        cluster::get(b"a"),
+        cluster::put(b"a", b"new"),
+        cluster::get(b"a"),
+        cluster::get(b"b"),
+        cluster::put(b"b", b"other"),
+    ];
+    let request = RaftCmdRequest {
+        requests,
+        // The greatest term there is: a number from outside, that nobody may stumble over.
+        header: Some(RaftRequestHeader {
+            region_id: 1,
+            term: u64::MAX,
+            ..RaftRequestHeader::default()
+        }),
+        ..RaftCmdRequest::default()
+    };
+    let answers = cluster.ask(0, request).get();
+    let [Ok(response)] = &answers[..] else {
+        panic!("{answers:?}");
+    };
+    let read = response.responses.iter().filter_map(|one| one.get.as_ref());
+    let read: Vec<&[u8]> = read.map(|get| &get.value[..]).collect();
+    assert_eq!(read, [&b"old"[..], b"new", b""]);
+}
+
+#[test]
+fn a_peer_that_is_removed_before_its_first_snapshot_goes() {
+    let mut cluster = Cluster::new(4, 3, |_| {});
+    cluster.lead(0);
+    cluster.lose(|message| kind(message) == MessageType::MsgSnapshot);
+    let joiner = peer(1004, 4);
+    cluster.change(0, ConfChangeType::AddNode, joiner);
+    cluster.ticks(300);
+    assert!(
+        cluster.region(3).is_some(),
+        "one that is slow is not removed"
+    );
+    let removed = cluster.change(0, ConfChangeType::RemoveNode, joiner);
+    cluster.ticks(10);
+    assert!(removed.is_done());
+    cluster.ticks(200);
+    assert_eq!(cluster.region(3), None);
+}
+
+#[test]
+fn a_peer_that_is_being_added_is_not_told_that_it_was_removed() {
+    let mut cluster = Cluster::new(4, 3, |_| {});
+    cluster.lead(0);
+    // Store 3 does not learn of the addition, and store 4 hears of store 3 alone after a while.
+    cluster.no_apply = Some(2);
+    cluster.lose(|message| kind(message) == MessageType::MsgSnapshot);
+    cluster.change(0, ConfChangeType::AddNode, peer(1004, 4));
+    cluster.ticks(10);
+    assert!(cluster.region(3).is_some());
+    cluster.lose(|message| {
+        let store_of = |peer: Option<Peer>| peer.map_or(0, |peer| peer.store_id);
+        let ends = [store_of(message.from_peer), store_of(message.to_peer)];
+        ends.contains(&4) && !ends.contains(&3)
+    });
+    cluster.ticks(300);
+    cluster.lose(|_| false);
+    cluster.no_apply = None;
+    cluster.ticks(40);
+    let joined = cluster.region(3).map(|region| region.applied);
+    assert_eq!(joined, cluster.region(0).map(|region| region.applied));
+}
+
+/// Three stores, of which the third was away until the log was truncated above what it has.
+fn left_behind() -> Cluster {
+    let mut cluster = Cluster::new(3, 3, |config| {
+        config.log_gc_entries = 20;
+        config.log_gc_interval = Duration::from_millis(50);
+    });
+    cluster.lead(0);
+    cluster.lose(|message| concerns(message, 3));
+    for key in 0..60 {
+        cluster.put(0, &[key], b"v");
+        cluster.ticks(1);
+    }
+    cluster.lose(|_| false);
+    cluster
+}
+
+#[test]
+fn a_snapshot_that_takes_long_to_make_is_of_use_under_load() {
+    let mut cluster = left_behind();
+    cluster.no_work = Some(0);
+    let mut making = None;
+    for tick in 0..300_u64 {
+        let leader = cluster.running(0).expect("it runs");
+        for task in leader.worker.inbox().take() {
+            match task {
+                WorkTask::Generate { region_id } => {
+                    let made = leader.snapshots.generate(region_id, &mut |_| true);
+                    making = Some((tick + 20, made.expect("a sound disk")));
+                }
+                WorkTask::FlushKv => {
+                    leader.engines.flush_kv().expect("a sound disk");
+                    leader.store.inbox().push(StoreMessage::Flushed);
+                }
+            }
+        }
+        if let Some((_, snapshot)) = making.take_if(|(until, _)| *until <= tick) {
+            leader.store.inbox().push(StoreMessage::Generated {
+                region_id: 1,
+                result: Ok(Box::new(snapshot)),
+            });
+        }
+        // As many writes meanwhile as a log keeps three times over.
+        for _ in 0..3 {
+            cluster.put(0, b"k", &tick.to_be_bytes());
+        }
+        cluster.ticks(1);
+    }
+    let behind = cluster.region(2).map_or(0, |region| region.applied) + 10;
+    let leader = cluster.region(0).expect("it leads");
+    assert!(behind > leader.applied, "{leader:#?}");
+    assert_eq!(cluster.snapshots_sent, 1);
+    // What nobody needs any more takes nobody's place.
+    let files = cluster.running(0).map(|leader| leader.snapshots.list());
+    assert_eq!(files, Some(Vec::new()));
+}
+
+#[test]
+fn a_snapshot_whose_files_are_gone_is_made_anew() {
+    let mut cluster = left_behind();
+    cluster.lose(|message| kind(message) == MessageType::MsgSnapshot);
+    cluster.ticks(10);
+    let leader = cluster.running(0).expect("it runs");
+    let removed = leader.snapshots.remove_stale(|_| false);
+    assert_eq!(removed.expect("a sound disk"), 1);
+    cluster.lose(|_| false);
+    cluster.ticks(20);
+    let applied = |n| cluster.region(n).map(|region| region.applied);
+    assert_eq!(applied(2), applied(0));
+}
+
+#[test]
+fn a_group_of_two_outlives_a_leader_that_applies_its_own_removal_alone() {
+    let mut cluster = Cluster::new(2, 2, |_| {});
+    cluster.lead(1);
+    // Store 2 proposes the removal of store 1, dies before it hears that store 1 has it, and comes back.
+    cluster.lose(|message| kind(message) == MessageType::MsgAppendResponse);
+    cluster.change(1, ConfChangeType::RemoveNode, peer(1, 1));
+    let last = cluster.region(0).map_or(0, |region| region.last_index);
+    assert_eq!(
+        Some(last),
+        cluster.region(1).map(|region| region.last_index)
+    );
+    let left = cluster.nodes[1].fs.crash(Survival::LoseUnsynced);
+    cluster.nodes[1].running = None;
+    cluster.nodes[1].fs = left;
+    cluster.start(1);
+    // Store 1 leads, commits and applies it, and nobody hears of that.
+    cluster.lose(move |message| {
+        let inner = message.message.as_ref();
+        concerns(message, 2) && inner.is_some_and(|inner| inner.commit >= last)
+    });
+    for _ in 0..200 {
+        cluster.ticks(1);
+    }
+    assert_eq!(cluster.region(0), None);
+    cluster.lose(|_| false);
+    cluster.ticks(60);
+    assert_eq!(cluster.leader(), Some(1), "{:#?}", cluster.region(1));
+    assert!(cluster.put(1, b"k", b"v").is_done());
+}
+
+#[test]
+fn a_deadline_holds_while_the_apply_loop_stands_still() {
+    let mut cluster = Cluster::new(3, 3, |_| {});
+    cluster.lead(0);
+    cluster.no_apply = Some(0);
+    let late = cluster.put(0, b"k", b"v");
+    cluster.ticks(80);
+    let in_time = cluster.put(0, b"k", b"w");
+    cluster.ticks(40);
+    assert_eq!(late.get(), [Err(CommandError::DeadlineExceeded)]);
+    assert_eq!(in_time.get(), []);
+    cluster.no_apply = None;
+    cluster.settle();
+    assert!(in_time.is_done());
+    assert_eq!(late.get().len(), 1, "told once");
+}
