@@ -153,8 +153,10 @@ fn planted_faults_are_found() {
     );
 }
 
-/// What is planted, one at a time.
-const FAULTS: [Fault; 14] = [
+/// What is planted, one at a time. `Fault::NoQuarantine` is not among them: these schedules do not find it
+/// (a voter must restart within a lease and help another leader in while a client reads at the old one). The
+/// Raft crate's schedules do, and its `tests/paper/leases.rs` claims it.
+const FAULTS: [Fault; 13] = [
     Fault::AppliedApart,
     Fault::AckBeforeSync,
     Fault::GcPastFlushed,
@@ -165,7 +167,6 @@ const FAULTS: [Fault; 14] = [
     Fault::ReadBeforeApplied,
     Fault::AnswerBeforeCommit,
     Fault::MatchByIndexOnly,
-    Fault::NoQuarantine,
     Fault::TermBeforeSync,
     Fault::SnapshotWithoutDelete,
     Fault::WipedStoreVotes,

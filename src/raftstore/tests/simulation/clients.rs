@@ -119,7 +119,8 @@ impl World {
             9..11 => Operation::delete(key),
             _ => Operation::get(key),
         };
-        if self.rng.one_in(6) {
+        // They do not only ask whom they take for the leader: so one that was deposed is asked, too.
+        if self.rng.one_in(4) {
             self.clients.leaders[client] = self.rng.index(self.nodes.len());
         }
         let n = self.clients.leaders[client];

@@ -68,8 +68,11 @@ impl World {
         }
         if pause && self.nodes[n].running.is_some() {
             self.counts.pauses += 1;
-            let pause = self.up_to(3 * SECOND);
-            self.nodes[n].paused_until = self.now + pause;
+            // Some outlast an election.
+            let most = *self.rng.pick(&[SECOND, 3 * SECOND, 8 * SECOND]);
+            let pause = self.up_to(most);
+            let until = self.nodes[n].paused_until.max(self.now + pause);
+            self.nodes[n].paused_until = until;
             if self.rng.one_in(2) {
                 // It does not hear what happened meanwhile either.
                 self.counts.partitions += 1;
