@@ -63,7 +63,7 @@ impl StoreHandle {
     #[must_use]
     pub fn raft_message(&self, message: RaftMessage) -> bool {
         let message = StoreMessage::Raft(Box::new(message));
-        self.inbox.offer(message).is_ok()
+        self.inbox.offer_urgent(message).is_ok()
     }
 
     /// Says that messages to a peer were not delivered.
@@ -85,7 +85,7 @@ impl StoreHandle {
 
     /// Asks how the store fares.
     pub fn status(&self, callback: Callback<StoreStatus>) {
-        let offered = self.inbox.offer(StoreMessage::Status(callback));
+        let offered = self.inbox.offer_urgent(StoreMessage::Status(callback));
         if let Err((refusal, StoreMessage::Status(callback))) = offered {
             callback.fail(refused(refusal));
         }

@@ -62,6 +62,15 @@ impl<T> Inbox<T> {
         self.put(item, self.limit)
     }
 
+    /// The same for what the store must hear though callers are many: there is as much room again for it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Inbox::offer`].
+    pub fn offer_urgent(&self, item: T) -> Result<(), (Refusal, T)> {
+        self.put(item, self.limit.saturating_mul(2))
+    }
+
     /// Puts in an item of the store's own; false where nobody will take it.
     pub fn push(&self, item: T) -> bool {
         self.put(item, usize::MAX).is_ok()
@@ -137,8 +146,11 @@ mod tests {
         assert_eq!(inbox.offer(1), Ok(()));
         assert_eq!(inbox.offer(2), Ok(()));
         assert_eq!(inbox.offer(3), Err((Refusal::Full, 3)));
-        assert!(inbox.push(4));
-        assert_eq!(inbox.take(), [1, 2, 4]);
+        assert_eq!(inbox.offer_urgent(3), Ok(()));
+        assert_eq!(inbox.offer_urgent(4), Ok(()));
+        assert_eq!(inbox.offer_urgent(5), Err((Refusal::Full, 5)));
+        assert!(inbox.push(6));
+        assert_eq!(inbox.take(), [1, 2, 3, 4, 6]);
         assert_eq!(inbox.offer(5), Ok(()));
         assert_eq!(inbox.close(), [5]);
         assert_eq!(inbox.offer(6), Err((Refusal::Closed, 6)));

@@ -38,7 +38,6 @@ impl Node {
     ///
     /// As for [`Store::open`]; [`Error::Misuse`] where a thread cannot be started.
     pub fn start(parts: Parts) -> Result<Self> {
-        let tick = parts.config.tick;
         let (store, applier, worker) = Store::open(parts)?;
         let handle = store.handle();
         let inbox = store.inbox();
@@ -49,7 +48,7 @@ impl Node {
             fenced,
             threads: Vec::new(),
         };
-        let started = node.spawn_loops(tick, store, applier, worker);
+        let started = node.spawn_loops(store, applier, worker);
         if let Err(error) = started {
             // Those that have started end again.
             node.stop();
@@ -58,15 +57,9 @@ impl Node {
         Ok(node)
     }
 
-    fn spawn_loops(
-        &mut self,
-        tick: Duration,
-        store: Store,
-        applier: Applier,
-        worker: Worker,
-    ) -> Result<()> {
+    fn spawn_loops(&mut self, store: Store, applier: Applier, worker: Worker) -> Result<()> {
         self.spawn("basalt-store", store, move |store: &mut Store| {
-            store.inbox().wait(tick);
+            store.wait();
             store.turn();
             match store.fenced() {
                 // Before the rest: one that is stopped counts as fenced too.

@@ -28,7 +28,7 @@ impl Store {
         let Some(epoch) = message.region_epoch else {
             return Ok(());
         };
-        if to.store_id != self.config.store_id {
+        if to.store_id != self.config.store_id || !is_peer_id(to.id) || !is_peer_id(from.id) {
             return Ok(());
         }
         let region_id = message.region_id;
@@ -309,4 +309,9 @@ fn bare_region(id: u64, epoch: RegionEpoch) -> Region {
         region_epoch: Some(epoch),
         ..Region::default()
     }
+}
+
+/// Whether a node can have this id.
+fn is_peer_id(id: u64) -> bool {
+    id != 0 && !basalt_raft::is_local_thread(id)
 }

@@ -224,12 +224,11 @@ impl Store {
     }
 
     /// Hands leadership over, where this store has it.
-    pub(super) fn hand_over(&mut self) -> Result<()> {
+    pub(super) fn hand_over(&mut self) {
         for peer in self.peers.values_mut().filter(|peer| peer.leads()) {
             hand_over_to(peer);
             peer.is_dirty = true;
         }
-        Ok(())
     }
 }
 
@@ -237,11 +236,10 @@ impl Store {
 pub(super) fn hand_over_to(peer: &mut Peer) {
     let own = peer.meta.id;
     let raft = peer.raw.raft();
-    let voters = raft
-        .progress()
-        .iter()
-        .filter(|(id, progress)| *id != own && !progress.is_learner && progress.recent_active);
-    let best = voters.max_by_key(|(_, progress)| progress.matched);
+    let voters = raft.progress().iter();
+    let voters = voters.filter(|(id, progress)| *id != own && !progress.is_learner);
+    // Right after a look at the quorum nobody is known to be there; the closest log is a good guess.
+    let best = voters.max_by_key(|(_, progress)| (progress.recent_active, progress.matched));
     if let Some((to, _)) = best {
         // A target that cannot lead is ignored, and then nothing changes.
         let _ = peer.raw.transfer_leader(to);

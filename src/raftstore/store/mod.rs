@@ -13,7 +13,7 @@
 //! taken: a lease that was over before a request came must be seen to be over. Whatever fails fences the
 //! store: it answers everybody, with the reason, and does nothing else.
 //!
-//! [`peer`] is one region's replica; `propose` takes commands, `incoming` other stores' messages, `ready`
+//! `peer` is one region's replica; `propose` takes commands, `incoming` other stores' messages, `ready`
 //! what nodes hand out, `life` begins and ends peers, `gc` shortens logs, `status` tells.
 
 mod gc;
@@ -75,6 +75,7 @@ impl fmt::Debug for Parts {
 /// A turn's write on its way.
 struct Writing {
     turn: u64,
+    since: Duration,
     /// False where there was nothing to write, and it only waits for the turns before.
     writes: bool,
     saved: Vec<Saved>,
@@ -103,6 +104,8 @@ pub struct Store {
     ticked: Duration,
     next_gc: Duration,
     flushing: bool,
+    /// Since raftdb has stopped answering.
+    handed_over: bool,
     turn: u64,
     /// This turn's write.
     batch: WriteBatch,
@@ -175,6 +178,7 @@ impl Store {
             now,
             ticked: now,
             flushing: false,
+            handed_over: false,
             turn: 0,
             batch: WriteBatch::new(),
             saved: Vec::new(),
@@ -218,6 +222,12 @@ impl Store {
         self.ticked + self.config.tick
     }
 
+    /// Blocks until there is something to do, or a tick is due.
+    pub fn wait(&self) {
+        let idle = self.next_tick().saturating_sub(self.clock.now());
+        self.inbox.wait(idle);
+    }
+
     /// One turn. Never blocks for long, never panics for what the world did.
     pub fn turn(&mut self) {
         let messages = self.inbox.take();
@@ -251,6 +261,8 @@ impl Store {
         if self.fenced.is_some() {
             return Ok(());
         }
+        // Behind the messages: where this process stood still, its disk has answered meanwhile.
+        self.hand_over_if_stalled();
         self.collect()?;
         self.submit()?;
         self.transport.flush();
@@ -259,10 +271,11 @@ impl Store {
 
     /// Stops serving, for good.
     fn fence(&mut self, why: String) {
-        self.log(
-            basalt_raft::Level::Error,
-            format_args!("the store stops serving: {why}"),
-        );
+        let level = match self.stopped {
+            true => basalt_raft::Level::Info,
+            false => basalt_raft::Level::Error,
+        };
+        self.log(level, format_args!("the store stops serving: {why}"));
         let error = CommandError::Fenced(why.clone());
         for peer in self.peers.values_mut() {
             peer.fail_all(&error);
@@ -294,7 +307,14 @@ impl Store {
         let tick_nanos = u64::try_from(self.config.tick.as_nanos()).unwrap_or(u64::MAX);
         self.ticked += Duration::from_nanos(tick_nanos.saturating_mul(ticks));
         let counts_pause = !self.config.faults.is(Fault::LeaseOverPause);
+        let is_stalled = self.is_stalled();
         for peer in self.peers.values_mut() {
+            if is_stalled && peer.leads() {
+                // Without heartbeats somebody else comes to lead, whose disk answers.
+                peer.raw.pass_time(ticks);
+                peer.expire(self.now);
+                continue;
+            }
             if ticks > 1 && counts_pause {
                 peer.raw.pass_time(ticks - 1);
             }
@@ -308,6 +328,34 @@ impl Store {
             self.shorten_logs()?;
         }
         Ok(())
+    }
+
+    /// How long raftdb has not answered.
+    fn stalled(&self) -> Duration {
+        let first = self.writing.iter().find(|writing| writing.writes);
+        first.map_or(Duration::ZERO, |writing| {
+            self.now.saturating_sub(writing.since)
+        })
+    }
+
+    /// Whether raftdb has not answered for so long that this store should lead nothing. It hands over after
+    /// one election timeout; after two nobody has taken over, and it stops being heard.
+    fn is_stalled(&self) -> bool {
+        self.stalled() > self.election_timeout() * 2
+    }
+
+    fn election_timeout(&self) -> Duration {
+        let ticks = u32::try_from(self.config.election_ticks).unwrap_or(u32::MAX);
+        self.config.tick.saturating_mul(ticks)
+    }
+
+    fn hand_over_if_stalled(&mut self) {
+        if self.stalled() <= self.election_timeout() {
+            self.handed_over = false;
+        } else if !self.handed_over {
+            self.handed_over = true;
+            self.hand_over();
+        }
     }
 
     fn handle_message(&mut self, message: StoreMessage) -> Result<()> {
@@ -326,7 +374,7 @@ impl Store {
                 peer_id,
                 delivered,
             } => self.snapshot_sent(region_id, peer_id, delivered)?,
-            StoreMessage::HandOver => self.hand_over()?,
+            StoreMessage::HandOver => self.hand_over(),
             StoreMessage::Stop => {
                 self.stopped = true;
                 self.fence("it was told to stop".to_owned());
@@ -366,6 +414,7 @@ impl Store {
         let writes = !self.batch.is_empty();
         self.writing.push_back(Writing {
             turn,
+            since: self.now,
             writes,
             saved,
         });

@@ -24,8 +24,9 @@ use super::{
 };
 use crate::{Callback, CommandError, Proposal, Read, Target, command::check_key, faults::Fault};
 
-/// Bytes of a command as it stands in the log.
-pub const MAX_COMMAND_LEN: usize = 10 << 20;
+/// Bytes of a command as it stands in the log: 9 MiB, so that a message with it stays below the 10 MiB that a
+/// server takes.
+pub const MAX_COMMAND_LEN: usize = 9 << 20;
 
 impl Store {
     /// Takes a write or an admin command.
@@ -38,6 +39,9 @@ impl Store {
         if deadline <= self.now {
             // It never was in a log.
             return callback.fail(CommandError::DeadlineExceeded);
+        }
+        if self.is_stalled() {
+            return callback.fail(stalled());
         }
         let header = request.header.take().unwrap_or_default();
         let region_id = match header.region_id {
@@ -66,7 +70,11 @@ impl Store {
                 AdminCmdType::ChangePeer => {
                     return change_peer(peer, request, deadline, callback);
                 }
-                AdminCmdType::CompactLog => {}
+                AdminCmdType::CompactLog => {
+                    if let Err(error) = check_truncation(peer, admin) {
+                        return callback.fail(error);
+                    }
+                }
                 AdminCmdType::Split | AdminCmdType::InvalidAdmin => {
                     let what = "this admin command is not known here".to_owned();
                     return callback.fail(CommandError::Invalid(what));
@@ -99,6 +107,9 @@ impl Store {
             deadline,
             callback,
         } = read;
+        if self.is_stalled() {
+            return callback.fail(stalled());
+        }
         let (region_id, header) = match target {
             Target::Region(header) => (Some(header.region_id), header),
             Target::Key(key) => (self.region_with(&key), RaftRequestHeader::default()),
@@ -140,6 +151,11 @@ impl Store {
             read.callback.fail(CommandError::Busy(what));
         }
     }
+}
+
+/// What a store says whose raftdb does not answer: others that come to lead are found by asking them.
+fn stalled() -> CommandError {
+    CommandError::Busy("the disk of the Raft log does not answer".to_owned())
 }
 
 /// The header of a command as this region's state completes it.
@@ -280,6 +296,19 @@ fn placed(
     }
 }
 
+/// A truncation becomes the start of every replica's log: index and term must be those of an entry that is
+/// applied.
+fn check_truncation(peer: &Peer, admin: &AdminRequest) -> Result<(), CommandError> {
+    let compact = admin.compact_log.unwrap_or_default();
+    let storage = peer.raw.storage();
+    let known = storage.truncation_at(compact.compact_index);
+    if known.is_ok_and(|known| known.term == compact.compact_term) {
+        return Ok(());
+    }
+    let what = "a truncation at an entry that is not applied here, or not of this term";
+    Err(CommandError::Invalid(what.to_owned()))
+}
+
 /// Hands leadership over; it is answered at once, whatever becomes of it.
 fn transfer(peer: &mut Peer, admin: &AdminRequest, callback: Callback<RaftCmdResponse>) {
     let to = admin
@@ -340,6 +369,15 @@ fn change_peer(
     let mut others = members.iter().filter(|member| member.id != target.id);
     if !is_removal && others.any(|member| member.store_id == target.store_id) {
         let what = format!("store {} has a peer of the region already", target.store_id);
+        return callback.fail(CommandError::Invalid(what));
+    }
+    let is_new = members.iter().all(|member| member.id != target.id);
+    if !is_removal && is_new && members.iter().any(|member| member.id > target.id) {
+        // A store that has had a later peer would ignore it for ever, and its vote would be missing.
+        let what = format!(
+            "a new peer's id must be above all others', and {} is not",
+            target.id
+        );
         return callback.fail(CommandError::Invalid(what));
     }
     if is_removal && target.id == peer.meta.id && members.len() > 1 {

@@ -268,3 +268,22 @@ fn a_deadline_holds_while_the_apply_loop_stands_still() {
     assert!(in_time.is_done());
     assert_eq!(late.get().len(), 1, "told once");
 }
+
+#[test]
+fn a_leader_whose_disk_does_not_answer_gives_way() {
+    for loses_transfer in [false, true] {
+        let mut cluster = Cluster::new(3, 3, |_| {});
+        cluster.lead(0);
+        cluster.no_disk = Some(0);
+        cluster.lose(move |message| loses_transfer && kind(message) == MessageType::MsgTimeoutNow);
+        cluster.put(0, b"k", b"v");
+        cluster.ticks(60);
+        let leader = cluster.leader();
+        assert!(leader.is_some_and(|leader| leader != 0), "{leader:?}");
+        assert!(cluster.put(leader.unwrap_or(1), b"k", b"w").is_done());
+        cluster.no_disk = None;
+        cluster.ticks(20);
+        let applied = |n| cluster.region(n).map(|region| region.applied);
+        assert_eq!(applied(0), applied(leader.unwrap_or(1)));
+    }
+}

@@ -9,28 +9,23 @@
 //! `BASALT_LONG=N` runs N times as many seeds; `BASALT_VERBOSE=1` prints all that happens.
 
 #[path = "simulation/clients.rs"]
-#[allow(dead_code, reason = "the simulation needs more of it")]
 mod clients;
 #[path = "simulation/counts.rs"]
-#[allow(dead_code, reason = "the simulation needs more of it")]
+#[expect(dead_code, reason = "the simulation needs more of it")]
 mod counts;
 #[path = "simulation/invariants.rs"]
-#[allow(dead_code, reason = "the simulation needs more of it")]
+#[expect(dead_code, reason = "the simulation needs more of it")]
 mod invariants;
 #[path = "simulation/mischief.rs"]
-#[allow(dead_code, reason = "the simulation needs more of it")]
 mod mischief;
 #[path = "simulation/network.rs"]
-#[allow(dead_code, reason = "the simulation needs more of it")]
 mod network;
 #[path = "simulation/node.rs"]
-#[allow(dead_code, reason = "the simulation needs more of it")]
 mod node;
 #[path = "simulation/plan.rs"]
-#[allow(dead_code, reason = "the simulation needs more of it")]
+#[expect(dead_code, reason = "the simulation needs more of it")]
 mod plan;
 #[path = "simulation/world.rs"]
-#[allow(dead_code, reason = "the simulation needs more of it")]
 mod world;
 
 #[path = "tinykv/cluster.rs"]

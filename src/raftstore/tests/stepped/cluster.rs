@@ -56,6 +56,8 @@ pub(crate) struct Cluster {
     pub(crate) no_apply: Option<usize>,
     /// The store whose background worker does.
     pub(crate) no_work: Option<usize>,
+    /// The store whose disk does not answer.
+    pub(crate) no_disk: Option<usize>,
     pub(crate) snapshots_sent: u64,
 }
 
@@ -74,6 +76,7 @@ impl Cluster {
             loses: Box::new(|_| false),
             no_apply: None,
             no_work: None,
+            no_disk: None,
             snapshots_sent: 0,
         };
         for n in 0..cluster.nodes.len() {
@@ -125,6 +128,10 @@ impl Cluster {
                 let (applies, works) = (self.no_apply != Some(n), self.no_work != Some(n));
                 if let Some(running) = &mut self.nodes[n].running {
                     rests &= !step(running, applies, works);
+                    while self.no_disk != Some(n) && running.executor.queued() > 0 {
+                        running.executor.help();
+                        rests = false;
+                    }
                 }
                 let outgoing = self.running(n).map(Running::take_outgoing);
                 for outgoing in outgoing.into_iter().flatten() {
@@ -334,10 +341,6 @@ fn step(running: &mut Running, applies: bool, works: bool) -> bool {
     }
     if works && !running.worker.inbox().is_empty() {
         running.worker.turn();
-        moved = true;
-    }
-    while running.executor.queued() > 0 {
-        running.executor.help();
         moved = true;
     }
     moved
