@@ -20,7 +20,15 @@ const ARROWS: [(&str, &[&str]); 7] = [
             "basalt-server",
         ],
     ),
-    ("basalt-server", &["basalt-engine", "basalt-proto"]),
+    (
+        "basalt-server",
+        &[
+            "basalt-engine",
+            "basalt-proto",
+            "basalt-raft",
+            "basalt-raftstore",
+        ],
+    ),
     (
         "basalt-raftstore",
         &["basalt-engine", "basalt-proto", "basalt-raft"],

@@ -6,6 +6,7 @@
 //! their own from the name of a service.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     fmt::Write as _,
     path::{Path, PathBuf},
@@ -13,17 +14,36 @@ use std::{
 
 use tracing::level_filters::LevelFilter;
 
+use crate::{
+    replicated::{MAX_ADDRESS_LEN, setup::parse_founders},
+    storage::data_dir::MAX_CLUSTER_NAME_LEN,
+};
+
 /// Where the server listens when nothing else is said, and where commands look for it.
 pub const DEFAULT_ADDR: &str = "127.0.0.1:20160";
 
 /// Names of the settings, as flags and as keys of the config file.
-const KEYS: [&str; 6] = [
+const KEYS: [&str; 11] = [
     "path",
     "addr",
     "status-addr",
     "log-level",
     "cache-size",
     "write-buffer-size",
+    "store-id",
+    "initial-cluster",
+    "cluster-name",
+    "advertise-addr",
+    "join",
+];
+
+/// Those of them that only a store of a cluster has.
+const CLUSTER_KEYS: [&str; 5] = [
+    "store-id",
+    "initial-cluster",
+    "cluster-name",
+    "advertise-addr",
+    "join",
 ];
 
 /// Bytes of the smallest and the largest write buffer.
@@ -46,6 +66,18 @@ pub struct Config {
     pub cache_bytes: usize,
     /// Bytes of a memtable before it is written to a table, in each column family.
     pub write_buffer_bytes: usize,
+    /// Which store of its cluster this is.
+    pub store_id: Option<u64>,
+    /// Where others reach the founders of the cluster; empty for a standalone store.
+    pub initial_cluster: BTreeMap<u64, String>,
+    /// What the founders call their cluster.
+    pub cluster_name: Option<String>,
+    /// Where others reach this store, if it is not where it listens.
+    pub advertise_addr: Option<String>,
+    /// A store of the cluster that this one joins.
+    pub join: Option<String>,
+    /// The settings that some layer has set.
+    said: BTreeSet<&'static str>,
 }
 
 impl Default for Config {
@@ -57,6 +89,12 @@ impl Default for Config {
             log_level: LevelFilter::INFO,
             cache_bytes: 128 << 20,
             write_buffer_bytes: 64 << 20,
+            store_id: None,
+            initial_cluster: BTreeMap::new(),
+            cluster_name: None,
+            advertise_addr: None,
+            join: None,
+            said: BTreeSet::new(),
         }
     }
 }
@@ -94,6 +132,25 @@ impl Config {
         Ok(config)
     }
 
+    /// The first setting that was set and only a store of a cluster has.
+    #[must_use]
+    pub fn cluster_setting(&self) -> Option<&'static str> {
+        CLUSTER_KEYS.into_iter().find(|key| self.said.contains(key))
+    }
+
+    /// Where gRPC is served, if that was set.
+    #[must_use]
+    pub fn addr_if_said(&self) -> Option<String> {
+        self.said.contains("addr").then(|| self.addr.clone())
+    }
+
+    /// Where the status pages are served, if that was set.
+    #[must_use]
+    pub fn status_addr_if_said(&self) -> Option<String> {
+        let said = self.said.contains("status-addr");
+        said.then(|| self.status_addr.clone())
+    }
+
     fn read_file(&mut self, file: &Path) -> Result<(), String> {
         let shown = file.display();
         let text = std::fs::read_to_string(file)
@@ -129,6 +186,7 @@ impl Config {
 
     /// Sets one setting from its text; the error says what is wrong with the value.
     fn set(&mut self, key: &str, value: OsString) -> Result<(), String> {
+        self.said.extend(KEYS.iter().find(|known| **known == key));
         if key == "path" {
             if value.is_empty() {
                 return Err("an empty path names no directory".to_owned());
@@ -147,6 +205,11 @@ impl Config {
             "write-buffer-size" => {
                 self.write_buffer_bytes = parse_size(&value, WRITE_BUFFER_RANGE)?;
             }
+            "store-id" => self.store_id = Some(parse_store_id(&value)?),
+            "initial-cluster" => self.initial_cluster = parse_founders(&value, check_addr)?,
+            "cluster-name" => self.cluster_name = Some(check_name(value)?),
+            "advertise-addr" => self.advertise_addr = Some(check_addr(value)?),
+            "join" => self.join = Some(check_addr(value)?),
             _ => unreachable!("callers take keys from KEYS"),
         }
         Ok(())
@@ -159,10 +222,36 @@ fn variable_name(key: &str) -> String {
 
 /// `HOST:PORT`, as far as its form goes.
 fn check_addr(value: String) -> Result<String, String> {
+    // Lists of addresses are written with commas and equals signs.
+    let is_plain = value.len() <= MAX_ADDRESS_LEN
+        && value
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b',' && byte != b'=');
     match value.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(value),
+        Some((host, port)) if is_plain && !host.is_empty() && port.parse::<u16>().is_ok() => {
+            Ok(value)
+        }
         _ => Err(format!("{value:?} is not an address of the form HOST:PORT")),
     }
+}
+
+fn parse_store_id(value: &str) -> Result<u64, String> {
+    let parsed = value.parse::<u64>().ok().filter(|id| *id != 0);
+    parsed.ok_or_else(|| format!("{value:?} is no id of a store: a number from 1 on"))
+}
+
+/// A name that stands on one line of a file.
+fn check_name(value: String) -> Result<String, String> {
+    let is_plain = value
+        .chars()
+        .all(|char| char.is_ascii_graphic() || char == ' ');
+    if value.trim() != value || value.is_empty() || !is_plain || value.len() > MAX_CLUSTER_NAME_LEN
+    {
+        return Err(format!(
+            "{value:?} is no name of a cluster: 1 to {MAX_CLUSTER_NAME_LEN} plain characters"
+        ));
+    }
+    Ok(value)
 }
 
 fn parse_level(value: &str) -> Result<LevelFilter, String> {
@@ -295,6 +384,12 @@ mod tests {
         for (text, expected) in [
             ("addr = \"nowhere\"", "addr: \"nowhere\" is not an address"),
             ("addr = \":1\"", "is not an address"),
+            ("addr = \"a:1,b:2\"", "is not an address"),
+            ("advertise-addr = \"a b:1\"", "is not an address"),
+            ("store-id = 0", "is no id of a store"),
+            ("initial-cluster = \"1=a\"", "is not an address"),
+            ("cluster-name = \"\"", "is no name of a cluster"),
+            ("cluster-name = \" x\"", "is no name of a cluster"),
             ("addr = \"h:70000\"", "is not an address"),
             ("log-level = \"loud\"", "is not a level"),
             ("cache-size = \"1MB\"", "is not a size"),

@@ -1,7 +1,8 @@
 //! The Basalt server: the gRPC services of TinyKV over the storage engine, status pages, and the
 //! command line.
 //!
-//! Not here: how data is stored (`basalt_engine`), messages (`basalt_proto`).
+//! Not here: how data is stored (`basalt_engine`), how it is replicated (`basalt_raftstore`), messages
+//! (`basalt_proto`).
 
 pub mod cli;
 pub mod config;
@@ -9,6 +10,7 @@ pub mod limits;
 pub mod listen;
 pub mod logging;
 pub mod metrics;
+pub mod replicated;
 pub mod serve;
 pub mod service;
 pub mod state;

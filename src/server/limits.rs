@@ -77,3 +77,50 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Requests that took longer are logged.
 pub const SLOW_REQUEST: Duration = Duration::from_secs(1);
+
+/// Raft messages that wait for one other store; more are dropped.
+pub const MAX_PEER_QUEUE_MESSAGES: usize = 4096;
+
+/// Bytes of the Raft messages that wait for one other store; more are dropped.
+pub const MAX_PEER_QUEUE_BYTES: usize = 64 * 1024 * 1024;
+
+/// First and longest pause before another store is tried again.
+pub const PEER_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Time for a connection to another store to come about.
+pub const PEER_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Silence after which another store is asked whether it is alive, and the time it has to answer.
+pub const PEER_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+/// See [`PEER_KEEPALIVE_INTERVAL`].
+pub const PEER_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Time for one answer of another store to what it is asked beside Raft.
+pub const PEER_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Snapshots that a store sends at a time; others wait.
+pub const MAX_SNAPSHOTS_SENT: usize = 2;
+
+/// Snapshots that wait to be sent, with those being sent; one more fails at once and is tried again.
+pub const MAX_SNAPSHOTS_WAITING: usize = 32;
+
+/// Bytes a second of all snapshots that a store sends.
+pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 100 * 1024 * 1024;
+
+/// Chunks of a snapshot that are read ahead of the network.
+pub const SNAPSHOT_CHUNKS_AHEAD: usize = 4;
+
+/// Time between two chunks of a snapshot being received.
+pub const SNAPSHOT_SILENCE: Duration = Duration::from_secs(30);
+
+/// Between two rounds in which a store tells the others whom it knows.
+pub const GOSSIP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Time that leadership has to go to others before a server drains.
+pub const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Entries that a learner may be behind and still be made a voter.
+pub const MAX_PROMOTION_LAG: u64 = 1000;
+
+/// Stores that may found a cluster.
+pub const MAX_FOUNDERS: usize = 9;

@@ -7,7 +7,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
 
@@ -17,7 +17,7 @@ use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text::encode},
     metrics::{
         MetricType,
-        counter::Counter,
+        counter::{ConstCounter, Counter},
         family::Family,
         gauge::{ConstGauge, Gauge},
         histogram::{Histogram, exponential_buckets},
@@ -26,7 +26,7 @@ use prometheus_client::{
 };
 use tonic::Code;
 
-use crate::storage::Storage;
+use crate::{replicated::Cluster, storage::Storage};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -60,7 +60,7 @@ fn latency_histogram() -> Histogram {
 impl Metrics {
     /// The counters of a server over `storage`; the page shows the engine while it lives.
     #[must_use]
-    pub fn new(storage: &Arc<dyn Storage>) -> Self {
+    pub fn new(storage: &Arc<dyn Storage>, cluster: Option<&Arc<Cluster>>) -> Self {
         let mut registry = Registry::with_prefix("basalt");
         let requests = Family::default();
         let latency: Family<_, _, fn() -> Histogram> =
@@ -91,6 +91,9 @@ impl Metrics {
             connections_refused.clone(),
         );
         registry.register_collector(Box::new(EngineCollector(Arc::downgrade(storage))));
+        if let Some(cluster) = cluster {
+            registry.register_collector(Box::new(PeerCollector(Arc::downgrade(cluster))));
+        }
         Self {
             registry,
             requests,
@@ -271,6 +274,84 @@ impl Collector for EngineCollector {
             "engine_table_bytes",
             "Bytes of table files",
             per_level(families, |level| level.table_bytes),
+        )
+    }
+}
+
+/// Shows the traffic of a store with the others.
+struct PeerCollector(Weak<Cluster>);
+
+impl fmt::Debug for PeerCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PeerCollector")
+    }
+}
+
+impl Collector for PeerCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(cluster) = self.0.upgrade() else {
+            return Ok(());
+        };
+        let encoder = &mut encoder;
+        let links = &cluster.links;
+        let (messages, bytes) = links.waiting();
+        let waiting = [
+            (
+                "raft_messages_waiting",
+                "Raft messages that wait to be sent",
+                messages,
+            ),
+            (
+                "raft_bytes_waiting",
+                "Bytes of Raft messages that wait to be sent",
+                bytes,
+            ),
+        ];
+        for (name, help, of) in waiting {
+            number(encoder, name, help, of as u64)?;
+        }
+        let traffic = &links.traffic;
+        let counted = [
+            (
+                "raft_messages_sent",
+                "Raft messages put on their way",
+                &traffic.sent,
+            ),
+            (
+                "raft_messages_dropped",
+                "Raft messages dropped",
+                &traffic.dropped,
+            ),
+            (
+                "raft_messages_received",
+                "Raft messages taken in",
+                &traffic.received,
+            ),
+            (
+                "snapshots_sent",
+                "Snapshots sent whole",
+                &traffic.snapshots_sent,
+            ),
+            (
+                "snapshots_failed",
+                "Snapshots that could not be sent",
+                &traffic.snapshots_failed,
+            ),
+            (
+                "snapshots_received",
+                "Snapshots received whole",
+                &traffic.snapshots_received,
+            ),
+        ];
+        for (name, help, of) in counted {
+            let counter = ConstCounter::new(of.load(Ordering::Relaxed));
+            counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        number(
+            encoder,
+            "fenced",
+            "1 while the store serves nothing until it is restarted",
+            u64::from(cluster.fenced().is_some()),
         )
     }
 }

@@ -1,14 +1,16 @@
 //! The server: services, limits and listeners put together, and the order in which they stop.
 //!
 //! ```text
-//! bind --> storage.start --> serve --> (signal) --> health NOT_SERVING, drain <= 5 s --> storage.stop
+//! bind --> storage.start --> serve --> (signal) --> health NOT_SERVING --> leadership to others <= 2 s
+//!      --> drain <= 5 s --> storage.stop
 //! ```
-//! Promises: nothing is served before the storage is open; after `serve` returned the storage is
+//! Promises: nothing is served before the storage is open (a store of a cluster answers other stores, and says what
+//! it waits for); health is NOT_SERVING while the store is fenced; after `serve` returned the storage is
 //! closed and everything acknowledged is on disk.
 //!
 //! Not here: flags and files (`config`), what a terminal shows (`cli`).
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
@@ -18,19 +20,27 @@ use crate::{
     limits,
     listen::{Listener, Silence},
     metrics::Metrics,
+    replicated::Cluster,
     service::{
         admin::AdminService,
         admission::{Admission, AdmissionLayer, Budgets},
+        peers::PeersService,
         tinykv::TinyKvService,
     },
     state::ServerState,
     status_pages,
     storage::{self, Storage},
-    stubs::{basaltpb::admin_server::AdminServer, tinykvpb::tiny_kv_server::TinyKvServer},
+    stubs::{
+        basaltpb::{admin_server::AdminServer, peers_server::PeersServer},
+        tinykvpb::tiny_kv_server::TinyKvServer,
+    },
 };
 
 /// Names under which health is told; the empty one is the server as a whole.
 const HEALTH_NAMES: [&str; 3] = ["", "tinykvpb.TinyKv", "basaltpb.Admin"];
+
+/// Between two looks at whether the store was fenced, or requests are left.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The sockets of a server, bound before anything slow begins.
 #[derive(Debug)]
@@ -77,6 +87,8 @@ async fn bind(addr: &str) -> Result<TcpListener, String> {
 #[derive(Debug)]
 pub struct Server {
     storage: StoragePtr,
+    /// Absent in a standalone server.
+    cluster: Option<Arc<Cluster>>,
     admission: Arc<Admission>,
     health: tonic_health::server::HealthReporter,
     /// Tells both listeners to stop.
@@ -100,20 +112,26 @@ impl Server {
     ///
     /// When the committed descriptors are not what they were generated from.
     #[must_use]
-    pub fn begin(storage: Arc<dyn Storage>, sockets: Sockets) -> Self {
-        let metrics = Arc::new(Metrics::new(&storage));
+    pub fn begin(
+        storage: Arc<dyn Storage>,
+        cluster: Option<Arc<Cluster>>,
+        sockets: Sockets,
+    ) -> Self {
+        let metrics = Arc::new(Metrics::new(&storage, cluster.as_ref()));
         let admission = Arc::new(Admission::new(Arc::clone(&metrics), Budgets::default()));
-        Self::begin_with(storage, sockets, metrics, admission)
+        Self::begin_with(storage, cluster, sockets, metrics, admission)
     }
 
     fn begin_with(
         storage: Arc<dyn Storage>,
+        cluster: Option<Arc<Cluster>>,
         sockets: Sockets,
         metrics: Arc<Metrics>,
         admission: Arc<Admission>,
     ) -> Self {
         let state = Arc::new(ServerState::new(
             Arc::clone(&storage),
+            cluster.clone(),
             Arc::clone(&admission),
         ));
         let (stop, stopped) = watch::channel(false);
@@ -126,9 +144,11 @@ impl Server {
             metrics.connections.clone(),
             metrics.connections_refused.clone(),
         );
-        let tinykv = TinyKvServer::new(TinyKvService::new(Arc::clone(&storage)))
-            .max_decoding_message_size(limits::MAX_REQUEST_LEN);
-        let admin = AdminServer::new(AdminService::new(Arc::clone(&storage), Arc::clone(&state)));
+        let tinykv = TinyKvService::new(Arc::clone(&storage), cluster.clone());
+        let tinykv = TinyKvServer::new(tinykv).max_decoding_message_size(limits::MAX_REQUEST_LEN);
+        let admin = AdminService::new(Arc::clone(&storage), Arc::clone(&state), cluster.clone());
+        let admin = AdminServer::new(admin);
+        let peers = PeersServer::new(PeersService::new(cluster.clone()));
         let decodes = "the committed descriptors decode";
         let router = tonic::transport::Server::builder()
             .max_concurrent_streams(limits::MAX_STREAMS_PER_CONNECTION)
@@ -141,6 +161,7 @@ impl Server {
             .layer(AdmissionLayer::new(Arc::clone(&admission)))
             .add_service(tinykv)
             .add_service(admin)
+            .add_service(peers)
             .add_service(health_service)
             .add_service(reflection().build_v1().expect(decodes))
             .add_service(reflection().build_v1alpha().expect(decodes));
@@ -160,6 +181,7 @@ impl Server {
         let pages = tokio::spawn(async move { pages.await });
         Self {
             storage: StoragePtr(storage),
+            cluster,
             admission,
             health,
             stop,
@@ -168,9 +190,26 @@ impl Server {
         }
     }
 
-    /// Tells health that the server serves.
+    /// Tells health that the server serves, and that it does not where its store is fenced later.
     pub async fn announce(&self) {
         self.tell_health(ServingStatus::Serving).await;
+        let Some(cluster) = self.cluster.clone() else {
+            return;
+        };
+        let (health, mut stopped) = (self.health.clone(), self.stop.subscribe());
+        tokio::spawn(async move {
+            while cluster.fenced().is_none() {
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK) => {}
+                    _ = stopped.wait_for(|stop| *stop) => return,
+                }
+            }
+            for name in HEALTH_NAMES {
+                health
+                    .set_service_status(name, ServingStatus::NotServing)
+                    .await;
+            }
+        });
     }
 
     async fn tell_health(&self, status: ServingStatus) {
@@ -179,8 +218,8 @@ impl Server {
         }
     }
 
-    /// Takes no more requests, gives those in flight [`limits::DRAIN_TIMEOUT`], and closes the
-    /// storage.
+    /// Hands leadership over, takes no more requests, gives those in flight [`limits::DRAIN_TIMEOUT`],
+    /// and closes the storage.
     ///
     /// # Errors
     ///
@@ -191,7 +230,19 @@ impl Server {
     /// When closing the storage panics.
     pub async fn stop(self) -> storage::Result<()> {
         self.tell_health(ServingStatus::NotServing).await;
+        if let Some(cluster) = &self.cluster {
+            // Until others lead, nobody serves what is refused here.
+            cluster.hand_over(limits::HAND_OVER_TIMEOUT).await;
+        }
         self.admission.drain();
+        if let Some(cluster) = &self.cluster {
+            // What is in flight needs the other stores; their streams would never end by themselves.
+            let until = tokio::time::Instant::now() + limits::DRAIN_TIMEOUT;
+            while self.admission.in_flight() > 0 && tokio::time::Instant::now() < until {
+                tokio::time::sleep(LOOK / 10).await;
+            }
+            cluster.end_streams();
+        }
         self.stop.send_replace(true);
         let both = async { (self.grpc.await, self.pages.await) };
         if tokio::time::timeout(limits::DRAIN_TIMEOUT, both)
@@ -213,6 +264,7 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .with_service_name("tinykvpb.TinyKv")
         .with_service_name("basaltpb.Admin")
+        .with_service_name("basaltpb.Peers")
         .with_service_name("grpc.health.v1.Health")
 }
 

@@ -1,11 +1,18 @@
 //! What a server is and how it fares: one set of facts for gRPC, HTTP and the command line.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{
+    fmt::{self, Write as _},
+    sync::Arc,
+    time::Instant,
+};
 
-use basalt_proto::basaltpb::{EngineStatus, Engines, Mode, State, StatusResponse};
+use basalt_proto::{
+    basaltpb::{EngineStatus, Engines, FollowerStatus, Mode, RegionStatus, State, StatusResponse},
+    metapb::Peer,
+};
 use serde::Serialize;
 
-use crate::{service::admission::Admission, storage::Storage};
+use crate::{replicated::Cluster, service::admission::Admission, storage::Storage};
 
 /// Version of this server.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -13,6 +20,8 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The facts of one running server.
 pub struct ServerState {
     storage: Arc<dyn Storage>,
+    /// Absent in a standalone server.
+    cluster: Option<Arc<Cluster>>,
     admission: Arc<Admission>,
     began: Instant,
 }
@@ -20,26 +29,32 @@ pub struct ServerState {
 impl ServerState {
     /// The facts of a server that begins now.
     #[must_use]
-    pub fn new(storage: Arc<dyn Storage>, admission: Arc<Admission>) -> Self {
+    pub fn new(
+        storage: Arc<dyn Storage>,
+        cluster: Option<Arc<Cluster>>,
+        admission: Arc<Admission>,
+    ) -> Self {
         Self {
             storage,
+            cluster,
             admission,
             began: Instant::now(),
         }
     }
 
     /// The facts of this moment.
-    #[must_use]
-    pub fn status(&self) -> StatusResponse {
+    pub async fn status(&self) -> StatusResponse {
         let storage = self.storage.status();
-        let (state, reason) = match storage.read_only {
+        let (state, reason) = match (storage.fenced, storage.starting, storage.read_only) {
+            (Some(cause), ..) => (State::Fenced, cause),
             _ if self.admission.is_draining() => {
                 (State::Draining, "the server was told to stop".to_owned())
             }
-            Some(cause) => (State::ReadOnly, cause),
-            None => (State::Serving, String::new()),
+            (_, Some(what), _) => (State::Starting, what),
+            (_, _, Some(cause)) => (State::ReadOnly, cause),
+            _ => (State::Serving, String::new()),
         };
-        StatusResponse {
+        let mut status = StatusResponse {
             version: VERSION.to_owned(),
             mode: Mode::Standalone.into(),
             state: state.into(),
@@ -47,9 +62,46 @@ impl ServerState {
             uptime_seconds: self.began.elapsed().as_secs(),
             engine: Some(Engines {
                 kv: Some(storage.kv),
-                raft: None,
+                raft: storage.raft,
             }),
+            ..StatusResponse::default()
+        };
+        if let Some(cluster) = &self.cluster {
+            let identity = cluster.identity();
+            status.set_mode(Mode::Replicated);
+            status.store_id = identity.store_id;
+            status.cluster_id = identity.cluster_id;
+            let regions = cluster.status().await.map(|status| status.regions);
+            let regions = regions.into_iter().flatten();
+            status.regions = regions.map(region_status).collect();
         }
+        status
+    }
+}
+
+fn region_status(region: basalt_raftstore::RegionStatus) -> RegionStatus {
+    let followers = region.followers.into_iter().map(|follower| FollowerStatus {
+        peer: Some(follower.peer),
+        matched: follower.matched,
+        state: follower.state.to_owned(),
+        active: follower.active,
+        is_learner: follower.is_learner,
+    });
+    RegionStatus {
+        region: Some(region.region),
+        peer: Some(region.peer),
+        leader: region.leader,
+        role: region.role.to_owned(),
+        is_learner: region.is_learner,
+        term: region.term,
+        committed: region.committed,
+        applied: region.applied,
+        flushed_truncated: region.flushed_truncated,
+        truncated: region.truncated,
+        last_index: region.last_index,
+        log_bytes: region.log_bytes,
+        followers: followers.collect(),
+        reasons: region.reasons,
     }
 }
 
@@ -80,6 +132,7 @@ pub fn state_word(state: State) -> &'static str {
         State::Draining => "draining",
         State::ReadOnly => "read_only",
         State::Fenced => "fenced",
+        State::Starting => "starting",
     }
 }
 
@@ -93,7 +146,114 @@ pub struct StatusJson {
     uptime_seconds: u64,
     engine: EnginesJson,
     /// One entry a region; a standalone server has none.
-    regions: Vec<()>,
+    regions: Vec<RegionJson>,
+    /// Null in a standalone server.
+    store_id: Option<u64>,
+    /// Sixteen hex digits; null in a standalone server.
+    cluster_id: Option<String>,
+}
+
+/// A region with a peer on this store.
+#[derive(Debug, Serialize)]
+pub struct RegionJson {
+    id: u64,
+    /// Hex digits; empty: from the first key on.
+    start_key: String,
+    /// Hex digits; empty: to the last key.
+    end_key: String,
+    conf_ver: u64,
+    version: u64,
+    peers: Vec<PeerJson>,
+    peer: PeerJson,
+    leader: Option<PeerJson>,
+    role: String,
+    learner: bool,
+    term: u64,
+    committed: u64,
+    applied: u64,
+    truncated: u64,
+    flushed_truncated: u64,
+    last_index: u64,
+    log_bytes: u64,
+    followers: Vec<FollowerJson>,
+    reasons: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct PeerJson {
+    id: u64,
+    store_id: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct FollowerJson {
+    id: u64,
+    store_id: u64,
+    matched: u64,
+    /// Entries that the leader has and it is not known to have.
+    lag: u64,
+    state: String,
+    active: bool,
+    learner: bool,
+}
+
+impl From<Peer> for PeerJson {
+    fn from(peer: Peer) -> Self {
+        Self {
+            id: peer.id,
+            store_id: peer.store_id,
+        }
+    }
+}
+
+impl From<RegionStatus> for RegionJson {
+    fn from(status: RegionStatus) -> Self {
+        let region = status.region.unwrap_or_default();
+        let epoch = region.region_epoch.unwrap_or_default();
+        let last = status.last_index;
+        let followers = status.followers.into_iter().map(|follower| {
+            let peer = follower.peer.unwrap_or_default();
+            FollowerJson {
+                id: peer.id,
+                store_id: peer.store_id,
+                matched: follower.matched,
+                lag: last.saturating_sub(follower.matched),
+                state: follower.state,
+                active: follower.active,
+                learner: follower.is_learner,
+            }
+        });
+        Self {
+            id: region.id,
+            start_key: hex(&region.start_key),
+            end_key: hex(&region.end_key),
+            conf_ver: epoch.conf_ver,
+            version: epoch.version,
+            peers: region.peers.into_iter().map(Into::into).collect(),
+            peer: status.peer.unwrap_or_default().into(),
+            leader: status.leader.map(Into::into),
+            role: status.role,
+            learner: status.is_learner,
+            term: status.term,
+            committed: status.committed,
+            applied: status.applied,
+            truncated: status.truncated,
+            flushed_truncated: status.flushed_truncated,
+            last_index: last,
+            log_bytes: status.log_bytes,
+            followers: followers.collect(),
+            reasons: status.reasons,
+        }
+    }
+}
+
+/// Two hex digits a byte.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 #[derive(Debug, Serialize)]
@@ -140,7 +300,11 @@ impl From<StatusResponse> for StatusJson {
                 kv: engine.kv.map(Into::into),
                 raft: engine.raft.map(Into::into),
             },
-            regions: Vec::new(),
+            regions: status.regions.into_iter().map(Into::into).collect(),
+            store_id: Some(status.store_id).filter(|id| *id != 0),
+            cluster_id: Some(status.cluster_id)
+                .filter(|id| *id != 0)
+                .map(|id| format!("{id:016x}")),
         }
     }
 }

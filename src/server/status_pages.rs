@@ -47,11 +47,13 @@ struct Health {
 }
 
 async fn health(Shared(pages): Shared<Pages>) -> impl IntoResponse {
-    let status = pages.state.status();
+    let status = pages.state.status().await;
     let state = status.state();
     let code = match state {
         State::Serving | State::ReadOnly => StatusCode::OK,
-        State::Unspecified | State::Draining | State::Fenced => StatusCode::SERVICE_UNAVAILABLE,
+        State::Unspecified | State::Draining | State::Fenced | State::Starting => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
     };
     let reason = Some(status.reason).filter(|reason| !reason.is_empty());
     (
@@ -64,7 +66,7 @@ async fn health(Shared(pages): Shared<Pages>) -> impl IntoResponse {
 }
 
 async fn status(Shared(pages): Shared<Pages>) -> impl IntoResponse {
-    json(&StatusJson::from(pages.state.status()))
+    json(&StatusJson::from(pages.state.status().await))
 }
 
 async fn show_metrics(Shared(pages): Shared<Pages>) -> impl IntoResponse {

@@ -139,8 +139,8 @@ fn a_foreign_or_unusable_directory_is_refused_and_left_alone() {
     );
 
     fs::remove_file(file).unwrap();
-    fs::write(dir.join("MODE"), "format 1\nmode replicated\n").unwrap();
-    assert_refused(&server(path), 1, &["replicated"]);
+    fs::write(dir.join("MODE"), "format 1\nmode mirrored\n").unwrap();
+    assert_refused(&server(path), 1, &["mirrored"]);
 }
 
 #[test]

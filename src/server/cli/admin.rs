@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use basalt_proto::basaltpb::{
-    CompactRequest, EngineStatus, FlushRequest, StatusRequest, StatusResponse,
+    CompactRequest, EngineStatus, FlushRequest, RegionStatus, StatusRequest, StatusResponse,
 };
 use clap::Args;
 
@@ -50,10 +50,11 @@ pub(super) struct CompactArgs {
 }
 
 pub(super) fn status(args: &StatusArgs) -> Done {
-    let addr = args.addr.get();
-    let status = block_on(async {
-        let server = Server::connect(&addr).await?;
-        server.ask(server.admin().status(StatusRequest {})).await
+    let addrs = args.addr.get();
+    let (addr, status) = block_on(async {
+        let server = Server::connect_any(&addrs).await?;
+        let status = server.ask(server.admin().status(StatusRequest {})).await?;
+        Ok((server.addr().to_owned(), status))
     })?;
     if args.json {
         let json = serde_json::to_string(&StatusJson::from(status));
@@ -64,7 +65,7 @@ pub(super) fn status(args: &StatusArgs) -> Done {
 
 pub(super) fn flush(args: &FlushArgs) -> Done {
     block_on(async {
-        let server = Server::connect(&args.addr.get()).await?;
+        let server = Server::connect_any(&args.addr.get()).await?;
         let request = FlushRequest {
             cf: args.cf.clone().unwrap_or_default(),
         };
@@ -83,7 +84,7 @@ pub(super) fn compact(args: &CompactArgs) -> Done {
         .parse(args.end.as_deref().unwrap_or_default())?
         .into();
     block_on(async {
-        let server = Server::connect(&args.addr.get()).await?;
+        let server = Server::connect_any(&args.addr.get()).await?;
         let request = CompactRequest {
             cf: args.cf.clone(),
             start_key,
@@ -109,6 +110,10 @@ fn table(addr: &str, status: &StatusResponse) -> String {
     line("state", state_word(status.state()));
     line("reason", &status.reason);
     line("uptime", &format!("{} s", status.uptime_seconds));
+    if status.store_id != 0 {
+        line("store", &status.store_id.to_string());
+        line("cluster", &format!("{:016x}", status.cluster_id));
+    }
     let engines = status.engine.as_ref();
     for (name, engine) in [
         ("kv", engines.and_then(|engines| engines.kv.as_ref())),
@@ -118,7 +123,58 @@ fn table(addr: &str, status: &StatusResponse) -> String {
             put_engine(&mut text, name, engine);
         }
     }
+    for region in &status.regions {
+        put_region(&mut text, region);
+    }
     text
+}
+
+/// How a region fares on one store.
+pub(super) fn put_region(text: &mut String, status: &RegionStatus) {
+    let region = status.region.clone().unwrap_or_default();
+    let leader = match status.leader {
+        Some(leader) => format!("led by store {}", leader.store_id),
+        None => "without a leader".to_owned(),
+    };
+    let learner = if status.is_learner { ", learner" } else { "" };
+    let _ = writeln!(
+        text,
+        "\nregion {}: {}{learner} of term {}, {leader}",
+        region.id, status.role, status.term
+    );
+    let _ = writeln!(
+        text,
+        "{:<10} committed {}, applied {}, last {}",
+        "log", status.committed, status.applied, status.last_index
+    );
+    let _ = writeln!(
+        text,
+        "{:<10} {}, truncated {}, may be deleted up to {}",
+        "",
+        size(status.log_bytes),
+        status.truncated,
+        status.flushed_truncated
+    );
+    for follower in &status.followers {
+        let peer = follower.peer.unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "{:<10} store {}: {} behind, {}{}{}",
+            "follower",
+            peer.store_id,
+            status.last_index.saturating_sub(follower.matched),
+            follower.state,
+            if follower.is_learner { ", learner" } else { "" },
+            if follower.active {
+                ""
+            } else {
+                ", not heard from"
+            },
+        );
+    }
+    for reason in &status.reasons {
+        let _ = writeln!(text, "{:<10} {reason}", "attention");
+    }
 }
 
 fn put_engine(text: &mut String, name: &str, engine: &EngineStatus) {

@@ -14,7 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use basalt_proto::kvrpcpb::{RawGetRequest, RawPutRequest, RawScanRequest};
+use basalt_proto::{
+    errorpb,
+    kvrpcpb::{RawGetRequest, RawGetResponse, RawPutRequest, RawScanRequest},
+};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use hdrhistogram::Histogram;
@@ -25,6 +28,7 @@ use tokio::task::JoinSet;
 use super::{
     Done, Failure, ServerAddr,
     client::{Server, check_answer},
+    leader::{Kind, Leader},
     print,
 };
 use crate::limits::MAX_VALUE_LEN;
@@ -95,9 +99,10 @@ async fn measure(args: &BenchArgs) -> Done {
         scan_limit: args.scan_limit,
         value: random_bytes(args.value_size, args.seed),
     });
+    let leader = leader(&plan, &args.addr.get()).await?;
     let mut servers = Vec::new();
     for _ in 0..args.threads {
-        servers.push(Server::connect(&args.addr.get()).await?);
+        servers.push(Server::connect(&leader).await?);
     }
     if args.workload != Workload::Put {
         load(&plan, &servers).await?;
@@ -131,6 +136,26 @@ async fn measure(args: &BenchArgs) -> Done {
         ))),
         None => Ok(()),
     }
+}
+
+/// Where the clients go: of a cluster to the store that leads. One that loses leadership while it is measured
+/// gives errors, which are counted.
+async fn leader(plan: &Plan, addrs: &[String]) -> Result<String, Failure> {
+    let mut leader = Leader::find(addrs).await?;
+    let send = |server: &Server| {
+        let mut client = server.tinykv();
+        let request = RawGetRequest {
+            context: None,
+            key: Bytes::from_static(LOADED),
+            cf: plan.cf.clone(),
+        };
+        async move { client.raw_get(request).await }
+    };
+    let asked = leader.ask_soon(Kind::Repeatable, send, |answer: &mut RawGetResponse| {
+        answer.region_error.take()
+    });
+    asked.await?;
+    Ok(leader.server().addr().to_owned())
 }
 
 /// What every client does.
@@ -167,7 +192,7 @@ impl Plan {
             cf: self.cf.clone(),
         };
         let answer = server.ask(server.tinykv().raw_put(request)).await?;
-        check_answer(answer.region_error, &answer.error)
+        check(answer.region_error, &answer.error)
     }
 
     async fn read(&self, server: &Server, key: Bytes) -> Result<Option<Bytes>, Failure> {
@@ -177,7 +202,7 @@ impl Plan {
             cf: self.cf.clone(),
         };
         let answer = server.ask(server.tinykv().raw_get(request)).await?;
-        check_answer(answer.region_error, &answer.error)?;
+        check(answer.region_error, &answer.error)?;
         Ok((!answer.not_found).then_some(answer.value))
     }
 
@@ -189,7 +214,15 @@ impl Plan {
             cf: self.cf.clone(),
         };
         let answer = server.ask(server.tinykv().raw_scan(request)).await?;
-        check_answer(answer.region_error, &answer.error)
+        check(answer.region_error, &answer.error)
+    }
+}
+
+/// The error of an answer, if any.
+fn check(region_error: Option<errorpb::Error>, error: &str) -> Done {
+    match region_error {
+        Some(error) => Err(Failure::world(error.message)),
+        None => check_answer(error),
     }
 }
 

@@ -20,26 +20,29 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) fn run(args: &CheckArgs) -> Done {
-    let dir = data_dir::locate(&args.dir).map_err(Failure::world)?;
-    let report =
-        verify_dir(&dir, &Options::default()).map_err(|error| Failure::world(error.to_string()))?;
-    let text = if args.json {
-        as_json(&report)
-    } else {
-        as_text(&report)
-    };
-    print(text.as_bytes())?;
-    match report.damage.len() {
-        0 => Ok(()),
-        1 => Err(Failure::world(format!(
-            "{} is damaged in one place",
-            dir.display()
-        ))),
-        count => Err(Failure::world(format!(
-            "{} is damaged in {count} places",
-            dir.display()
-        ))),
+    let dirs = data_dir::locate(&args.dir).map_err(Failure::world)?;
+    let mut found = Ok(());
+    for dir in &dirs {
+        let report = verify_dir(dir, &Options::default());
+        let report = report.map_err(|error| Failure::world(error.to_string()))?;
+        let mut text = if args.json {
+            as_json(&report)
+        } else {
+            as_text(&report)
+        };
+        if dirs.len() > 1 && !args.json {
+            text.insert_str(0, &format!("engine     {}\n", dir.display()));
+        }
+        print(text.as_bytes())?;
+        let places = match report.damage.len() {
+            0 => continue,
+            1 => "one place".to_owned(),
+            count => format!("{count} places"),
+        };
+        let text = format!("{} is damaged in {places}", dir.display());
+        found = found.and(Err(Failure::world(text)));
     }
+    found
 }
 
 fn as_text(report: &VerifyReport) -> String {

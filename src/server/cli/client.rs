@@ -11,6 +11,7 @@ use super::Failure;
 use crate::{
     limits::MAX_ANSWER_LEN,
     metrics::code_name,
+    replicated::root_cause,
     stubs::{basaltpb::admin_client::AdminClient, tinykvpb::tiny_kv_client::TinyKvClient},
 };
 
@@ -55,6 +56,27 @@ impl Server {
         })
     }
 
+    /// Connects to the first of `addrs` that answers.
+    pub(super) async fn connect_any(addrs: &[String]) -> Result<Self, Failure> {
+        let mut failure = Failure::usage("no address is given");
+        for addr in addrs {
+            match Self::connect(addr).await {
+                Ok(server) => return Ok(server),
+                Err(error) if error.code == 2 || addrs.len() == 1 => return Err(error),
+                Err(_) => {
+                    let all = addrs.join(", ");
+                    failure = Failure::world(format!("no server answers at any of {all}"));
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    /// Where it is.
+    pub(super) fn addr(&self) -> &str {
+        &self.addr
+    }
+
     /// TinyKV's service.
     pub(super) fn tinykv(&self) -> TinyKvClient<Channel> {
         TinyKvClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_LEN)
@@ -72,14 +94,14 @@ impl Server {
     ) -> Result<T, Failure> {
         match tokio::time::timeout(ANSWER_TIMEOUT, request).await {
             Ok(answer) => self.answer(answer),
-            Err(_) => {
-                let seconds = ANSWER_TIMEOUT.as_secs();
-                Err(Failure::world(format!(
-                    "{} gave no answer in {seconds} s",
-                    self.addr
-                )))
-            }
+            Err(_) => Err(self.silent(ANSWER_TIMEOUT)),
         }
+    }
+
+    /// It gave no answer in its time.
+    pub(super) fn silent(&self, time: Duration) -> Failure {
+        let seconds = time.as_secs();
+        Failure::world(format!("{} gave no answer in {seconds} s", self.addr))
     }
 
     /// Unpacks the answer of one request.
@@ -101,28 +123,10 @@ impl Server {
     }
 }
 
-/// What lies at the bottom of an error: `Connection refused`, rather than `transport error`.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
+/// The error that an answer carries in its field, if any. Errors of regions were followed before.
+pub(super) fn check_answer(error: &str) -> Result<(), Failure> {
+    if error.is_empty() {
+        return Ok(());
     }
-    cause.to_string()
-}
-
-/// The error that an answer carries in its fields, if any.
-pub(super) fn check_answer(
-    region_error: Option<basalt_proto::errorpb::Error>,
-    error: &str,
-) -> Result<(), Failure> {
-    if let Some(region_error) = region_error {
-        let text = region_error.message;
-        return Err(Failure::world(format!(
-            "the region is not served there: {text}"
-        )));
-    }
-    if !error.is_empty() {
-        return Err(Failure::world(error));
-    }
-    Ok(())
+    Err(Failure::world(error))
 }

@@ -3,7 +3,8 @@
 use std::io::IsTerminal as _;
 
 use basalt_proto::kvrpcpb::{
-    KvPair, RawDeleteRequest, RawGetRequest, RawPutRequest, RawScanRequest,
+    KvPair, RawDeleteRequest, RawDeleteResponse, RawGetRequest, RawGetResponse, RawPutRequest,
+    RawPutResponse, RawScanRequest, RawScanResponse,
 };
 use clap::Args;
 use serde_json::json;
@@ -11,6 +12,7 @@ use serde_json::json;
 use super::{
     Done, Failure, ServerAddr, TextArgs,
     client::{Server, block_on, check_answer},
+    leader::{Kind, Leader},
     print,
     text::{self, Format},
 };
@@ -80,15 +82,22 @@ pub(super) fn put(args: &PutArgs) -> Done {
     let key = common.text.parse(&args.key)?.into();
     let value = common.text.parse(&args.value)?.into();
     block_on(async {
-        let server = Server::connect(&common.addr.get()).await?;
+        let mut leader = Leader::find(&common.addr.get()).await?;
         let request = RawPutRequest {
             context: None,
             key,
             value,
             cf: common.cf.clone(),
         };
-        let answer = server.ask(server.tinykv().raw_put(request)).await?;
-        check_answer(answer.region_error, &answer.error)
+        let send = |server: &Server| {
+            let (mut client, request) = (server.tinykv(), request.clone());
+            async move { client.raw_put(request).await }
+        };
+        let answer = leader.ask_soon(Kind::Once, send, |answer: &mut RawPutResponse| {
+            answer.region_error.take()
+        });
+        let answer = answer.await?;
+        check_answer(&answer.error)
     })?;
     done(common)
 }
@@ -97,14 +106,21 @@ pub(super) fn delete(args: &DeleteArgs) -> Done {
     let common = &args.common;
     let key = common.text.parse(&args.key)?.into();
     block_on(async {
-        let server = Server::connect(&common.addr.get()).await?;
+        let mut leader = Leader::find(&common.addr.get()).await?;
         let request = RawDeleteRequest {
             context: None,
             key,
             cf: common.cf.clone(),
         };
-        let answer = server.ask(server.tinykv().raw_delete(request)).await?;
-        check_answer(answer.region_error, &answer.error)
+        let send = |server: &Server| {
+            let (mut client, request) = (server.tinykv(), request.clone());
+            async move { client.raw_delete(request).await }
+        };
+        let answer = leader.ask_soon(Kind::Once, send, |answer: &mut RawDeleteResponse| {
+            answer.region_error.take()
+        });
+        let answer = answer.await?;
+        check_answer(&answer.error)
     })?;
     done(common)
 }
@@ -124,14 +140,21 @@ pub(super) fn get(args: &GetArgs) -> Done {
     let common = &args.common;
     let key = common.text.parse(&args.key)?.into();
     let answer = block_on(async {
-        let server = Server::connect(&common.addr.get()).await?;
+        let mut leader = Leader::find(&common.addr.get()).await?;
         let request = RawGetRequest {
             context: None,
             key,
             cf: common.cf.clone(),
         };
-        let answer = server.ask(server.tinykv().raw_get(request)).await?;
-        check_answer(answer.region_error.clone(), &answer.error)?;
+        let send = |server: &Server| {
+            let (mut client, request) = (server.tinykv(), request.clone());
+            async move { client.raw_get(request).await }
+        };
+        let answer = leader.ask_soon(Kind::Repeatable, send, |answer: &mut RawGetResponse| {
+            answer.region_error.take()
+        });
+        let answer = answer.await?;
+        check_answer(&answer.error)?;
         Ok(answer)
     })?;
     if answer.not_found {
@@ -161,7 +184,7 @@ pub(super) fn scan(args: &ScanArgs) -> Done {
         .parse(args.start.as_deref().unwrap_or_default())?;
     let mut left = args.limit.unwrap_or(u64::MAX);
     block_on(async {
-        let server = Server::connect(&common.addr.get()).await?;
+        let mut leader = Leader::find(&common.addr.get()).await?;
         while left > 0 {
             let limit = u32::try_from(left).unwrap_or(PAGE).min(PAGE);
             let request = RawScanRequest {
@@ -170,8 +193,15 @@ pub(super) fn scan(args: &ScanArgs) -> Done {
                 limit,
                 cf: common.cf.clone(),
             };
-            let answer = server.ask(server.tinykv().raw_scan(request)).await?;
-            check_answer(answer.region_error, &answer.error)?;
+            let send = |server: &Server| {
+                let (mut client, request) = (server.tinykv(), request.clone());
+                async move { client.raw_scan(request).await }
+            };
+            let answer = leader.ask_soon(Kind::Repeatable, send, |answer: &mut RawScanResponse| {
+                answer.region_error.take()
+            });
+            let answer = answer.await?;
+            check_answer(&answer.error)?;
             // A short answer may have been cut; only an empty one is the end.
             let Some(last) = answer.kvs.last() else { break };
             start = [&last.key[..], &[0]].concat();

@@ -21,7 +21,11 @@ mod admin;
 mod bench;
 mod check;
 mod client;
+mod cluster;
+mod demo;
 mod kv;
+mod leader;
+mod recover;
 mod server;
 mod text;
 
@@ -94,6 +98,7 @@ Examples:
   basalt put hello world               write a key
   basalt get hello                     read it; exit code 3 when it is missing
   basalt scan h --limit 10             ten pairs from the first key at or after h
+  basalt demo                          three stores in one process, to try things out
   basalt bench mixed --duration 10     measure a running server";
 
 #[derive(Debug, Subcommand)]
@@ -118,23 +123,34 @@ enum Command {
     Check(check::CheckArgs),
     /// Measure a running server
     Bench(bench::BenchArgs),
+    /// Start three stores in one process, to try things out
+    Demo(demo::DemoArgs),
+    /// List the stores of a cluster, add one, remove one, replace one
+    #[command(subcommand)]
+    Member(cluster::MemberCommand),
+    /// Show the regions of a cluster
+    #[command(subcommand)]
+    Region(cluster::RegionCommand),
+    /// Hand leadership to a store
+    TransferLeader(cluster::TransferArgs),
+    /// Last resort where a majority is lost for good: make a stopped store the only member
+    ForceSingle(recover::ForceSingleArgs),
 }
 
 /// Where the server is.
 #[derive(Debug, Args)]
 struct ServerAddr {
-    /// Address of the server [default: $BASALT_ADDR, else 127.0.0.1:20160]
+    /// Address of the server, or several of a cluster with commas [default: $BASALT_ADDR, else 127.0.0.1:20160]
     #[arg(long, value_name = "HOST:PORT")]
     addr: Option<String>,
 }
 
 impl ServerAddr {
-    fn get(&self) -> String {
+    fn get(&self) -> Vec<String> {
         let variable = || std::env::var("BASALT_ADDR").ok();
-        self.addr
-            .clone()
-            .or_else(variable)
-            .unwrap_or_else(|| DEFAULT_ADDR.to_owned())
+        let text = self.addr.clone().or_else(variable);
+        let text = text.unwrap_or_else(|| DEFAULT_ADDR.to_owned());
+        text.split(',').map(|addr| addr.trim().to_owned()).collect()
     }
 }
 
@@ -198,6 +214,11 @@ fn dispatch(command: Command) -> Done {
         Command::Compact(args) => admin::compact(&args),
         Command::Check(args) => check::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Member(command) => cluster::member(&command),
+        Command::Region(command) => cluster::region(&command),
+        Command::TransferLeader(args) => cluster::transfer(&args),
+        Command::ForceSingle(args) => recover::run(&args),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+pub(super) use crate::state::hex;
+
 /// How bytes are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Format {
@@ -38,16 +40,6 @@ pub(super) fn show(format: Format, bytes: &[u8]) -> String {
         Format::Escaped => escape(bytes),
         Format::Hex => hex(bytes),
     }
-}
-
-/// Two hex digits a byte.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
 }
 
 fn escape(bytes: &[u8]) -> String {

@@ -39,9 +39,9 @@ impl Fixture {
         let shared: Arc<dyn Storage> = storage.clone();
         let sockets = Sockets::bind("127.0.0.1:0", "127.0.0.1:0").await.unwrap();
         let (addr, status_addr) = sockets.addrs().unwrap();
-        let metrics = Arc::new(Metrics::new(&shared));
+        let metrics = Arc::new(Metrics::new(&shared, None));
         let admission = Admission::new(Arc::clone(&metrics), budgets);
-        let server = Server::begin_with(shared, sockets, metrics, Arc::new(admission));
+        let server = Server::begin_with(shared, None, sockets, metrics, Arc::new(admission));
         server.announce().await;
         let channel = Channel::from_shared(format!("http://{addr}")).unwrap();
         Self {
@@ -373,16 +373,20 @@ async fn what_is_not_built_says_so_by_its_name() {
                 .await
                 .map(drop),
         ),
-        ("Raft", client.raft(tokio_stream::empty()).await.map(drop)),
-        (
-            "Snapshot",
-            client.snapshot(tokio_stream::empty()).await.map(drop),
-        ),
     ];
     for (name, outcome) in refusals {
         let status = outcome.unwrap_err();
         assert_eq!(status.code(), Code::Unimplemented, "{name}");
         assert!(status.message().starts_with(name), "{name}: {status}");
+    }
+    let streams = [
+        client.raft(tokio_stream::empty()).await.map(drop),
+        client.snapshot(tokio_stream::empty()).await.map(drop),
+    ];
+    for outcome in streams {
+        let status = outcome.unwrap_err();
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert!(status.message().contains("standalone"), "{status}");
     }
     assert_eq!(server.get("", b"k").await, None);
 }
@@ -654,7 +658,7 @@ async fn a_request_is_answered_by_its_deadline() {
     use tower::{Layer as _, Service as _};
     let storage: Arc<dyn Storage> = Arc::new(MemStorage::new());
     let admission = Arc::new(Admission::new(
-        Arc::new(Metrics::new(&storage)),
+        Arc::new(Metrics::new(&storage, None)),
         Budgets::default(),
     ));
     let never = tower::service_fn(|_: axum::http::Request<tonic::body::Body>| {

@@ -1,16 +1,19 @@
-//! The service `basaltpb.Admin`: looking into a running server, and maintenance of its storage.
+//! The service `basaltpb.Admin`: looking into a running server, maintenance of its storage and of its cluster.
 //!
 //! Not here: what the figures mean (`/proto/basaltpb.proto`).
 
 use std::sync::Arc;
 
 use basalt_proto::basaltpb::{
-    CompactRequest, CompactResponse, FlushRequest, FlushResponse, StatusRequest, StatusResponse,
+    AddMemberRequest, ChangeMembersResponse, CompactRequest, CompactResponse, FlushRequest,
+    FlushResponse, MembersRequest, MembersResponse, RemoveMemberRequest, StatusRequest,
+    StatusResponse, TransferLeaderRequest,
 };
 use tonic::{Request, Response, Status};
 
 use super::{blocking, told};
 use crate::{
+    replicated::Cluster,
     state::ServerState,
     storage::{Result as StorageResult, Storage, family},
     stubs::basaltpb::admin_server::Admin,
@@ -20,13 +23,29 @@ use crate::{
 pub struct AdminService {
     storage: Arc<dyn Storage>,
     state: Arc<ServerState>,
+    /// Absent in a standalone server.
+    cluster: Option<Arc<Cluster>>,
 }
 
 impl AdminService {
     /// The service over `storage`, with the state of its server.
     #[must_use]
-    pub fn new(storage: Arc<dyn Storage>, state: Arc<ServerState>) -> Self {
-        Self { storage, state }
+    pub fn new(
+        storage: Arc<dyn Storage>,
+        state: Arc<ServerState>,
+        cluster: Option<Arc<Cluster>>,
+    ) -> Self {
+        Self {
+            storage,
+            state,
+            cluster,
+        }
+    }
+
+    fn cluster(&self) -> Result<Arc<Cluster>, Status> {
+        self.cluster.clone().ok_or_else(|| {
+            Status::failed_precondition("this server is standalone; it belongs to no cluster")
+        })
     }
 
     async fn maintain(
@@ -36,8 +55,28 @@ impl AdminService {
         let storage = Arc::clone(&self.storage);
         let done = blocking(move || work(&*storage)).await?;
         // These answers have no field for a text.
-        done.or_else(|error| Err(Status::failed_precondition(told(&error)?)))
+        done.or_else(|error| Err(Status::failed_precondition(told(error)?.error)))
     }
+}
+
+/// The answer to a change of the cluster: where to go on is in it, what is in the way is a status.
+fn changed(
+    done: StorageResult<ChangeMembersResponse>,
+) -> Result<Response<ChangeMembersResponse>, Status> {
+    let response = match done {
+        Ok(response) => response,
+        Err(error) => {
+            let told = told(error)?;
+            if told.region_error.is_none() {
+                return Err(Status::failed_precondition(told.error));
+            }
+            ChangeMembersResponse {
+                region_error: told.region_error,
+                done: Vec::new(),
+            }
+        }
+    };
+    Ok(Response::new(response))
 }
 
 fn check_family(name: &str) -> Result<&'static str, Status> {
@@ -47,7 +86,7 @@ fn check_family(name: &str) -> Result<&'static str, Status> {
 #[tonic::async_trait]
 impl Admin for AdminService {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        Ok(Response::new(self.state.status()))
+        Ok(Response::new(self.state.status().await))
     }
 
     async fn flush(
@@ -81,5 +120,33 @@ impl Admin for AdminService {
         })
         .await?;
         Ok(Response::new(CompactResponse {}))
+    }
+
+    async fn members(
+        &self,
+        _: Request<MembersRequest>,
+    ) -> Result<Response<MembersResponse>, Status> {
+        Ok(Response::new(self.cluster()?.members()))
+    }
+
+    async fn add_member(
+        &self,
+        request: Request<AddMemberRequest>,
+    ) -> Result<Response<ChangeMembersResponse>, Status> {
+        changed(self.cluster()?.add_member(request.into_inner()).await)
+    }
+
+    async fn remove_member(
+        &self,
+        request: Request<RemoveMemberRequest>,
+    ) -> Result<Response<ChangeMembersResponse>, Status> {
+        changed(self.cluster()?.remove_member(request.into_inner()).await)
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<TransferLeaderRequest>,
+    ) -> Result<Response<ChangeMembersResponse>, Status> {
+        changed(self.cluster()?.transfer_leader(request.into_inner()).await)
     }
 }

@@ -9,6 +9,9 @@
 //! request with a deadline is answered by it; bytes that are no protobuf message of the method are
 //! the client's mistake (`INVALID_ARGUMENT`), as they can be nothing else.
 //!
+//! Streams between stores last as long as both do: they have no deadline and no share of the budgets, and they go on
+//! while the server drains, as its last writes need them. Their own bounds are those of the store behind them.
+//!
 //! Not here: limits of keys and values (`tinykv`), connections (`listen`), HTTP/2 (`serve`).
 
 use std::{
@@ -114,6 +117,12 @@ impl Admission {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Requests of clients that are being worked on.
+    #[must_use]
+    pub fn in_flight(&self) -> i64 {
+        self.metrics.in_flight.get()
+    }
+
     /// True once [`Admission::drain`] was called.
     #[must_use]
     pub fn is_draining(&self) -> bool {
@@ -127,6 +136,8 @@ pub struct InFlight {
     admission: Arc<Admission>,
     request_bytes: AtomicUsize,
     answer_bytes: AtomicUsize,
+    /// A stream of another store.
+    is_peer: bool,
     /// When the client stops waiting.
     pub deadline: Instant,
 }
@@ -193,7 +204,9 @@ impl Drop for InFlight {
         self.admission
             .answers
             .give_back(*self.answer_bytes.get_mut());
-        self.admission.metrics.in_flight.dec();
+        if !self.is_peer {
+            self.admission.metrics.in_flight.dec();
+        }
     }
 }
 
@@ -246,7 +259,7 @@ where
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let method = Method::of(request.uri().path());
-        let mut outcome = Outcome::begin(method.name, Arc::clone(&self.admission.metrics));
+        let mut outcome = Outcome::begin(&method, Arc::clone(&self.admission.metrics));
         let deadline = method.deadline(request.headers());
         let in_flight = match self.admit(&method, deadline) {
             Ok(in_flight) => in_flight,
@@ -256,8 +269,10 @@ where
             }
         };
         request.extensions_mut().insert(Arc::clone(&in_flight));
-        let of = Arc::clone(&in_flight);
-        let request = request.map(|inner| RequestBody::wrap(inner, of));
+        if !method.is_peer {
+            let of = Arc::clone(&in_flight);
+            request = request.map(|inner| RequestBody::wrap(inner, of));
+        }
         let handler = self.inner.call(request);
         Box::pin(async move {
             let response = match deadline {
@@ -279,7 +294,7 @@ where
 
 impl<S> AdmissionService<S> {
     fn admit(&self, method: &Method, deadline: Option<Instant>) -> Result<Arc<InFlight>, Status> {
-        if method.is_tinykv && self.admission.is_draining() {
+        if method.is_tinykv && !method.is_peer && self.admission.is_draining() {
             return Err(Status::unavailable(
                 "the server is draining and takes no more requests",
             ));
@@ -290,10 +305,13 @@ impl<S> AdmissionService<S> {
             admission: Arc::clone(&self.admission),
             request_bytes: AtomicUsize::new(0),
             answer_bytes: AtomicUsize::new(0),
+            is_peer: method.is_peer,
             deadline,
         };
-        self.admission.metrics.in_flight.inc();
-        in_flight.hold_request(REQUEST_BASE_LEN)?;
+        if !method.is_peer {
+            self.admission.metrics.in_flight.inc();
+            in_flight.hold_request(REQUEST_BASE_LEN)?;
+        }
         Ok(Arc::new(in_flight))
     }
 }
@@ -303,6 +321,8 @@ struct Method {
     /// A name of our own, never the client's text.
     name: &'static str,
     is_tinykv: bool,
+    /// A stream between stores.
+    is_peer: bool,
 }
 
 impl Method {
@@ -315,9 +335,12 @@ impl Method {
             return Self {
                 name,
                 is_tinykv: true,
+                is_peer: PEER_METHODS.contains(&name),
             };
         }
-        let name = name(&ADMIN_METHODS, "/basaltpb.Admin/").unwrap_or_else(|| {
+        let ours = name(&ADMIN_METHODS, "/basaltpb.Admin/");
+        let ours = ours.or_else(|| name(&["Hello"], "/basaltpb.Peers/"));
+        let name = ours.unwrap_or_else(|| {
             if path.starts_with("/grpc.health.") {
                 "Health"
             } else if path.starts_with("/grpc.reflection.") {
@@ -329,12 +352,16 @@ impl Method {
         Self {
             name,
             is_tinykv: false,
+            is_peer: false,
         }
     }
 
     /// When the client stops waiting: what it says, else ours. Maintenance and streams of the
     /// standard services may take as long as they take.
     fn deadline(&self, headers: &http::HeaderMap) -> Option<Instant> {
+        if self.is_peer {
+            return None;
+        }
         let timeout = match headers
             .get("grpc-timeout")
             .and_then(|text| parse_timeout(text.as_bytes()))
@@ -364,7 +391,18 @@ const TINYKV_METHODS: [&str; 14] = [
     "Coprocessor",
 ];
 
-const ADMIN_METHODS: [&str; 3] = ["Status", "Flush", "Compact"];
+/// Those of them that other stores call.
+const PEER_METHODS: [&str; 2] = ["Raft", "Snapshot"];
+
+const ADMIN_METHODS: [&str; 7] = [
+    "Status",
+    "Flush",
+    "Compact",
+    "Members",
+    "AddMember",
+    "RemoveMember",
+    "TransferLeader",
+];
 
 /// The time of a `grpc-timeout` header: up to eight digits and a unit. Anything else is no timeout.
 fn parse_timeout(text: &[u8]) -> Option<Duration> {
@@ -411,15 +449,18 @@ fn code_of(response: &http::Response<Body>) -> Code {
 /// Counts and logs how a request ended, also when its client went away.
 struct Outcome {
     method: &'static str,
+    /// It lasts as long as it takes: that is neither slow nor a latency.
+    is_peer: bool,
     began: Instant,
     metrics: Arc<Metrics>,
     ended: bool,
 }
 
 impl Outcome {
-    fn begin(method: &'static str, metrics: Arc<Metrics>) -> Self {
+    fn begin(method: &Method, metrics: Arc<Metrics>) -> Self {
         Self {
-            method,
+            method: method.name,
+            is_peer: method.is_peer,
             began: Instant::now(),
             metrics,
             ended: false,
@@ -428,6 +469,9 @@ impl Outcome {
 
     fn end(&mut self, code: Code) {
         self.ended = true;
+        if self.is_peer {
+            return;
+        }
         let took = self.began.elapsed();
         self.metrics.on_request(self.method, code, took);
         if took >= SLOW_REQUEST {

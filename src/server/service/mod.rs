@@ -3,8 +3,10 @@
 pub mod admin;
 pub mod admission;
 mod bodies;
+pub mod peers;
 pub mod tinykv;
 
+use basalt_proto::errorpb;
 use tonic::Status;
 
 use crate::storage::{Error, Result as StorageResult};
@@ -19,13 +21,28 @@ async fn blocking<T: Send + 'static>(
     })
 }
 
-/// Sorts an error by how a client is told: `Ok(text)` goes into the `error` field of the answer, a
-/// status is the gRPC status of the call.
-fn told(error: &Error) -> Result<String, Status> {
+/// What an answer says in its fields of an error; neither is set where all is well.
+#[derive(Debug, Default)]
+struct Told {
+    region_error: Option<errorpb::Error>,
+    error: String,
+}
+
+/// Sorts an error by how a client is told: in fields of the answer, or as the gRPC status of the call.
+fn told(error: Error) -> Result<Told, Status> {
+    let text = error.to_string();
     match error {
-        Error::InvalidArgument(_) => Err(Status::invalid_argument(error.to_string())),
-        Error::Busy(_) => Err(Status::resource_exhausted(error.to_string())),
-        Error::Stopped => Err(Status::unavailable(error.to_string())),
-        Error::Store { .. } => Ok(error.to_string()),
+        Error::InvalidArgument(_) => Err(Status::invalid_argument(text)),
+        Error::Busy(_) => Err(Status::resource_exhausted(text)),
+        Error::Deadline => Err(Status::deadline_exceeded(text)),
+        Error::Starting(_) | Error::Stopped => Err(Status::unavailable(text)),
+        Error::Region(error) => Ok(Told {
+            region_error: Some(*error),
+            error: String::new(),
+        }),
+        Error::Store { .. } => Ok(Told {
+            region_error: None,
+            error: text,
+        }),
     }
 }

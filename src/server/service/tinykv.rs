@@ -29,9 +29,10 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{admission::InFlight, blocking, told};
+use super::{Told, admission::InFlight, blocking, told};
 use crate::{
     limits::{MAX_KEY_LEN, MAX_RUNNING_SCANS, MAX_SCAN_ANSWER_LEN, MAX_VALUE_LEN},
+    replicated::Cluster,
     storage::{Context, Modify, Result as StorageResult, Storage, StorageReader, family},
     stubs::tinykvpb::tiny_kv_server::TinyKv,
 };
@@ -42,32 +43,43 @@ const STEPS_PER_CHECK: usize = 256;
 /// The service.
 pub struct TinyKvService {
     storage: Arc<dyn Storage>,
+    /// Absent in a standalone server.
+    cluster: Option<Arc<Cluster>>,
     /// Scans take long; they must not take every thread that gets need.
     scans: Arc<Semaphore>,
 }
 
 impl TinyKvService {
-    /// The service over `storage`.
+    /// The service over `storage`, as one store of `cluster` where it is one.
     #[must_use]
-    pub fn new(storage: Arc<dyn Storage>) -> Self {
+    pub fn new(storage: Arc<dyn Storage>, cluster: Option<Arc<Cluster>>) -> Self {
         Self {
             storage,
+            cluster,
             scans: Arc::new(Semaphore::new(MAX_RUNNING_SCANS)),
         }
     }
 
-    /// Writes one change; the text of an error that goes into the answer, empty when it is done.
-    async fn write(&self, ctx: Context, modify: Modify) -> Result<String, Status> {
+    /// Writes one change; what the answer says of it.
+    async fn write(&self, ctx: Context, modify: Modify) -> Result<Told, Status> {
         match self.storage.write(ctx, vec![modify]).await {
-            Ok(()) => Ok(String::new()),
-            Err(error) => told(&error),
+            Ok(()) => Ok(Told::default()),
+            Err(error) => told(error),
         }
+    }
+
+    /// The store of a cluster that streams of other stores are for.
+    fn cluster(&self) -> Result<&Arc<Cluster>, Status> {
+        self.cluster.as_ref().ok_or_else(|| {
+            Status::failed_precondition("this server is standalone; it belongs to no cluster")
+        })
     }
 }
 
-fn context(in_flight: &InFlight, region: Option<kvrpcpb::Context>) -> Context {
+fn context(in_flight: &InFlight, region: Option<kvrpcpb::Context>, key: &Bytes) -> Context {
     Context {
         region,
+        key: key.clone(),
         deadline: in_flight.deadline,
     }
 }
@@ -151,7 +163,7 @@ impl TinyKv for TinyKvService {
         } = request.into_inner();
         let cf = check_family(&cf)?;
         check_key(&key)?;
-        let found = match self.storage.reader(context(&in_flight, region)).await {
+        let found = match self.storage.reader(context(&in_flight, region, &key)).await {
             Ok(reader) => blocking(move || reader.get_cf(cf, &key)).await?,
             Err(error) => Err(error),
         };
@@ -162,7 +174,10 @@ impl TinyKv for TinyKvService {
                 response.value = value;
             }
             Ok(None) => response.not_found = true,
-            Err(error) => response.error = told(&error)?,
+            Err(error) => {
+                let told = told(error)?;
+                (response.region_error, response.error) = (told.region_error, told.error);
+            }
         }
         Ok(Response::new(response))
     }
@@ -181,11 +196,11 @@ impl TinyKv for TinyKvService {
         let cf = check_family(&cf)?;
         check_key(&key)?;
         check_len("value", value.len(), MAX_VALUE_LEN)?;
-        let modify = Modify::Put { cf, key, value };
-        let error = self.write(context(&in_flight, region), modify).await?;
+        let ctx = context(&in_flight, region, &key);
+        let told = self.write(ctx, Modify::Put { cf, key, value }).await?;
         Ok(Response::new(RawPutResponse {
-            region_error: None,
-            error,
+            region_error: told.region_error,
+            error: told.error,
         }))
     }
 
@@ -201,12 +216,11 @@ impl TinyKv for TinyKvService {
         } = request.into_inner();
         let cf = check_family(&cf)?;
         check_key(&key)?;
-        let error = self
-            .write(context(&in_flight, region), Modify::Delete { cf, key })
-            .await?;
+        let ctx = context(&in_flight, region, &key);
+        let told = self.write(ctx, Modify::Delete { cf, key }).await?;
         Ok(Response::new(RawDeleteResponse {
-            region_error: None,
-            error,
+            region_error: told.region_error,
+            error: told.error,
         }))
     }
 
@@ -228,7 +242,8 @@ impl TinyKv for TinyKvService {
         let turn = turn.expect("the semaphore is never closed");
         let abandoned = Arc::new(AtomicBool::new(false));
         let _watch = Watch(Arc::clone(&abandoned));
-        let found = match self.storage.reader(context(&in_flight, region)).await {
+        let ctx = context(&in_flight, region, &start_key);
+        let found = match self.storage.reader(ctx).await {
             Ok(reader) => {
                 let work = move || {
                     let _turn = turn;
@@ -245,7 +260,10 @@ impl TinyKv for TinyKvService {
                 in_flight.hold_answer(pairs.iter().map(len).sum())?;
                 response.kvs = pairs;
             }
-            Err(error) => response.error = told(&error)?,
+            Err(error) => {
+                let told = told(error)?;
+                (response.region_error, response.error) = (told.region_error, told.error);
+            }
         }
         Ok(Response::new(response))
     }
@@ -295,16 +313,18 @@ impl TinyKv for TinyKvService {
 
     async fn raft(
         &self,
-        _: Request<Streaming<raft_serverpb::RaftMessage>>,
+        request: Request<Streaming<raft_serverpb::RaftMessage>>,
     ) -> Result<Response<raft_serverpb::Done>, Status> {
-        not_built("Raft")
+        let cluster = Arc::clone(self.cluster()?);
+        cluster.take_messages(request).await.map(Response::new)
     }
 
     async fn snapshot(
         &self,
-        _: Request<Streaming<raft_serverpb::SnapshotChunk>>,
+        request: Request<Streaming<raft_serverpb::SnapshotChunk>>,
     ) -> Result<Response<raft_serverpb::Done>, Status> {
-        not_built("Snapshot")
+        let cluster = Arc::clone(self.cluster()?);
+        cluster.take_snapshot(request).await.map(Response::new)
     }
 
     async fn coprocessor(

@@ -3,7 +3,7 @@
 //! ```text
 //! RawPut ----write(ctx, [Modify])----> Storage <----reader(ctx)---- RawGet, RawScan
 //!                                         |
-//!                            StandaloneStorage | MemStorage
+//!                  StandaloneStorage | RaftStorage | MemStorage
 //! ```
 //! Promises: a batch is applied whole or not at all; a write that answered `Ok` is durable (but for
 //! [`MemStorage`]); everything one reader shows is of one moment. [`Storage::write`] and
@@ -14,15 +14,20 @@
 
 use std::{fmt, future::Future, pin::Pin, time::Instant};
 
-use basalt_proto::{basaltpb, kvrpcpb};
+use basalt_proto::{basaltpb, errorpb, kvrpcpb};
 use bytes::Bytes;
 
 pub mod data_dir;
+mod engine;
 mod mem;
+mod replicated;
 mod standalone;
 
+pub use engine::EngineSettings;
+pub(crate) use engine::{engine_status, explain_open, report_recovery};
 pub use mem::MemStorage;
-pub use standalone::{EngineSettings, StandaloneStorage};
+pub use replicated::RaftStorage;
+pub use standalone::StandaloneStorage;
 
 /// The column families of a TinyKV store, in the order of TinyKV.
 pub const FAMILIES: [&str; 3] = ["default", "write", "lock"];
@@ -41,6 +46,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub struct Context {
     /// The region the client means; a standalone store has none and ignores it, as TinyKV's does.
     pub region: Option<kvrpcpb::Context>,
+    /// A key of the request: one without a region goes to the region that has it.
+    pub key: Bytes,
     /// When the client stops waiting.
     pub deadline: Instant,
 }
@@ -67,13 +74,20 @@ pub enum Modify {
 }
 
 /// Why a call was not done, sorted by what the client is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Error {
     /// The request breaks a rule or a limit; the text names it.
     InvalidArgument(String),
     /// The store is behind; the write was not taken and may be tried again.
     Busy(String),
+    /// The request is not for this store, or not any more: the client is told where to go, or that the
+    /// outcome is open.
+    Region(Box<errorpb::Error>),
+    /// No answer in time; a write may be done or not, or may still be.
+    Deadline,
+    /// The store does not serve yet; the text says what it waits for.
+    Starting(String),
     /// The store is stopping or stopped.
     Stopped,
     /// The store cannot: its disk, its files or its state forbid it.
@@ -96,6 +110,8 @@ pub enum StoreCode {
     Corruption,
     /// The operating system refused something else.
     Io,
+    /// The store serves nothing until it is restarted, if then.
+    Fenced,
     /// A failure the engine has no better word for.
     Internal,
 }
@@ -109,6 +125,7 @@ impl StoreCode {
             Self::DiskFull => "DISK_FULL",
             Self::Corruption => "CORRUPTION",
             Self::Io => "IO",
+            Self::Fenced => "FENCED",
             Self::Internal => "INTERNAL",
         }
     }
@@ -119,6 +136,9 @@ impl fmt::Display for Error {
         match self {
             Self::InvalidArgument(what) => f.write_str(what),
             Self::Busy(what) => write!(f, "the store is behind: {what}"),
+            Self::Region(error) => f.write_str(&error.message),
+            Self::Deadline => f.write_str("no answer in time; whether a write was done is open"),
+            Self::Starting(what) => write!(f, "the store does not serve yet: {what}"),
             Self::Stopped => f.write_str("the store is stopping"),
             Self::Store { code, what } => write!(f, "{}: {what}", code.word()),
         }
@@ -132,8 +152,14 @@ impl std::error::Error for Error {}
 pub struct Status {
     /// Why the store takes no writes; `None` while it does.
     pub read_only: Option<String>,
+    /// Why the store serves nothing until it is restarted; `None` while it does.
+    pub fenced: Option<String>,
+    /// What the store waits for before it serves; `None` once it does.
+    pub starting: Option<String>,
     /// The engine of user data.
     pub kv: basaltpb::EngineStatus,
+    /// The engine of Raft logs; a standalone store has none.
+    pub raft: Option<basaltpb::EngineStatus>,
 }
 
 /// A place that keeps column families of keys and values.

@@ -16,30 +16,20 @@ use std::{
 };
 
 use basalt_engine::{
-    CfOptions, ColumnFamily, Db, DbIter, FamilyStats, LevelStats, Options, ReadOptions,
-    RecoveryReport, Snapshot, Stats, Ticket, WriteBatch, WriteOptions,
+    CfOptions, ColumnFamily, Db, DbIter, Options, ReadOptions, Snapshot, Ticket, WriteBatch,
+    WriteOptions,
 };
-use basalt_proto::basaltpb::{ColumnFamilyStatus, EngineStatus, LevelStatus};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{
-    BoxFuture, Context, Error, FAMILIES, Modify, Result, Status, Storage, StorageIter,
-    StorageReader, StoreCode,
+    BoxFuture, Context, EngineSettings, Error, FAMILIES, Modify, Result, Status, Storage,
+    StorageIter, StorageReader, engine_status, explain_open, report_recovery,
 };
 use crate::limits::MAX_BUSY_WAIT;
 
 /// First and longest pause before a write is tried again.
 const BUSY_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
-
-/// What of the engine's options a server lets its user set.
-#[derive(Clone, Copy, Debug)]
-pub struct EngineSettings {
-    /// Bytes of decompressed blocks kept in memory.
-    pub cache_bytes: usize,
-    /// Bytes of a memtable before it is written to a table, in each column family.
-    pub write_buffer_bytes: usize,
-}
 
 /// An open engine and its families, in the order of [`FAMILIES`].
 struct Open {
@@ -127,15 +117,8 @@ impl Storage for StandaloneStorage {
             write_buffer_bytes: self.settings.write_buffer_bytes,
             ..CfOptions::default()
         };
-        let db = Db::open(&self.dir, options).map_err(|error| {
-            let hint = if error.is_corruption() {
-                "; see: basalt check DIR"
-            } else {
-                ""
-            };
-            format!("{error}{hint}")
-        })?;
-        report_recovery(db.recovery());
+        let db = Db::open(&self.dir, options).map_err(|error| explain_open(&error))?;
+        report_recovery("kv", db.recovery());
         let open_family = |name| {
             db.open_cf(name, cf_options.clone())
                 .map_err(|error| error.to_string())
@@ -190,6 +173,7 @@ impl Storage for StandaloneStorage {
         Status {
             read_only,
             kv: engine_status(stats),
+            ..Status::default()
         }
     }
 
@@ -205,47 +189,6 @@ impl Storage for StandaloneStorage {
     fn compact(&self, cf: &'static str, start: Option<&[u8]>, end: Option<&[u8]>) -> Result<()> {
         let open = self.open()?;
         Ok(open.db.compact_range(open.family(cf), start, end)?)
-    }
-}
-
-fn report_recovery(report: &RecoveryReport) {
-    tracing::info!(
-        created = report.created,
-        records = report.records,
-        operations = report.operations,
-        mark = report.mark,
-        "opened the store"
-    );
-    let dropped = report.log_bytes_dropped + report.manifest_bytes_dropped;
-    if dropped > 0 {
-        tracing::warn!(
-            log_bytes = report.log_bytes_dropped,
-            manifest_bytes = report.manifest_bytes_dropped,
-            "cut writes that were not finished, or torn, when the store was last open"
-        );
-    }
-}
-
-fn engine_status(stats: Stats) -> EngineStatus {
-    let count = |count: usize| count as u64;
-    let level = |(level, stats): (usize, LevelStats)| LevelStatus {
-        level: u32::try_from(level).expect("levels are few"),
-        table_count: count(stats.tables),
-        table_bytes: stats.bytes,
-    };
-    let family = |family: FamilyStats| ColumnFamilyStatus {
-        name: family.name,
-        memtable_bytes: count(family.memtable_bytes + family.immutable_bytes),
-        immutable_memtable_count: count(family.immutable_memtables),
-        flushed_seq: family.flushed_seq.0,
-        levels: family.levels.into_iter().enumerate().map(level).collect(),
-    };
-    EngineStatus {
-        column_families: stats.families.into_iter().map(family).collect(),
-        last_seq: stats.last_seq.0,
-        // Every write of a standalone server is synced before it is visible.
-        synced_seq: stats.last_seq.0,
-        stall_reason: stats.stall.unwrap_or_default(),
     }
 }
 
@@ -295,27 +238,6 @@ impl StorageIter for EngineIter {
     }
 }
 
-impl From<basalt_engine::Error> for Error {
-    fn from(error: basalt_engine::Error) -> Self {
-        use basalt_engine::Error as Engine;
-        let code = match &error {
-            Engine::InvalidArgument(what) => return Self::InvalidArgument(what.clone()),
-            Engine::NoSuchColumnFamily(_) => return Self::InvalidArgument(error.to_string()),
-            Engine::Busy(what) => return Self::Busy(what.clone()),
-            Engine::Closed => return Self::Stopped,
-            Engine::ReadOnly { .. } => StoreCode::ReadOnly,
-            Engine::Corruption { .. } => StoreCode::Corruption,
-            Engine::Io { .. } if error.is_disk_full() => StoreCode::DiskFull,
-            Engine::Io { .. } => StoreCode::Io,
-            _ => StoreCode::Internal,
-        };
-        Self::Store {
-            code,
-            what: error.to_string(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -331,6 +253,7 @@ mod tests {
     fn ctx() -> Context {
         Context {
             region: None,
+            key: Bytes::new(),
             deadline: Instant::now() + Duration::from_secs(10),
         }
     }
