@@ -54,6 +54,12 @@ impl PeerStorage {
         Ok(number)
     }
 
+    /// Puts term, vote and commit index as they are known here into a batch for raftdb: for when the commit
+    /// index is to be durable without a save that needs it.
+    pub fn save_commit(&self, batch: &mut WriteBatch) {
+        states::put_raft_state(&self.engines, batch, self.region_id, &self.raft_state);
+    }
+
     /// A snapshot that may be taken, in its parts.
     fn check(&self, snapshot: &Snapshot) -> Result<Pending> {
         let pending = self.pending.as_ref().map_or(0, |p| p.truncated.index);

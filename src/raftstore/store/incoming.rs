@@ -57,7 +57,10 @@ impl Store {
         });
         if stranger {
             let epoch = peer.region().and_then(|region| region.region_epoch);
-            self.tell_removed(region_id, from, to, epoch, &message);
+            // What it is told it acts upon, so it must be durable here; until then it asks again.
+            if peer.settled_with <= self.persisted {
+                self.tell_removed(region_id, from, to, epoch, &message);
+            }
             return Ok(());
         }
         if to.id < peer.meta.id {

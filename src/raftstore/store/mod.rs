@@ -111,6 +111,8 @@ pub struct Store {
     batch: WriteBatch,
     saved: Vec<Saved>,
     writing: VecDeque<Writing>,
+    /// The last turn whose write is durable, with all before it.
+    persisted: u64,
     /// Snapshots that were installed, and the turn whose write ends their intent.
     ended: Vec<(u64, Snapshot)>,
     /// Names reads.
@@ -183,6 +185,7 @@ impl Store {
             batch: WriteBatch::new(),
             saved: Vec::new(),
             writing: VecDeque::new(),
+            persisted: 0,
             ended: Vec::new(),
             last_context: 0,
             fenced: None,

@@ -85,6 +85,8 @@ pub(super) struct Peer {
     pub(super) installing: VecDeque<(Snapshot, Vec<Message>)>,
     /// The region as it was when the peer was found to be no member any more.
     pub(super) leaving: Option<Region>,
+    /// The turn whose write makes the last change of members durable.
+    pub(super) settled_with: u64,
     /// A snapshot is being made: what was applied when it was asked for, below which it cannot be.
     pub(super) generating: Option<u64>,
     pub(super) was_leader: bool,
@@ -117,6 +119,7 @@ impl Peer {
             applying: VecDeque::new(),
             installing: VecDeque::new(),
             leaving: None,
+            settled_with: 0,
             generating: None,
             was_leader: false,
             told: RegionEpoch::default(),

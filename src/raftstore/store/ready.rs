@@ -1,5 +1,6 @@
 //! What nodes hand out: saved, sent, applied; and what comes back when that is done.
 
+use basalt_engine::WriteBatch;
 use basalt_proto::{metapb, raft_serverpb::RaftMessage};
 use basalt_raft::{
     LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, Ready, SnapshotStatus, entries_size,
@@ -78,7 +79,15 @@ impl Store {
                 .hard_state
                 .is_some_and(|after| (after.term, after.vote) != (before.term, before.vote));
             peer.log_bytes += entries_size(save.entries);
-            let number = peer.raw.storage_mut().save(&save, &mut self.batch)?;
+            // A commit index alone is worth no write: the next save has it, and after a crash the leader, or
+            // what was applied, tells it again.
+            let is_lazy = !promises && save.entries.is_empty() && save.snapshot.is_none();
+            let mut later = WriteBatch::new();
+            let batch = if is_lazy { &mut later } else { &mut self.batch };
+            let number = peer.raw.storage_mut().save(&save, batch)?;
+            if is_lazy && message.responses.is_empty() {
+                continue;
+            }
             peer.promised += u64::from(promises);
             peer.saving += 1;
             peer.snapshots_saving += usize::from(message.snapshot.is_some());
@@ -115,9 +124,10 @@ impl Store {
             if writing.turn > turn && writing.writes {
                 break;
             }
-            let Some(Writing { saved, .. }) = self.writing.pop_front() else {
+            let Some(Writing { turn, saved, .. }) = self.writing.pop_front() else {
                 break;
             };
+            self.persisted = turn;
             for saved in saved {
                 self.saved(saved)?;
             }
@@ -199,6 +209,12 @@ impl Store {
         peer.is_dirty = true;
         peer.forget_handed(done.state.applied_index);
         let truncated_before = peer.raw.raft().log().first_index().map_err(log_failed)?;
+        if !done.changes.is_empty() {
+            // Who is told that it was removed may be the only other one who could say that this is committed:
+            // so first it is durable here.
+            peer.raw.storage().save_commit(&mut self.batch);
+            peer.settled_with = self.turn + 1;
+        }
         for (index, change) in done.changes {
             if index < truncated_before {
                 // The node has taken a snapshot since, whose membership has this change in it and those

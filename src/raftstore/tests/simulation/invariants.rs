@@ -132,6 +132,10 @@ impl World {
         let state = states::raft_state(&running.engines, message.region_id)
             .ok()
             .flatten();
+        // Where the peer is no more, a refusal tells what it had applied, and promises nothing.
+        if state.is_none() && m.reject {
+            return Ok(());
+        }
         let state = state.unwrap_or_default();
         let durable = state.hard_state.unwrap_or_default();
         let acknowledges = kind == MessageType::MsgAppendResponse && !m.reject;

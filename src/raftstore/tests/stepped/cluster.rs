@@ -248,6 +248,13 @@ impl Cluster {
     }
 
     pub(crate) fn ask(&mut self, n: usize, request: RaftCmdRequest) -> Answer {
+        let answer = self.propose(n, request);
+        self.settle();
+        answer
+    }
+
+    /// Asks, and lets nothing happen yet.
+    pub(crate) fn propose(&mut self, n: usize, request: RaftCmdRequest) -> Answer {
         let answer = Answer::default();
         let told = answer.clone();
         let callback = Callback::new(move |result| {
@@ -260,7 +267,6 @@ impl Cluster {
         running
             .handle
             .propose(request, Duration::from_secs(5), callback);
-        self.settle();
         answer
     }
 
@@ -292,11 +298,15 @@ impl Cluster {
     }
 
     pub(crate) fn put(&mut self, n: usize, key: &[u8], value: &[u8]) -> Answer {
-        let request = RaftCmdRequest {
-            requests: vec![put(key, value)],
-            ..RaftCmdRequest::default()
-        };
-        self.ask(n, request)
+        self.ask(n, one_put(key, value))
+    }
+}
+
+/// A command of one put.
+pub(crate) fn one_put(key: &[u8], value: &[u8]) -> RaftCmdRequest {
+    RaftCmdRequest {
+        requests: vec![put(key, value)],
+        ..RaftCmdRequest::default()
     }
 }
 
