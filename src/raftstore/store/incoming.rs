@@ -17,6 +17,9 @@ use crate::{
     states,
 };
 
+/// Questions, with nothing but refusals since, after which a peer without its first snapshot is forgotten.
+const MAX_UNANSWERED: u32 = 3;
+
 /// Ticks without a leader after which a learner asks whether it was removed.
 const SILENT_TICKS: u32 = 100;
 
@@ -81,6 +84,10 @@ impl Store {
             peer.told = epoch;
         }
         peer.is_dirty = true;
+        // A refusal is no sign that it is wanted: peers that are gone themselves refuse, too.
+        if inner.msg_type() != MessageType::MsgPreVoteResp {
+            peer.unanswered = 0;
+        }
         if from.id == peer.raw.raft().leader() {
             peer.heard = self.now;
         }
@@ -110,6 +117,7 @@ impl Store {
                 continue;
             }
             peer.heard = self.now;
+            peer.unanswered += 1;
             let members = peer.region().map(|region| region.peers.clone());
             let mut asked = members.unwrap_or_else(|| peer.others());
             asked.retain(|to| to.id != peer.meta.id);
@@ -125,6 +133,12 @@ impl Store {
                 send(&mut *self.transport, peer, to, question);
             }
         }
+        // One that has nothing yet, and whom all that it knew are gone from, is forgotten, as by a restart:
+        // what it has promised is in raftdb, and the next message makes it again.
+        self.peers.retain(|_, peer| {
+            let is_lost = peer.region().is_none() && peer.unanswered > MAX_UNANSWERED;
+            !(is_lost && peer.is_at_rest())
+        });
     }
 
     /// Says to a candidate that it was removed: it would ask for ever.

@@ -85,6 +85,8 @@ pub(super) struct Peer {
     pub(super) installing: VecDeque<(Snapshot, Vec<Message>)>,
     /// The region as it was when the peer was found to be no member any more.
     pub(super) leaving: Option<Region>,
+    /// Questions whether it was removed since a message came.
+    pub(super) unanswered: u32,
     /// The turn whose write makes the last change of members durable.
     pub(super) settled_with: u64,
     /// A snapshot is being made: what was applied when it was asked for, below which it cannot be.
@@ -119,6 +121,7 @@ impl Peer {
             applying: VecDeque::new(),
             installing: VecDeque::new(),
             leaving: None,
+            unanswered: 0,
             settled_with: 0,
             generating: None,
             was_leader: false,
