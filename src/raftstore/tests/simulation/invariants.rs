@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fmt};
 
 use basalt_engine::ReadOptions;
-use basalt_proto::raft_serverpb::RaftMessage;
+use basalt_proto::raft_serverpb::{PeerState, RaftMessage};
 use basalt_raft::eraftpb::MessageType;
 use basalt_raftstore::{RegionStatus, StoreStatus, states};
 use basalt_testkit::history::{Limits, Verdict, check};
@@ -133,7 +133,9 @@ impl World {
             .ok()
             .flatten();
         // Where the peer is no more, a refusal tells what it had applied, and promises nothing.
-        if state.is_none() && m.reject {
+        let region = states::region_state(&running.engines, message.region_id);
+        let region = region.ok().flatten();
+        if m.reject && region.is_some_and(|region| region.state() == PeerState::Tombstone) {
             return Ok(());
         }
         let state = state.unwrap_or_default();
