@@ -127,6 +127,8 @@ fn planted_faults_are_found() {
     let seeds: Vec<u64> = Seeds::new("planted_faults_are_found", PATIENCE).collect();
     let mut missed = Vec::new();
     let only = std::env::var("BASALT_FAULT").ok();
+    let is_named = |name: &String| FAULTS.iter().any(|fault| format!("{fault:?}") == *name);
+    assert!(only.iter().all(is_named), "no such fault: {only:?}");
     for fault in FAULTS {
         let began = Instant::now();
         let name = format!("{fault:?}");

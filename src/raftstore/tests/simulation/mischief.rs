@@ -154,7 +154,7 @@ impl World {
         let delay = self.up_to(away);
         self.after(delay, Event::Start(n, life));
         // Those who waited at it are told by nobody but its end.
-        let _ = self.take_answers();
+        self.found = self.take_answers().err().or(self.found.take());
     }
 
     /// A store loses its disk. It must not take part again under its name: what it has promised is gone.

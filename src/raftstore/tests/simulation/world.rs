@@ -87,6 +87,8 @@ pub(crate) struct World {
     /// A hash over everything that happened.
     pub(crate) trace: u64,
     pub(crate) verbose: bool,
+    /// What was found in the middle of an event.
+    pub(crate) found: Option<Violation>,
     /// Nothing goes wrong any more.
     pub(crate) kind: bool,
     pub(crate) rested: bool,
@@ -113,6 +115,7 @@ impl World {
             counts: Counts::default(),
             trace: seed,
             verbose,
+            found: None,
             kind: false,
             rested: false,
             plan,
@@ -191,6 +194,7 @@ impl World {
             self.shared_now.store(at, Ordering::Relaxed);
             self.counts.events += 1;
             self.happen(event)?;
+            self.found.take().map_or(Ok(()), Err)?;
         }
         self.now = self.now.max(until);
         Ok(())
