@@ -27,7 +27,7 @@ use crate::{
     manifest::Manifest,
     numbers::FileNumbers,
     options::{CfOptions, Options, ReadOptions, WriteOptions},
-    read::{CopyInto, Pin},
+    read::{CopyInto, Pin, PinNow},
     recovery::RecoveryReport,
     slice::PinnedSlice,
     snapshot::{Snapshot, SnapshotList},
@@ -291,6 +291,27 @@ impl Db {
         self.inner.check_snapshot(options)?;
         self.inner
             .get(cf, key, options.snapshot.as_ref().map(Snapshot::seq), Pin)
+    }
+
+    /// As [`Db::get_with`], for callers that must not wait for a disk, such as the thread of an event loop: what is
+    /// not in a memtable, the block cache or the system's page cache is `Busy`, and another thread may get it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Db::get_with`]; `Busy`.
+    pub fn try_get(
+        &self,
+        cf: &ColumnFamily,
+        key: &[u8],
+        options: &ReadOptions,
+    ) -> Result<Option<PinnedSlice>> {
+        self.inner.check_snapshot(options)?;
+        self.inner.get(
+            cf,
+            key,
+            options.snapshot.as_ref().map(Snapshot::seq),
+            PinNow,
+        )
     }
 
     /// Copies the value of `key` into `value` (cleared first); false when it is absent. Writes to no

@@ -38,7 +38,7 @@ pub enum Error {
         /// The failure that closed it for writing.
         cause: Arc<Error>,
     },
-    /// A write would have to wait (`submit` never waits). Try again; the text says what for.
+    /// A call would have to wait and was asked not to (`submit`, `try_get`). Try again; the text says what for.
     Busy(String),
     /// Another process or another handle has the directory open.
     Locked {

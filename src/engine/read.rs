@@ -36,6 +36,8 @@ enum Hit<T> {
 /// In which form a lookup hands over the value.
 pub(crate) trait Take {
     type Output;
+    /// Whether the lookup may wait for a disk.
+    const WAITS: bool = true;
     /// From bytes that live only for the call.
     fn bytes(&mut self, value: &[u8]) -> Self::Output;
     /// From a table: trailer and value of the newest entry at or after `seek`.
@@ -64,6 +66,27 @@ impl Take for Pin {
         hash: KeyHash,
     ) -> Result<Option<(u64, PinnedSlice)>> {
         table.get(seek, hash)
+    }
+}
+
+/// As [`Pin`], and rather than wait for a disk the lookup ends with [`Error::Busy`].
+pub(crate) struct PinNow;
+
+impl Take for PinNow {
+    type Output = PinnedSlice;
+    const WAITS: bool = false;
+
+    fn bytes(&mut self, value: &[u8]) -> PinnedSlice {
+        PinnedSlice::copied(value)
+    }
+
+    fn table(
+        &mut self,
+        table: &Table,
+        seek: InternalKey<'_>,
+        hash: KeyHash,
+    ) -> Result<Option<(u64, PinnedSlice)>> {
+        table.try_get(seek, hash)
     }
 }
 
@@ -138,7 +161,11 @@ impl DbInner {
             .filter(|meta| meta.span().contains(key));
         let deeper = (1..LEVELS).filter_map(|level| version.find(level, key));
         for meta in overlapping.chain(deeper) {
-            let table = meta.table(&*self.tables)?;
+            let table = match meta.open_table() {
+                Some(table) => table,
+                None if T::WAITS => meta.table(&*self.tables)?,
+                None => return Err(Error::Busy("a table is not open yet".to_owned())),
+            };
             if !table.tombstones().is_empty() {
                 covered = covered.max(table.tombstones().covering_seq(key, seq));
             }

@@ -245,13 +245,13 @@ pub struct RegionSnapshot(Arc<View>);
 /// Shared by the reads that are answered together.
 #[derive(Debug)]
 struct View {
-    region: Region,
+    region: Arc<Region>,
     engines: Engines,
     snapshot: Snapshot,
 }
 
 impl RegionSnapshot {
-    pub(crate) fn new(region: Region, engines: Engines) -> Self {
+    pub(crate) fn new(region: Arc<Region>, engines: Engines) -> Self {
         let snapshot = engines.kv.snapshot();
         Self(Arc::new(View {
             region,

@@ -13,6 +13,10 @@ pub enum Fault {
     GcPastFlushed,
     /// Time that the process stood still is not counted.
     LeaseOverPause,
+    /// Whoever reads without asking the store loop takes its lease for longer than it is.
+    LocalLeaseTooLong,
+    /// What ends a lease early is not told to those who read without asking the store loop.
+    LocalLeaseNotEnded,
     /// A snapshot's states are written before its data, in a step of their own.
     SnapshotInTwoSteps,
     /// A proposal whose leader is deposed is answered `NotLeader`.

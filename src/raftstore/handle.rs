@@ -1,18 +1,22 @@
 //! `StoreHandle`: how everybody else speaks to a store.
 //!
 //! Every callback is called once, whatever happens: with an answer, at its deadline, or because the store
-//! has stopped.
+//! has stopped. Reads may be tried here first, on the caller's own thread: under a leader's lease the store loop
+//! need not be asked.
 
 use std::{sync::Arc, time::Duration};
 
+use basalt_engine::{PinnedSlice, ReadOptions};
 use basalt_proto::{
     raft_cmdpb::{RaftCmdRequest, RaftCmdResponse},
     raft_serverpb::RaftMessage,
 };
 
 use crate::{
-    Callback, Clock, CommandError, Inbox, Proposal, Read, Refusal, RegionSnapshot, StoreMessage,
-    StoreStatus, Target,
+    Callback, Clock, CommandError, Engines, Inbox, Proposal, Read, Refusal, RegionSnapshot,
+    StoreMessage, StoreStatus, Target,
+    command::{contains, data_family},
+    leases::Leases,
 };
 
 /// Speaks to a store. Cheap to clone.
@@ -20,11 +24,23 @@ use crate::{
 pub struct StoreHandle {
     inbox: Arc<Inbox<StoreMessage>>,
     clock: Arc<dyn Clock>,
+    leases: Arc<Leases>,
+    engines: Engines,
 }
 
 impl StoreHandle {
-    pub(crate) fn new(inbox: Arc<Inbox<StoreMessage>>, clock: Arc<dyn Clock>) -> Self {
-        Self { inbox, clock }
+    pub(crate) fn new(
+        inbox: Arc<Inbox<StoreMessage>>,
+        clock: Arc<dyn Clock>,
+        leases: Arc<Leases>,
+        engines: Engines,
+    ) -> Self {
+        Self {
+            inbox,
+            clock,
+            leases,
+            engines,
+        }
     }
 
     /// Asks for a write or an admin command. It is answered within `timeout`, or shortly after.
@@ -56,6 +72,54 @@ impl StoreHandle {
         if let Err((refusal, StoreMessage::Read(read))) = offered {
             read.callback.fail(refused(refusal));
         }
+    }
+
+    /// The value of `key` in `target`, linearizable as by [`StoreHandle::read`], where that takes neither the
+    /// store loop nor a disk: this store leads under a lease, and the value is in memory. `None` where it does not,
+    /// or where anything speaks against the request: then [`StoreHandle::read`] has the answer.
+    ///
+    /// # Errors
+    ///
+    /// What the engine says, as [`CommandError::Fenced`].
+    #[must_use]
+    pub fn try_get(
+        &self,
+        target: &Target,
+        cf: &str,
+        key: &[u8],
+    ) -> Option<Result<Option<PinnedSlice>, CommandError>> {
+        let lease = self.leases.of(target)?;
+        if !contains(lease.region(), key) || !lease.holds(self.clock.now()) {
+            return None;
+        }
+        let family = data_family(&self.engines, cf).ok()?;
+        let found = self
+            .engines
+            .kv
+            .try_get(family, key, &ReadOptions::default());
+        // Behind the read, see `leases`.
+        if !lease.holds(self.clock.now()) {
+            return None;
+        }
+        let found = match found {
+            Err(basalt_engine::Error::Busy(_)) => return None,
+            found => found.map_err(|error| CommandError::Fenced(error.to_string())),
+        };
+        self.leases.count();
+        Some(found)
+    }
+
+    /// A view of `target`, linearizable as by [`StoreHandle::read`], where this store leads it under a lease.
+    /// Looks at nothing but memory.
+    #[must_use]
+    pub fn try_read(&self, target: &Target) -> Option<RegionSnapshot> {
+        let lease = self.leases.of(target)?;
+        let view = RegionSnapshot::new(Arc::clone(lease.region()), self.engines.clone());
+        // Behind the read, see `leases`.
+        lease.holds(self.clock.now()).then(|| {
+            self.leases.count();
+            view
+        })
     }
 
     /// Hands over a message of another store; false where it was dropped. Of a `MsgSnapshot` the files must

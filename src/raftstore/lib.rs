@@ -37,6 +37,7 @@ pub mod faults;
 mod handle;
 mod inbox;
 pub mod keys;
+mod leases;
 mod message;
 mod node;
 mod peer_storage;

@@ -124,4 +124,7 @@ pub trait ReadableFile: Send + Sync + fmt::Debug {
     /// # Errors
     /// The system's.
     fn populate(&self, offset: u64, len: usize) -> io::Result<()>;
+    /// Whether a range of the map can be touched without waiting for the device; false where that cannot be
+    /// told. Asks about each page, so it is for ranges of few.
+    fn is_resident(&self, offset: u64, len: usize) -> bool;
 }

@@ -187,6 +187,36 @@ impl ReadableFile for RealReader {
             populate_advice(map, start, len)
         })
     }
+
+    fn is_resident(&self, offset: u64, len: usize) -> bool {
+        is_resident(&self.file, offset, len)
+    }
+}
+
+/// Bytes of a page, or of less than one: what is in memory is so by whole pages.
+const PAGE: u64 = 4096;
+
+/// Whether the page cache has a range: a read that may not wait gets a byte of each page.
+#[cfg(target_os = "linux")]
+fn is_resident(file: &File, offset: u64, len: usize) -> bool {
+    use rustix::io::{ReadWriteFlags, preadv2};
+    let Some(end) = offset.checked_add(len as u64) else {
+        return false;
+    };
+    let first = offset - offset % PAGE;
+    (first..end)
+        .step_by(usize::try_from(PAGE).unwrap_or(usize::MAX))
+        .all(|page| {
+            let mut byte = [0];
+            let mut into = [io::IoSliceMut::new(&mut byte)];
+            preadv2(file, &mut into, page.max(offset), ReadWriteFlags::NOWAIT) == Ok(1)
+        })
+}
+
+/// No such call here.
+#[cfg(not(target_os = "linux"))]
+fn is_resident(_: &File, _: u64, _: usize) -> bool {
+    false
 }
 
 /// Asks the kernel to bring pages of a map in, and to say so where it cannot.

@@ -101,6 +101,7 @@ impl TableIter {
         let access = Access {
             populated,
             keep: self.keep,
+            wait: true,
         };
         self.block = self.table.data_block(ordinal, self.handle, access)?;
         let view = BlockView::parse(self.block.bytes(&*self.table.file));

@@ -41,7 +41,12 @@ pub(super) struct Access {
     pub(super) populated: bool,
     /// Keep a copy in the cache.
     pub(super) keep: bool,
+    /// The device may be waited for; else what it would have to be asked for is [`Error::Busy`].
+    pub(super) wait: bool,
 }
+
+/// Stored bytes of a block beyond which a lookup that may not wait does not look whether they are in memory.
+const MAX_PROBED_BLOCK: usize = 64 << 10;
 
 /// An open table. Shared by its readers.
 pub(crate) struct Table {
@@ -126,7 +131,21 @@ impl Table {
         seek: InternalKey<'_>,
         hash: KeyHash,
     ) -> Result<Option<(u64, PinnedSlice)>> {
-        self.lookup(seek, hash, |block, trailer, value| {
+        self.lookup(seek, hash, true, |block, trailer, value| {
+            (trailer, block.pin(&self.file, value, self.cache.pins()))
+        })
+    }
+
+    /// As [`Table::get`], but does not wait for the device. Index and filter are taken to be in memory.
+    ///
+    /// # Errors
+    /// As [`Table::get`]; `Busy` where the block is not in memory.
+    pub(crate) fn try_get(
+        &self,
+        seek: InternalKey<'_>,
+        hash: KeyHash,
+    ) -> Result<Option<(u64, PinnedSlice)>> {
+        self.lookup(seek, hash, false, |block, trailer, value| {
             (trailer, block.pin(&self.file, value, self.cache.pins()))
         })
     }
@@ -141,7 +160,7 @@ impl Table {
         hash: KeyHash,
         found: impl FnOnce(u64, &[u8]) -> R,
     ) -> Result<Option<R>> {
-        self.lookup(seek, hash, |block, trailer, value| {
+        self.lookup(seek, hash, true, |block, trailer, value| {
             found(trailer, &block.bytes(&*self.file)[value])
         })
     }
@@ -222,6 +241,7 @@ impl Table {
         &self,
         seek: InternalKey<'_>,
         hash: KeyHash,
+        wait: bool,
         found: impl FnOnce(&Block, u64, Range<usize>) -> R,
     ) -> Result<Option<R>> {
         if let Some((shape, block)) = &self.filter
@@ -239,6 +259,7 @@ impl Table {
             Access {
                 populated: false,
                 keep: true,
+                wait,
             },
         )?;
         let entry = find_in(block.bytes(&*self.file), seek, hash, self.rule)
@@ -256,6 +277,17 @@ impl Table {
         handle: BlockHandle,
         access: Access,
     ) -> Result<Block> {
+        if !access.wait {
+            if let Some(block) = self.cache.get(self.owner, handle.offset) {
+                return Ok(Block::Shared(block));
+            }
+            let may_touch = self.file.map().is_some()
+                && handle.stored_len() <= MAX_PROBED_BLOCK
+                && self.file.is_resident(handle.offset, handle.stored_len());
+            if !may_touch {
+                return Err(Error::Busy("the block is not in memory".to_owned()));
+            }
+        }
         let Some(map) = self.file.map() else {
             return self.cached(handle, access.keep, || self.read_block(handle));
         };

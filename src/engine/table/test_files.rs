@@ -31,6 +31,8 @@ pub(super) struct MemFile {
     pub(super) asked: Mutex<Vec<Range<u64>>>,
     /// From now on the disk fails.
     pub(super) failing: AtomicBool,
+    /// Its pages are in memory.
+    pub(super) resident: AtomicBool,
 }
 
 impl MemFile {
@@ -40,6 +42,7 @@ impl MemFile {
             mapped,
             asked: Mutex::default(),
             failing: AtomicBool::new(false),
+            resident: AtomicBool::new(true),
         }
     }
 
@@ -82,6 +85,10 @@ impl ReadableFile for MemFile {
             "populate within the file"
         );
         self.ask(offset, len)
+    }
+
+    fn is_resident(&self, _: u64, _: usize) -> bool {
+        self.resident.load(Ordering::Relaxed)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     iter::InternalIterator,
     key::{InternalKey, RangeTombstone, ValueKind, pack_trailer},
     options::{CfOptions, Compression, LEVELS},
+    slice::PinnedSlice,
     tombstones::Tombstones,
 };
 
@@ -565,5 +566,51 @@ fn a_failing_disk_is_an_error_with_the_file_and_the_table_works_again_when_it_re
         file.failing
             .store(false, std::sync::atomic::Ordering::Relaxed);
         check_scans(&table, &rows);
+    }
+}
+
+#[test]
+fn a_lookup_that_may_not_wait_answers_from_memory_alone() {
+    use std::sync::atomic::Ordering::Relaxed;
+    for (compression, mapped) in [
+        (Compression::None, true),
+        (Compression::Lz4, true),
+        (Compression::Lz4, false),
+    ] {
+        let (file, table, rows) = watched(compression, mapped);
+        let row = &rows[5];
+        let look = || table.try_get(key_of(row), key_hash(&row.0));
+        let value = |found: Option<(u64, PinnedSlice)>| found.expect("there").1.to_vec();
+        file.resident.store(false, Relaxed);
+        assert!(
+            matches!(look(), Err(Error::Busy(_))),
+            "{compression:?} {mapped}"
+        );
+        assert_eq!(
+            file.asked.lock().expect("one thread").len(),
+            0,
+            "the disk was asked"
+        );
+        file.resident.store(true, Relaxed);
+        match look() {
+            Ok(found) => assert_eq!((mapped, value(found)), (true, row.2.clone())),
+            Err(error) => assert!(!mapped && matches!(error, Error::Busy(_)), "{error}"),
+        }
+        // Once somebody has waited for it, what is kept in the cache is there whatever the system keeps.
+        table.get(key_of(row), key_hash(&row.0)).expect("sound");
+        file.resident.store(false, Relaxed);
+        let is_cached = compression != Compression::None || !mapped;
+        match look() {
+            Ok(found) => assert_eq!((is_cached, value(found)), (true, row.2.clone())),
+            Err(error) => assert!(!is_cached && matches!(error, Error::Busy(_)), "{error}"),
+        }
+        let (absent, hash) = (
+            InternalKey::seek_to(b"absent", SequenceNumber::MAX),
+            key_hash(b"absent"),
+        );
+        assert!(
+            matches!(table.try_get(absent, hash), Ok(None)),
+            "the filter knows"
+        );
     }
 }

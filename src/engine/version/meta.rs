@@ -86,6 +86,11 @@ impl TableMeta {
         Ok(self.table.get_or_init(|| opened))
     }
 
+    /// The table, where it is open.
+    pub(crate) fn open_table(&self) -> Option<&Arc<Table>> {
+        self.table.get()
+    }
+
     /// Smallest sequence number a reader sees in it.
     pub(crate) fn min_seq(&self) -> SequenceNumber {
         self.global_seq.unwrap_or(self.info.min_seq)

@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use basalt_proto::eraftpb::{Message, MessageType};
 use bytes::Bytes;
 
-use super::Raft;
+use super::{Raft, Role};
 use crate::{
     Error, Fault, NONE, ReadState, Result, Storage,
     logger::{debug, error},
@@ -155,14 +155,39 @@ impl<S: Storage> Raft<S> {
 
     /// Whether this node leads, and no other leader can have been elected since a quorum was heard from.
     pub fn has_lease(&self) -> bool {
+        self.lease_left() > 0
+    }
+
+    /// Ticks after which the lease is over, if nothing renews or ends it before; 0 where there is none.
+    pub fn lease_left(&self) -> u64 {
         let reads = &self.leadership.reads;
         let through_transfer = self.has_fault(Fault::LeaseThroughTransfer);
         let lease = (self.config.election_tick - 1) * 3 / 4;
-        reads.lease
-            && (self.leadership.timeouts_sent.is_empty() || through_transfer)
-            && reads
-                .confirmed_at
-                .is_some_and(|sent| self.now - sent < lease)
+        match reads.confirmed_at {
+            Some(sent)
+                if reads.lease
+                    && (self.leadership.timeouts_sent.is_empty() || through_transfer) =>
+            {
+                lease.saturating_sub(self.now - sent)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Ticks for which the state of an applied entry of the own term may be read without asking anybody, if
+    /// nothing renews or ends that before: a lease's, or those of one where this node is the group.
+    pub fn local_reads_left(&self) -> u64 {
+        let own_applied = {
+            let applied = self.log.term(self.log.applied());
+            applied.is_ok_and(|term| term == self.term)
+        };
+        if self.role != Role::Leader || !own_applied {
+            return 0;
+        }
+        if self.tracker.is_singleton(self.id()) {
+            return (self.config.election_tick - 1) * 3 / 4;
+        }
+        self.lease_left()
     }
 
     /// Heartbeats to every other member, as a numbered round if somebody waits for one.

@@ -201,7 +201,10 @@ impl Store {
         );
         self.apply.push(ApplyTask::Forget { region_id });
         self.ranges.retain(|_, id| *id != region_id);
-        if let Some(peer) = self.peers.remove(&region_id) {
+        if let Some(mut peer) = self.peers.remove(&region_id) {
+            if !self.config.faults.is(Fault::LocalLeaseNotEnded) {
+                self.leases.end(&mut peer.lease);
+            }
             peer.raw.into_storage().destroy(&region, &mut self.batch)?;
         }
         Ok(())

@@ -38,7 +38,8 @@ use bytes::Bytes;
 use self::peer::{Peer, Saved};
 use crate::{
     Applier, ApplyTask, Clock, CommandError, Engines, Error, Inbox, Result, StoreConfig,
-    StoreHandle, StoreMessage, Transport, WorkTask, Worker, faults::Fault, snapshot::SnapshotStore,
+    StoreHandle, StoreMessage, Transport, WorkTask, Worker, faults::Fault, leases::Leases,
+    snapshot::SnapshotStore,
 };
 
 pub use life::{FIRST_REGION, bootstrap, store_ident};
@@ -97,6 +98,8 @@ pub struct Store {
     peers: BTreeMap<u64, Peer>,
     /// Start key and region of each that has a range.
     ranges: BTreeMap<Bytes, u64>,
+    /// What may be read without asking.
+    leases: Arc<Leases>,
 
     /// When this turn's messages were taken, or later.
     now: Duration,
@@ -177,6 +180,7 @@ impl Store {
             work,
             peers: BTreeMap::new(),
             ranges: BTreeMap::new(),
+            leases: Arc::default(),
             now,
             ticked: now,
             flushing: false,
@@ -198,7 +202,12 @@ impl Store {
     /// Speaks to this store.
     #[must_use]
     pub fn handle(&self) -> StoreHandle {
-        StoreHandle::new(Arc::clone(&self.inbox), Arc::clone(&self.clock))
+        StoreHandle::new(
+            Arc::clone(&self.inbox),
+            Arc::clone(&self.clock),
+            Arc::clone(&self.leases),
+            self.engines.clone(),
+        )
     }
 
     /// What wakes it.
@@ -281,6 +290,7 @@ impl Store {
         self.log(level, format_args!("the store stops serving: {why}"));
         let error = CommandError::Fenced(why.clone());
         for peer in self.peers.values_mut() {
+            self.leases.end(&mut peer.lease);
             peer.fail_all(&error);
             peer.fail_handed();
         }
@@ -455,6 +465,9 @@ impl Store {
 impl Drop for Store {
     /// Also where a panic has ended it: the loops behind would wait for ever.
     fn drop(&mut self) {
+        for peer in self.peers.values_mut() {
+            self.leases.end(&mut peer.lease);
+        }
         drop(self.apply.close());
         drop(self.work.close());
     }

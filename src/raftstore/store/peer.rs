@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,7 +16,7 @@ use basalt_raft::{
 };
 use bytes::Bytes;
 
-use crate::{Callback, CommandError, PeerStorage, RegionSnapshot, command::Expiry};
+use crate::{Callback, CommandError, PeerStorage, RegionSnapshot, command::Expiry, leases::Lease};
 
 /// A proposal that is in this node's log, or was.
 #[derive(Debug)]
@@ -92,6 +93,8 @@ pub(super) struct Peer {
     /// A snapshot is being made: what was applied when it was asked for, below which it cannot be.
     pub(super) generating: Option<u64>,
     pub(super) was_leader: bool,
+    /// What it may be read under, as it was said last.
+    pub(super) lease: Option<Arc<Lease>>,
     /// Before the first snapshot: the newest epoch that a message named. Whoever writes to a peer has it
     /// among its members, or just had, so only who knows as much can say that it was removed.
     pub(super) told: RegionEpoch,
@@ -125,6 +128,7 @@ impl Peer {
             settled_with: 0,
             generating: None,
             was_leader: false,
+            lease: None,
             told: RegionEpoch::default(),
             heard: now,
             log_bytes: 0,

@@ -1,5 +1,7 @@
 //! What nodes hand out: saved, sent, applied; and what comes back when that is done.
 
+use std::sync::Arc;
+
 use basalt_engine::WriteBatch;
 use basalt_proto::{metapb, raft_serverpb::RaftMessage};
 use basalt_raft::{
@@ -33,9 +35,15 @@ impl Store {
         };
         peer.is_dirty = false;
         if !peer.raw.has_ready() {
+            self.renew_lease(region_id);
             return Ok(());
         }
         let ready = peer.raw.ready().map_err(raft_failed)?;
+        // Before anything leaves that ends it.
+        self.renew_lease(region_id);
+        let Some(peer) = self.peers.get_mut(&region_id) else {
+            return Ok(());
+        };
         if let Some(soft_state) = ready.soft_state {
             let leads = soft_state.role == basalt_raft::Role::Leader;
             if peer.was_leader && !leads {
@@ -49,6 +57,31 @@ impl Store {
         // What is handed out once may be followed by more at once: acknowledgements of a group of one.
         peer.is_dirty = peer.raw.has_ready();
         self.take_messages(region_id, ready)
+    }
+
+    /// Says for how long the region may be read without asking this loop.
+    fn renew_lease(&mut self, region_id: u64) {
+        let Some(peer) = self.peers.get_mut(&region_id) else {
+            return;
+        };
+        let mut lease = peer.lease.take();
+        let mut left = peer.raw.raft().local_reads_left();
+        if left > 0 && self.config.faults.is(Fault::LocalLeaseTooLong) {
+            left += self.config.election_ticks * 2;
+        }
+        match peer.region().filter(|_| peer.leaving.is_none()) {
+            Some(region) if left > 0 => {
+                let left = u32::try_from(left).unwrap_or(u32::MAX);
+                // The ticks up to then are counted, by this loop or, where it is late, by whoever reads.
+                let until = self.ticked + self.config.tick.saturating_mul(left);
+                let term = peer.raw.raft().term();
+                self.leases
+                    .grant(&mut lease, region, peer.meta, term, until);
+            }
+            _ if self.config.faults.is(Fault::LocalLeaseNotEnded) => {}
+            _ => self.leases.end(&mut lease),
+        }
+        peer.lease = lease;
     }
 
     fn take_messages(&mut self, region_id: u64, ready: Ready) -> Result<()> {
@@ -267,7 +300,7 @@ impl Store {
         let Some(region) = peer.region().cloned() else {
             return;
         };
-        let view = RegionSnapshot::new(region, self.engines.clone());
+        let view = RegionSnapshot::new(Arc::new(region), self.engines.clone());
         for read in std::mem::take(&mut peer.reads) {
             if is_due(read.index) {
                 read.callback.tell(Ok(view.clone()));

@@ -158,11 +158,13 @@ fn planted_faults_are_found() {
 /// What is planted, one at a time. `Fault::NoQuarantine` is not among them: these schedules do not find it
 /// (a voter must restart within a lease and help another leader in while a client reads at the old one). The
 /// Raft crate's schedules do, and its `tests/paper/leases.rs` claims it.
-const FAULTS: [Fault; 13] = [
+const FAULTS: [Fault; 15] = [
     Fault::AppliedApart,
     Fault::AckBeforeSync,
     Fault::GcPastFlushed,
     Fault::LeaseOverPause,
+    Fault::LocalLeaseTooLong,
+    Fault::LocalLeaseNotEnded,
     Fault::SnapshotInTwoSteps,
     Fault::NotLeaderForPending,
     Fault::ReadWithoutIndex,

@@ -42,7 +42,7 @@ impl From<CommandError> for Error {
 }
 
 impl Cluster {
-    pub(super) fn handle(&self) -> Result<&StoreHandle, Error> {
+    pub(crate) fn handle(&self) -> Result<&StoreHandle, Error> {
         if let Some(error) = self.unable() {
             return Err(error);
         }

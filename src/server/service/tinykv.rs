@@ -163,9 +163,13 @@ impl TinyKv for TinyKvService {
         } = request.into_inner();
         let cf = check_family(&cf)?;
         check_key(&key)?;
-        let found = match self.storage.reader(context(&in_flight, region, &key)).await {
-            Ok(reader) => blocking(move || reader.get_cf(cf, &key)).await?,
-            Err(error) => Err(error),
+        let ctx = context(&in_flight, region, &key);
+        let found = match self.storage.get_at_once(&ctx, cf, &key) {
+            Some(found) => found,
+            None => match self.storage.reader(ctx).await {
+                Ok(reader) => blocking(move || reader.get_cf(cf, &key)).await?,
+                Err(error) => Err(error),
+            },
         };
         let mut response = RawGetResponse::default();
         match found {

@@ -125,6 +125,15 @@ impl Storage for MemStorage {
         Box::pin(ready(self.apply(batch)))
     }
 
+    fn get_at_once(
+        &self,
+        _: &Context,
+        cf: &'static str,
+        key: &[u8],
+    ) -> Option<Result<Option<Bytes>>> {
+        Some(self.view().and_then(|view| view.get_cf(cf, key)))
+    }
+
     fn reader(&self, _: Context) -> BoxFuture<'_, Result<Box<dyn StorageReader>>> {
         Box::pin(ready(self.view()))
     }

@@ -184,6 +184,15 @@ pub trait Storage: Send + Sync + 'static {
     /// A future dropped before it resolved leaves the outcome open.
     fn write(&self, ctx: Context, batch: Vec<Modify>) -> BoxFuture<'_, Result<()>>;
 
+    /// The value of `key`, not older than any write acknowledged before the call, where it can be had at once;
+    /// `None` where it cannot, then a [`Storage::reader`] gets it. Never blocks.
+    fn get_at_once(
+        &self,
+        ctx: &Context,
+        cf: &'static str,
+        key: &[u8],
+    ) -> Option<Result<Option<Bytes>>>;
+
     /// A view of one moment, not older than any write acknowledged before the call.
     fn reader(&self, ctx: Context) -> BoxFuture<'_, Result<Box<dyn StorageReader>>>;
 

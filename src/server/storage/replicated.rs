@@ -49,6 +49,14 @@ fn named(ctx: &Context) -> Option<RaftRequestHeader> {
     Some(crate::replicated::header(region))
 }
 
+/// What the client wants to read.
+fn target(ctx: &Context) -> Target {
+    match named(ctx) {
+        Some(header) => Target::Region(header),
+        None => Target::Key(ctx.key.clone()),
+    }
+}
+
 fn request(modify: Modify) -> Request {
     match modify {
         Modify::Put { cf, key, value } => Request {
@@ -103,13 +111,26 @@ impl Storage for RaftStorage {
         })
     }
 
+    fn get_at_once(
+        &self,
+        ctx: &Context,
+        cf: &'static str,
+        key: &[u8],
+    ) -> Option<Result<Option<Bytes>>> {
+        let handle = self.0.handle().ok()?;
+        let found = handle.try_get(&target(ctx), cf, key)?.map_err(read_error);
+        // Copied, lest a slow client hold a table.
+        Some(found.map(|value| value.map(|value| Bytes::copy_from_slice(&value))))
+    }
+
     fn reader(&self, ctx: Context) -> BoxFuture<'_, Result<Box<dyn StorageReader>>> {
         Box::pin(async move {
-            let target = match named(&ctx) {
-                Some(header) => Target::Region(header),
-                None => Target::Key(ctx.key),
+            let target = target(&ctx);
+            let at_once = self.0.handle()?.try_read(&target);
+            let snapshot = match at_once {
+                Some(snapshot) => snapshot,
+                None => self.0.read(target, ctx.deadline).await?,
             };
-            let snapshot = self.0.read(target, ctx.deadline).await?;
             Ok(Box::new(RegionReader(snapshot)) as Box<dyn StorageReader>)
         })
     }

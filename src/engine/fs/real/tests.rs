@@ -323,3 +323,23 @@ fn a_log_that_does_not_fit_the_disk_is_refused_at_open() {
         "{error}"
     );
 }
+
+#[test]
+fn what_the_page_cache_has_lost_is_not_resident_until_it_is_read() {
+    let dir = dir();
+    let path = dir.path().join("t");
+    write_file(&path, &bytes(100_000));
+    let file = RealFs.open(&path, ReadMode::Mapped).unwrap();
+    assert!(!file.is_resident(99_999, 2), "behind the end");
+    let raw = File::open(&path).unwrap();
+    rustix::fs::fadvise(&raw, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    let was_dropped = !file.is_resident(0, 100_000);
+    let mut buf = vec![0; 100_000];
+    file.read_at(0, &mut buf).unwrap();
+    assert!(file.is_resident(0, 100_000));
+    assert!(file.is_resident(4095, 2));
+    // A file system in memory has nothing to drop.
+    let magic = rustix::fs::fstatfs(&raw).unwrap().f_type;
+    const TMPFS: i64 = 0x0102_1994;
+    assert!(was_dropped || magic == TMPFS, "file system {magic:#x}");
+}

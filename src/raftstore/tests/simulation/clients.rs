@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use basalt_engine::PinnedSlice;
 use basalt_proto::raft_cmdpb::{
     CmdType, DeleteRequest, PutRequest, RaftCmdRequest, RaftCmdResponse, Request,
 };
@@ -26,6 +27,7 @@ const FAMILIES: [&str; 3] = ["default", "write", "lock"];
 enum Answer {
     Written(Box<Result<RaftCmdResponse, CommandError>>),
     Read(Result<RegionSnapshot, CommandError>),
+    Got(Result<Option<PinnedSlice>, CommandError>),
 }
 
 type Answers = Arc<Mutex<Vec<(OperationId, Answer)>>>;
@@ -123,7 +125,13 @@ impl World {
         if self.rng.one_in(4) {
             self.clients.leaders[client] = self.rng.index(self.nodes.len());
         }
-        let n = self.clients.leaders[client];
+        let mut n = self.clients.leaders[client];
+        let is_paused = |n: usize| self.nodes[n].paused_until > self.now;
+        if matches!(operation, Operation::Get { .. }) && self.rng.one_in(2) {
+            // Of one whose loops stand still while another leads.
+            n = (0..self.nodes.len()).find(|n| is_paused(*n)).unwrap_or(n);
+        }
+        let stands_still = is_paused(n);
         let Some(running) = &self.nodes[n].running else {
             self.client_goes_on(client, None);
             return Ok(());
@@ -149,9 +157,23 @@ impl World {
             },
         );
         if let Operation::Get { key } = &operation {
-            let key = Bytes::copy_from_slice(key);
+            let target = Target::Key(Bytes::copy_from_slice(key));
+            // Two of three first look whether the store need be asked at all; also where its loops stand still,
+            // for they need not be the only threads.
+            let at_once = match self.rng.below(if stands_still { 2 } else { 3 }) {
+                0 => handle
+                    .try_get(&target, family_of(key), key)
+                    .map(Answer::Got),
+                1 => handle.try_read(&target).map(|view| Answer::Read(Ok(view))),
+                _ => None,
+            };
+            if let Some(answer) = at_once {
+                self.counts.read_at_once += 1;
+                put(answer);
+                return self.take_answers();
+            }
             let callback = Callback::new(move |answer| put(Answer::Read(answer)));
-            handle.read(Target::Key(key), timeout, callback);
+            handle.read(target, timeout, callback);
         } else {
             let callback = Callback::new(move |answer| put(Answer::Written(Box::new(answer))));
             handle.propose(write(&operation), timeout, callback);
@@ -234,7 +256,8 @@ impl World {
                 Ok(_) => (Outcome::Written, None),
                 Err(error) => (outcome_of(&error), Some(error)),
             },
-            Answer::Read(Err(error)) => (outcome_of(&error), Some(error)),
+            Answer::Read(Err(error)) | Answer::Got(Err(error)) => (outcome_of(&error), Some(error)),
+            Answer::Got(Ok(value)) => (Outcome::Value(value.map(|value| value.to_vec())), None),
             Answer::Read(Ok(view)) => {
                 let Operation::Get { key } = &self.clients.history.record(id).operation else {
                     return (Outcome::Unknown, None);

@@ -35,6 +35,7 @@ counts! {
     doubled,
     written,
     read,
+    read_at_once,
     failed,
     unknown,
     crashes,
@@ -60,6 +61,7 @@ impl Counts {
         let acted = (self.written + self.read) / self.simulated_seconds.max(1);
         assert!(acted >= 20, "{acted} operations a simulated second");
         for (name, seen, least) in [
+            ("reads without asking the loop", self.read_at_once, 10_000),
             ("crashes", self.crashes, 1_000),
             ("pauses", self.pauses, 1_000),
             ("partitions", self.partitions, 1_000),
