@@ -38,6 +38,7 @@ mod handle;
 mod inbox;
 pub mod keys;
 mod message;
+pub mod metrics;
 mod node;
 mod peer_storage;
 mod save;
@@ -55,7 +56,7 @@ pub use config::StoreConfig;
 pub use engines::{DATA_FAMILIES, Engines};
 pub use error::{Error, Result};
 pub use handle::StoreHandle;
-pub use inbox::{Inbox, Refusal};
+pub use inbox::{Depth, Inbox, InboxLimits, Refusal};
 pub use message::{
     AppliedEntries, ApplyTask, FollowerStatus, Proposal, Read, RegionStatus, StoreMessage,
     StoreStatus, WorkTask,

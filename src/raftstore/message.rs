@@ -82,6 +82,8 @@ pub enum StoreMessage {
 pub struct Proposal {
     /// What to do.
     pub request: RaftCmdRequest,
+    /// When it was asked for, by the store's clock.
+    pub since: Duration,
     /// When its caller stops waiting, by the store's clock.
     pub deadline: Duration,
     /// Who waits.
@@ -117,6 +119,8 @@ pub enum ApplyTask {
         region_id: u64,
         /// The peer.
         peer_id: u64,
+        /// When they were handed out, by the store's clock.
+        since: Duration,
         /// In order.
         entries: Vec<Entry>,
         /// Who waits for which index.

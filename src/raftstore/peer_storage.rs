@@ -85,6 +85,16 @@ pub struct PeerStorage {
     offered: Option<Snapshot>,
     /// Whom a snapshot is wanted for.
     wanted: Cell<Option<u64>>,
+    reads: Cell<LogReads>,
+}
+
+/// Where entries came from that were read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LogReads {
+    /// From memory.
+    pub(crate) cached: u64,
+    /// From raftdb.
+    pub(crate) stored: u64,
 }
 
 /// A snapshot on its way into kvdb.
@@ -274,6 +284,11 @@ impl PeerStorage {
     /// The snapshot is not handed out any more: its files are to go.
     pub fn withdraw_snapshot(&mut self) {
         self.offered = None;
+    }
+
+    /// Where the entries came from that were read since the last call.
+    pub(crate) fn take_log_reads(&self) -> LogReads {
+        self.reads.take()
     }
 
     fn misuse(&self, what: impl Into<String>) -> Error {

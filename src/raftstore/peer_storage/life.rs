@@ -118,6 +118,7 @@ impl PeerStorage {
             flushed_truncated: 0,
             offered: None,
             wanted: Cell::new(None),
+            reads: Cell::default(),
             engines,
         };
         let truncated = states::truncated(&storage.apply_state).index;

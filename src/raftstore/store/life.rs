@@ -5,7 +5,7 @@ use basalt_proto::{metapb, raft_serverpb::StoreIdent};
 use basalt_raft::{Config, RawNode, ReadMode, eraftpb::Snapshot};
 use prost::Message as _;
 
-use super::{Peer, Store, raft_failed};
+use super::{Peer, Store, figures::take_counts, raft_failed};
 use crate::{
     ApplyTask, CommandError, Engines, Error, Installed, Membership, PeerAt, PeerStorage, Result,
     faults::Fault, keys, peers, states,
@@ -201,7 +201,8 @@ impl Store {
         );
         self.apply.push(ApplyTask::Forget { region_id });
         self.ranges.retain(|_, id| *id != region_id);
-        if let Some(peer) = self.peers.remove(&region_id) {
+        if let Some(mut peer) = self.peers.remove(&region_id) {
+            take_counts(&mut peer, &self.metrics);
             peer.raw.into_storage().destroy(&region, &mut self.batch)?;
         }
         Ok(())

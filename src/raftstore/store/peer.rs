@@ -10,7 +10,7 @@ use basalt_proto::{
     raft_cmdpb::RaftCmdResponse,
 };
 use basalt_raft::{
-    RawNode, Role,
+    Counts, RawNode, Role,
     eraftpb::{Message, Snapshot},
 };
 use bytes::Bytes;
@@ -22,6 +22,8 @@ use crate::{Callback, CommandError, PeerStorage, RegionSnapshot, command::Expiry
 pub(super) struct Proposed {
     pub(super) index: u64,
     pub(super) term: u64,
+    /// When it was asked for.
+    pub(super) since: Duration,
     pub(super) deadline: Duration,
     pub(super) callback: Callback<RaftCmdResponse>,
 }
@@ -92,6 +94,10 @@ pub(super) struct Peer {
     /// A snapshot is being made: what was applied when it was asked for, below which it cannot be.
     pub(super) generating: Option<u64>,
     pub(super) was_leader: bool,
+    /// The last leader that was known.
+    pub(super) last_leader: u64,
+    /// What of the node's counts is in the store's figures.
+    pub(super) counted: Counts,
     /// Before the first snapshot: the newest epoch that a message named. Whoever writes to a peer has it
     /// among its members, or just had, so only who knows as much can say that it was removed.
     pub(super) told: RegionEpoch,
@@ -125,6 +131,8 @@ impl Peer {
             settled_with: 0,
             generating: None,
             was_leader: false,
+            last_leader: 0,
+            counted: Counts::default(),
             told: RegionEpoch::default(),
             heard: now,
             log_bytes: 0,
@@ -210,12 +218,13 @@ impl Peer {
         self.proposals.push_back(proposed);
     }
 
-    /// Who waits for the entries up to `last` that are about to be applied: those whose entry it is. The
-    /// others learn that they were overtaken.
+    /// Who waits for the entries up to `last` that are about to be applied: those whose entry it is, which
+    /// are shown to `committed`. The others learn that they were overtaken.
     pub(super) fn take_callbacks(
         &mut self,
         entries: &[basalt_raft::eraftpb::Entry],
         by_index_only: bool,
+        committed: impl Fn(&Proposed),
     ) -> Vec<(u64, Callback<RaftCmdResponse>)> {
         let mut callbacks = Vec::new();
         let Some((first, last)) = entries.first().zip(entries.last()) else {
@@ -228,6 +237,7 @@ impl Peer {
                 .and_then(|place| entries.get(place));
             let is_it = entry.is_some_and(|entry| by_index_only || entry.term == proposed.term);
             if is_it {
+                committed(&proposed);
                 let (callback, expiry) = proposed.callback.with_expiry();
                 callbacks.push((proposed.index, callback));
                 self.handed.push_back(Handed {

@@ -42,6 +42,10 @@ impl Store {
                 peer.deposed(self.config.faults.is(Fault::NotLeaderForPending));
             }
             peer.was_leader = leads;
+            let leader = soft_state.leader;
+            if leader != 0 && std::mem::replace(&mut peer.last_leader, leader) != leader {
+                self.metrics.leader_changes.count();
+            }
         }
         for read in &ready.read_states {
             peer.granted(&read.context, read.index);
@@ -63,11 +67,15 @@ impl Store {
         for mut message in local {
             if message.to == LOCAL_APPLY_THREAD {
                 let by_index = self.config.faults.is(Fault::MatchByIndexOnly);
-                let callbacks = peer.take_callbacks(&message.entries, by_index);
+                let (now, waited) = (self.now, &self.metrics.propose_to_commit);
+                let callbacks = peer.take_callbacks(&message.entries, by_index, |proposed| {
+                    waited.observe(now.saturating_sub(proposed.since));
+                });
                 peer.applying.push_back(message.responses);
                 self.apply.push(ApplyTask::Entries {
                     region_id,
                     peer_id: peer.meta.id,
+                    since: self.now,
                     entries: message.entries,
                     callbacks,
                 });

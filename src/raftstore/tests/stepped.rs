@@ -16,7 +16,7 @@ use basalt_proto::{
     raft_serverpb::RaftMessage,
 };
 use basalt_raft::eraftpb::{ConfChangeType, MessageType};
-use basalt_raftstore::{CommandError, StoreMessage, WorkTask};
+use basalt_raftstore::{CommandError, StoreMessage, WorkTask, metrics::Value};
 use cluster::{Cluster, kind};
 use node::peer;
 
@@ -267,6 +267,86 @@ fn a_deadline_holds_while_the_apply_loop_stands_still() {
     cluster.settle();
     assert!(in_time.is_done());
     assert_eq!(late.get().len(), 1, "told once");
+}
+
+/// A figure of a store; those of one name with labels are added up.
+fn figure(cluster: &Cluster, n: usize, name: &str) -> u64 {
+    let running = cluster.running(n).expect("it runs");
+    let figures = running.handle.metrics().figures();
+    let named: Vec<_> = figures.iter().filter(|one| one.name == name).collect();
+    assert!(!named.is_empty(), "{name}");
+    let of = |value| match value {
+        Value::Counter(count) | Value::Gauge(count) => count,
+        Value::Sizes(histogram) | Value::Durations(histogram) => histogram.count(),
+    };
+    named.iter().map(|one| of(one.value)).sum()
+}
+
+#[test]
+fn requests_of_more_bytes_than_may_wait_are_refused() {
+    let mut cluster = Cluster::new(1, 1, |config| config.inbox_bytes = 10_000);
+    cluster.lead(0);
+    let large = cluster::one_put(b"k", &[7; 6_000]);
+    let first = cluster.propose(0, large.clone());
+    let second = cluster.propose(0, large.clone());
+    let answer = second.get();
+    let [Err(CommandError::Busy(why))] = &answer[..] else {
+        panic!("{answer:?}");
+    };
+    assert!(why.contains("10000 bytes"), "{why}");
+    assert_eq!(figure(&cluster, 0, "store_queue_refused"), 1);
+    assert!(figure(&cluster, 0, "store_queue_waiting_bytes") > 6_000);
+    cluster.settle();
+    assert!(first.is_done());
+    assert!(cluster.ask(0, large).is_done(), "there is room again");
+}
+
+#[test]
+fn what_happens_is_counted() {
+    let mut cluster = Cluster::new(3, 3, |config| {
+        config.log_gc_entries = 20;
+        config.log_gc_interval = Duration::from_millis(50);
+        config.entry_cache_bytes = 1;
+    });
+    cluster.lead(0);
+    cluster.lose(|message| concerns(message, 3));
+    let before = figure(&cluster, 0, "store_propose_to_commit_seconds");
+    for key in 0..60 {
+        cluster.put(0, &[key], b"v");
+        cluster.ticks(1);
+    }
+    cluster.lose(|_| false);
+    cluster.ticks(20);
+    let leader = |name| figure(&cluster, 0, name);
+    let committed = leader("store_propose_to_commit_seconds") - before;
+    assert_eq!(committed, 60, "truncations have nobody who waits");
+    for name in [
+        "store_turn_messages",
+        "store_raftdb_batch_bytes",
+        "store_raftdb_sync_seconds",
+        "store_apply_batch_entries",
+        "store_apply_batch_bytes",
+        "store_commit_to_apply_seconds",
+    ] {
+        assert!(leader(name) >= 60, "{name}: {}", leader(name));
+    }
+    for name in [
+        "store_log_truncations",
+        "store_log_entries_deleted",
+        "store_log_bytes",
+        "store_kvdb_flush_seconds",
+        "store_log_entries_read",
+        "store_snapshot_making_seconds",
+    ] {
+        assert!(leader(name) > 0, "{name}");
+    }
+    let all = |name| (0..3).map(|n| figure(&cluster, n, name)).sum::<u64>();
+    assert_eq!(all("store_leaders"), 1);
+    assert_eq!(all("store_regions"), 3);
+    assert_eq!(figure(&cluster, 2, "store_snapshot_installing_seconds"), 1);
+    assert!(all("store_campaigns") >= all("store_elections_won"));
+    assert!(all("store_elections_won") > 0 && all("store_leader_changes") >= 3);
+    assert_eq!(all("store_queue_refused") + all("store_queue_waiting"), 0);
 }
 
 #[test]
