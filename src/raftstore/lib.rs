@@ -58,8 +58,8 @@ pub use error::{Error, Result};
 pub use handle::StoreHandle;
 pub use inbox::{Depth, Inbox, InboxLimits, Refusal};
 pub use message::{
-    AppliedEntries, ApplyTask, FollowerStatus, Proposal, Read, RegionStatus, StoreMessage,
-    StoreStatus, WorkTask,
+    AppliedEntries, ApplyTask, FollowerStatus, LastSnapshot, Proposal, Read, RegionStatus,
+    StoreMessage, StoreStatus, WorkTask,
 };
 pub use node::Node;
 pub use peer_storage::{Applied, Installation, Installed, Membership, PeerStorage};

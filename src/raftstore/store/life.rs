@@ -176,6 +176,7 @@ impl Store {
         let Some((snapshot, responses)) = peer.installing.pop_front() else {
             return Ok(());
         };
+        peer.note_snapshot("received", &snapshot, None, self.now);
         self.ended.push((self.turn + 1, snapshot));
         if let Some(membership) = membership {
             self.region_changed(region_id, &membership);
@@ -216,7 +217,10 @@ impl Store {
         peer.generating = None;
         peer.is_dirty = true;
         match result {
-            Ok(snapshot) => peer.raw.storage_mut().offer_snapshot(*snapshot),
+            Ok(snapshot) => {
+                peer.note_snapshot("made", &snapshot, None, self.now);
+                peer.raw.storage_mut().offer_snapshot(*snapshot);
+            }
             Err(why) => self.log(
                 basalt_raft::Level::Warn,
                 format_args!("region {region_id}: no snapshot: {why}"),

@@ -8,14 +8,16 @@ use std::{
 use basalt_proto::{
     metapb::{self, Region, RegionEpoch},
     raft_cmdpb::RaftCmdResponse,
+    raft_serverpb::RaftSnapshotData,
 };
 use basalt_raft::{
     Counts, RawNode, Role,
     eraftpb::{Message, Snapshot},
 };
 use bytes::Bytes;
+use prost::Message as _;
 
-use crate::{Callback, CommandError, PeerStorage, RegionSnapshot, command::Expiry};
+use crate::{Callback, CommandError, LastSnapshot, PeerStorage, RegionSnapshot, command::Expiry};
 
 /// A proposal that is in this node's log, or was.
 #[derive(Debug)]
@@ -91,6 +93,8 @@ pub(super) struct Peer {
     pub(super) unanswered: u32,
     /// The turn whose write makes the last change of members durable.
     pub(super) settled_with: u64,
+    /// The last snapshot that was made, sent or received, and when.
+    pub(super) last_snapshot: Option<(LastSnapshot, Duration)>,
     /// A snapshot is being made: what was applied when it was asked for, below which it cannot be.
     pub(super) generating: Option<u64>,
     pub(super) was_leader: bool,
@@ -129,6 +133,7 @@ impl Peer {
             leaving: None,
             unanswered: 0,
             settled_with: 0,
+            last_snapshot: None,
             generating: None,
             was_leader: false,
             last_leader: 0,
@@ -328,6 +333,26 @@ impl Peer {
         if let Ok(place) = place {
             self.reads[place].index = Some(index);
         }
+    }
+
+    /// Takes note of a snapshot that was made, sent or received.
+    pub(super) fn note_snapshot(
+        &mut self,
+        what: &'static str,
+        snapshot: &Snapshot,
+        to: Option<metapb::Peer>,
+        now: Duration,
+    ) {
+        let metadata = snapshot.metadata.as_ref();
+        let data = RaftSnapshotData::decode(snapshot.data.clone());
+        let noted = LastSnapshot {
+            what,
+            index: metadata.map_or(0, |metadata| metadata.index),
+            bytes: data.map_or(0, |data| data.file_size),
+            to,
+            age: Duration::ZERO,
+        };
+        self.last_snapshot = Some((noted, now));
     }
 
     /// Nobody's answer is on its way any more, so the peer may be removed.

@@ -309,6 +309,10 @@ impl Store {
             return Ok(());
         };
         peer.is_dirty = true;
+        if delivered && let Some(snapshot) = peer.raw.storage().offered_snapshot().cloned() {
+            let to = peer.whereabouts(peer_id);
+            peer.note_snapshot("sent", &snapshot, to, self.now);
+        }
         if !delivered && !super::gc::has_offered(&self.snapshots, peer) {
             // Its files were damaged or are gone: else the same one would fail for ever.
             peer.raw.storage_mut().withdraw_snapshot();

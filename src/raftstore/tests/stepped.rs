@@ -283,6 +283,65 @@ fn figure(cluster: &Cluster, n: usize, name: &str) -> u64 {
 }
 
 #[test]
+fn the_status_tells_of_the_last_snapshot_and_of_what_is_flushed() {
+    let mut cluster = left_behind();
+    assert_eq!(
+        cluster.region(0).and_then(|region| region.last_snapshot),
+        None
+    );
+    cluster.ticks(20);
+    let (sender, receiver) = (cluster.region(0), cluster.region(2));
+    let (sender, receiver) = sender.zip(receiver).expect("both are there");
+    let sent = sender.last_snapshot.expect("it was sent");
+    let received = receiver.last_snapshot.expect("it was received");
+    assert_eq!((sent.what, received.what), ("sent", "received"));
+    assert_eq!((sent.index, sent.bytes), (received.index, received.bytes));
+    assert!(sent.bytes > 0 && sent.index > 20, "{sent:?}");
+    assert_eq!(sent.to, Some(peer(3, 3)));
+    assert!(
+        sent.age > Duration::ZERO && sent.age <= Duration::from_secs(1),
+        "{sent:?}"
+    );
+    assert!(receiver.flushed_applied >= received.index, "{receiver:?}");
+
+    cluster.put(0, b"more", b"v");
+    let region = cluster.region(0).expect("it leads");
+    assert!(region.flushed_applied < region.applied, "{region:?}");
+    let leader = cluster.running(0).expect("it runs");
+    leader.engines.flush_kv().expect("a sound disk");
+    cluster.ticks(2);
+    let region = cluster.region(0).expect("it leads");
+    assert_eq!(region.flushed_applied, region.applied);
+    assert_eq!(region.reasons, Vec::<String>::new());
+}
+
+#[test]
+fn the_status_says_what_is_not_as_it_should_be() {
+    let mut cluster = left_behind();
+    cluster.no_work = Some(0);
+    cluster.ticks(4);
+    let has = |cluster: &Cluster, n: usize, what: &str| {
+        let region = cluster.region(n).expect("it has a peer");
+        let mut reasons = region.reasons.iter();
+        assert!(
+            reasons.any(|reason| reason.contains(what)),
+            "{what}: {region:#?}"
+        );
+    };
+    has(&cluster, 0, "a snapshot is being made");
+    cluster.no_work = None;
+    cluster.ticks(20);
+    cluster.lose(|message| concerns(message, 2));
+    cluster.ticks(30);
+    has(&cluster, 0, "peer 2 on store 2 has not been heard from");
+    has(&cluster, 1, "no leader is known");
+    cluster.no_disk = Some(2);
+    cluster.put(0, b"k", b"v");
+    cluster.ticks(11);
+    has(&cluster, 2, "raftdb has not answered for");
+}
+
+#[test]
 fn requests_of_more_bytes_than_may_wait_are_refused() {
     let mut cluster = Cluster::new(1, 1, |config| config.inbox_bytes = 10_000);
     cluster.lead(0);
