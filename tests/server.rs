@@ -17,6 +17,8 @@ mod commands;
 mod errors;
 #[path = "server/kill.rs"]
 mod kill;
+#[path = "server/metrics.rs"]
+mod metrics;
 #[path = "server/mutated.rs"]
 mod mutated;
 #[path = "server/semantics.rs"]

@@ -77,7 +77,7 @@ pub use message::{
     ENTRY_OVERHEAD, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, NONE, entries_size, entry_size,
     is_local, is_local_thread, is_response, limit_size, reference_name,
 };
-pub use raft::{Raft, Role};
+pub use raft::{Counts, Raft, Role};
 pub use raw_node::{RawNode, SnapshotStatus};
 pub use ready::{ReadState, Ready, SoftState};
 pub use status::Status;

@@ -12,6 +12,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     sync::Arc,
+    time::Duration,
 };
 
 use basalt_engine::{SequenceNumber, WriteBatch, WriteOptions};
@@ -31,13 +32,14 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use crate::{
-    AppliedEntries, ApplyTask, Callback, CommandError, Engines, Error, Inbox, Installation,
+    AppliedEntries, ApplyTask, Callback, Clock, CommandError, Engines, Error, Inbox, Installation,
     Membership, Result, StoreConfig, StoreMessage,
     command::data_family,
     faults::{Fault, Faults},
+    metrics::StoreMetrics,
     snapshot::SnapshotStore,
     states,
-    store::{check_epoch, check_request, key_of},
+    store::{Shared, check_epoch, check_request, key_of},
 };
 
 /// What an entry answers, and to whom.
@@ -58,6 +60,8 @@ struct Applying {
 pub struct Applier {
     engines: Engines,
     snapshots: Arc<SnapshotStore>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<StoreMetrics>,
     inbox: Arc<Inbox<ApplyTask>>,
     store: Arc<Inbox<StoreMessage>>,
     batch_bytes: usize,
@@ -70,24 +74,24 @@ pub struct Applier {
     /// Told when the batch is written.
     answers: Vec<Answer>,
     done: Vec<AppliedEntries>,
+    /// When what is in `done` was handed out.
+    handed_out: Vec<Duration>,
+    /// Entries that the batch applies.
+    entries: u64,
     /// Of the last write.
     last_seq: SequenceNumber,
     failed: bool,
 }
 
 impl Applier {
-    pub(crate) fn new(
-        config: &StoreConfig,
-        engines: Engines,
-        snapshots: Arc<SnapshotStore>,
-        inbox: Arc<Inbox<ApplyTask>>,
-        store: &Arc<Inbox<StoreMessage>>,
-    ) -> Self {
+    pub(crate) fn new(config: &StoreConfig, shared: Shared, inbox: Arc<Inbox<ApplyTask>>) -> Self {
         Self {
-            engines,
-            snapshots,
+            engines: shared.engines,
+            snapshots: shared.snapshots,
+            clock: shared.clock,
+            metrics: shared.metrics,
             inbox,
-            store: Arc::clone(store),
+            store: shared.store,
             batch_bytes: config.apply_batch_bytes,
             faults: config.faults,
             regions: BTreeMap::new(),
@@ -95,6 +99,8 @@ impl Applier {
             touched: BTreeSet::new(),
             answers: Vec::new(),
             done: Vec::new(),
+            handed_out: Vec::new(),
+            entries: 0,
             last_seq: SequenceNumber::ZERO,
             failed: false,
         }
@@ -166,9 +172,13 @@ impl Applier {
             ApplyTask::Entries {
                 region_id,
                 peer_id,
+                since,
                 entries,
                 callbacks,
-            } => self.apply(region_id, peer_id, entries, callbacks),
+            } => {
+                self.handed_out.push(since);
+                self.apply(region_id, peer_id, entries, callbacks)
+            }
         }
     }
 
@@ -176,8 +186,11 @@ impl Applier {
     /// to be replaced is what that has left.
     fn install(&mut self, region_id: u64, peer_id: u64, installation: &Installation) -> Result<()> {
         self.write()?;
+        let began = self.clock.now();
         let tables = self.snapshots.tables(installation.snapshot())?;
         let installed = installation.run_with(tables, self.faults)?;
+        let took = self.clock.now().saturating_sub(began);
+        self.metrics.snapshot_installing.observe(took);
         let applying = Applying {
             peer_id,
             state: installed.apply_state(),
@@ -225,6 +238,7 @@ impl Applier {
                 applying.state.applied_index = entry.index;
             }
             self.touched.insert(region_id);
+            self.entries += 1;
             self.answers.push((callback, answer));
             if self.batch.encoded_len() >= self.batch_bytes {
                 self.write_batch()?;
@@ -354,6 +368,11 @@ impl Applier {
                 // It was written by then, with this write or before.
                 done.seq = self.last_seq;
             }
+            let now = self.clock.now();
+            for since in self.handed_out.drain(..) {
+                let took = now.saturating_sub(since);
+                self.metrics.commit_to_apply.observe(took);
+            }
             self.store.push(StoreMessage::Applied(done));
         }
         Ok(())
@@ -382,6 +401,9 @@ impl Applier {
         }
         if !self.batch.is_empty() {
             let batch = std::mem::take(&mut self.batch);
+            let entries = std::mem::take(&mut self.entries);
+            self.metrics.apply_entries.observe(entries);
+            self.metrics.apply_batch.observe(batch.encoded_len() as u64);
             self.last_seq = self.engines.kv.write(batch, WriteOptions::NO_SYNC)?;
         }
         Ok(())

@@ -29,6 +29,9 @@ pub struct StoreConfig {
     pub apply_batch_bytes: usize,
     /// Requests and messages that may wait for the store loop. Default 65,536.
     pub inbox_limit: usize,
+    /// Bytes of the requests and messages that may wait for the store loop; other stores' messages have as
+    /// much again. Default 64 MiB.
+    pub inbox_bytes: usize,
     /// The store was formatted in this run, so it has promised nothing to anybody; else its peers vote for
     /// nobody during their first election timeout.
     pub freshly_formatted: bool,
@@ -54,6 +57,7 @@ impl StoreConfig {
             entry_cache_bytes: 32 << 20,
             apply_batch_bytes: 4 << 20,
             inbox_limit: 65_536,
+            inbox_bytes: 64 << 20,
             freshly_formatted: false,
             seed: 0,
             faults: crate::faults::Faults::default(),

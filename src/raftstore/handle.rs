@@ -12,18 +12,25 @@ use basalt_proto::{
     raft_serverpb::RaftMessage,
 };
 
+use prost::Message as _;
+
 use crate::{
     Callback, Clock, CommandError, Engines, Inbox, Proposal, Read, Refusal, RegionSnapshot,
     StoreMessage, StoreStatus, Target,
     command::{contains, data_family},
     leases::Leases,
+    metrics::StoreMetrics,
 };
+
+/// Bytes that a read counts for while it waits: of its key and header, about.
+const READ_BYTES: usize = 128;
 
 /// Speaks to a store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct StoreHandle {
     inbox: Arc<Inbox<StoreMessage>>,
     clock: Arc<dyn Clock>,
+    metrics: Arc<StoreMetrics>,
     leases: Arc<Leases>,
     engines: Engines,
 }
@@ -32,15 +39,23 @@ impl StoreHandle {
     pub(crate) fn new(
         inbox: Arc<Inbox<StoreMessage>>,
         clock: Arc<dyn Clock>,
+        metrics: Arc<StoreMetrics>,
         leases: Arc<Leases>,
         engines: Engines,
     ) -> Self {
         Self {
             inbox,
             clock,
+            metrics,
             leases,
             engines,
         }
+    }
+
+    /// What the store counts.
+    #[must_use]
+    pub fn metrics(&self) -> &StoreMetrics {
+        &self.metrics
     }
 
     /// Asks for a write or an admin command. It is answered within `timeout`, or shortly after.
@@ -50,12 +65,16 @@ impl StoreHandle {
         timeout: Duration,
         callback: Callback<RaftCmdResponse>,
     ) {
+        let since = self.clock.now();
         let proposal = Proposal {
             request,
-            deadline: self.clock.now().saturating_add(timeout),
+            since,
+            deadline: since.saturating_add(timeout),
             callback,
         };
-        let offered = self.inbox.offer(StoreMessage::Propose(Box::new(proposal)));
+        let bytes = proposal.request.encoded_len();
+        let message = StoreMessage::Propose(Box::new(proposal));
+        let offered = self.inbox.offer(message, bytes);
         if let Err((refusal, StoreMessage::Propose(proposal))) = offered {
             proposal.callback.fail(refused(refusal));
         }
@@ -68,7 +87,8 @@ impl StoreHandle {
             deadline: self.clock.now().saturating_add(timeout),
             callback,
         };
-        let offered = self.inbox.offer(StoreMessage::Read(Box::new(read)));
+        let message = StoreMessage::Read(Box::new(read));
+        let offered = self.inbox.offer(message, READ_BYTES);
         if let Err((refusal, StoreMessage::Read(read))) = offered {
             read.callback.fail(refused(refusal));
         }
@@ -105,7 +125,7 @@ impl StoreHandle {
             Err(basalt_engine::Error::Busy(_)) => return None,
             found => found.map_err(|error| CommandError::Fenced(error.to_string())),
         };
-        self.leases.count();
+        self.metrics.reads_at_once.count();
         Some(found)
     }
 
@@ -117,7 +137,7 @@ impl StoreHandle {
         let view = RegionSnapshot::new(Arc::clone(lease.region()), self.engines.clone());
         // Behind the read, see `leases`.
         lease.holds(self.clock.now()).then(|| {
-            self.leases.count();
+            self.metrics.reads_at_once.count();
             view
         })
     }
@@ -126,16 +146,16 @@ impl StoreHandle {
     /// be complete.
     #[must_use]
     pub fn raft_message(&self, message: RaftMessage) -> bool {
+        let bytes = message.encoded_len();
         let message = StoreMessage::Raft(Box::new(message));
-        self.inbox.offer_urgent(message).is_ok()
+        self.inbox.offer_urgent(message, bytes).is_ok()
     }
 
     /// Says that messages to a peer were not delivered.
     pub fn unreachable(&self, region_id: u64, peer_id: u64) {
         // It is only a hint.
-        let _ = self
-            .inbox
-            .offer(StoreMessage::Unreachable { region_id, peer_id });
+        let message = StoreMessage::Unreachable { region_id, peer_id };
+        let _ = self.inbox.offer(message, 0);
     }
 
     /// Says what became of a snapshot. Must be said of each.
@@ -149,7 +169,8 @@ impl StoreHandle {
 
     /// Asks how the store fares.
     pub fn status(&self, callback: Callback<StoreStatus>) {
-        let offered = self.inbox.offer_urgent(StoreMessage::Status(callback));
+        let message = StoreMessage::Status(callback);
+        let offered = self.inbox.offer_urgent(message, 0);
         if let Err((refusal, StoreMessage::Status(callback))) = offered {
             callback.fail(refused(refusal));
         }
@@ -163,7 +184,14 @@ impl StoreHandle {
 
 fn refused(refusal: Refusal) -> CommandError {
     match refusal {
-        Refusal::Full => CommandError::Busy("too many requests wait for the store".to_owned()),
+        Refusal::Full(limit) => {
+            let what = format!("{limit} requests wait for the store, as many as may");
+            CommandError::Busy(what)
+        }
+        Refusal::TooManyBytes(limit) => {
+            let what = format!("requests of {limit} bytes wait for the store, as many as may");
+            CommandError::Busy(what)
+        }
         Refusal::Closed => CommandError::Fenced("it is stopped".to_owned()),
     }
 }

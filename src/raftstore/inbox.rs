@@ -1,8 +1,9 @@
 //! `Inbox`: the queue in front of a loop. Many put in, one takes everything there is.
 //!
 //! Callers from outside are bounded ([`Inbox::offer`]); what the store says to itself is not
-//! ([`Inbox::push`]), since a lost answer of its own threads would leave somebody waiting. Once closed it
-//! takes nothing.
+//! ([`Inbox::push`]), since a lost answer of its own threads would leave somebody waiting. The bound is one of
+//! items and one of bytes, as their senders count them: few large values fill memory as surely as many small
+//! ones. Once closed it takes nothing.
 
 use std::{
     collections::VecDeque,
@@ -13,10 +14,47 @@ use std::{
 /// Why an [`Inbox`] did not take something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Too much waits in it; try again later.
-    Full,
+    /// So many items wait in it, as many as may; try again later.
+    Full(usize),
+    /// The bytes of what waits in it would be more than these, as many as may be; try again later.
+    TooManyBytes(usize),
     /// Its loop has ended.
     Closed,
+}
+
+/// What callers from outside may have wait in an [`Inbox`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InboxLimits {
+    /// Items.
+    pub items: usize,
+    /// Bytes. One item always fits where none waits.
+    pub bytes: usize,
+}
+
+impl InboxLimits {
+    /// For an inbox that nobody from outside puts anything into.
+    pub const NONE: Self = Self {
+        items: usize::MAX,
+        bytes: usize::MAX,
+    };
+
+    fn twice(self) -> Self {
+        Self {
+            items: self.items.saturating_mul(2),
+            bytes: self.bytes.saturating_mul(2),
+        }
+    }
+}
+
+/// How full an [`Inbox`] is, and what it refused since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Items that wait.
+    pub items: usize,
+    /// Their bytes, as far as their senders count any.
+    pub bytes: usize,
+    /// Items that were refused for want of room.
+    pub refused: u64,
 }
 
 /// A queue for one loop.
@@ -24,27 +62,31 @@ pub enum Refusal {
 pub struct Inbox<T> {
     state: Mutex<State<T>>,
     filled: Condvar,
-    /// Items beyond which callers from outside are refused.
-    limit: usize,
+    /// Beyond these, callers from outside are refused.
+    limits: InboxLimits,
 }
 
 #[derive(Debug)]
 struct State<T> {
     items: VecDeque<T>,
+    bytes: usize,
+    refused: u64,
     closed: bool,
 }
 
 impl<T> Inbox<T> {
-    /// An empty one that takes up to `limit` items from outside.
+    /// An empty one that takes so much from outside.
     #[must_use]
-    pub fn new(limit: usize) -> Self {
+    pub fn new(limits: InboxLimits) -> Self {
         Self {
             state: Mutex::new(State {
                 items: VecDeque::new(),
+                bytes: 0,
+                refused: 0,
                 closed: false,
             }),
             filled: Condvar::new(),
-            limit,
+            limits,
         }
     }
 
@@ -53,13 +95,13 @@ impl<T> Inbox<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts in an item from outside.
+    /// Puts in an item from outside that holds so many bytes.
     ///
     /// # Errors
     ///
     /// The item, where there is no room or nobody to take it.
-    pub fn offer(&self, item: T) -> Result<(), (Refusal, T)> {
-        self.put(item, self.limit)
+    pub fn offer(&self, item: T, bytes: usize) -> Result<(), (Refusal, T)> {
+        self.put(item, bytes, self.limits)
     }
 
     /// The same for what the store must hear though callers are many: there is as much room again for it.
@@ -67,25 +109,33 @@ impl<T> Inbox<T> {
     /// # Errors
     ///
     /// As for [`Inbox::offer`].
-    pub fn offer_urgent(&self, item: T) -> Result<(), (Refusal, T)> {
-        self.put(item, self.limit.saturating_mul(2))
+    pub fn offer_urgent(&self, item: T, bytes: usize) -> Result<(), (Refusal, T)> {
+        self.put(item, bytes, self.limits.twice())
     }
 
     /// Puts in an item of the store's own; false where nobody will take it.
     pub fn push(&self, item: T) -> bool {
-        self.put(item, usize::MAX).is_ok()
+        self.put(item, 0, InboxLimits::NONE).is_ok()
     }
 
-    fn put(&self, item: T, limit: usize) -> Result<(), (Refusal, T)> {
+    fn put(&self, item: T, bytes: usize, limits: InboxLimits) -> Result<(), (Refusal, T)> {
         let mut state = self.state();
         if state.closed {
             return Err((Refusal::Closed, item));
         }
-        if state.items.len() >= limit {
-            return Err((Refusal::Full, item));
-        }
         let was_empty = state.items.is_empty();
+        let sum = state.bytes.saturating_add(bytes);
+        let refusal = if state.items.len() >= limits.items {
+            Some(Refusal::Full(limits.items))
+        } else {
+            (sum > limits.bytes && !was_empty).then_some(Refusal::TooManyBytes(limits.bytes))
+        };
+        if let Some(refusal) = refusal {
+            state.refused += 1;
+            return Err((refusal, item));
+        }
         state.items.push_back(item);
+        state.bytes = sum;
         drop(state);
         if was_empty {
             self.filled.notify_one();
@@ -96,7 +146,9 @@ impl<T> Inbox<T> {
     /// Takes everything there is, in order.
     #[must_use]
     pub fn take(&self) -> VecDeque<T> {
-        std::mem::take(&mut self.state().items)
+        let mut state = self.state();
+        state.bytes = 0;
+        std::mem::take(&mut state.items)
     }
 
     /// Waits until there is something, it is closed, or `timeout` is over.
@@ -119,10 +171,22 @@ impl<T> Inbox<T> {
         self.len() == 0
     }
 
+    /// How full it is.
+    #[must_use]
+    pub fn depth(&self) -> Depth {
+        let state = self.state();
+        Depth {
+            items: state.items.len(),
+            bytes: state.bytes,
+            refused: state.refused,
+        }
+    }
+
     /// Takes nothing from now on, and answers what was left.
     pub fn close(&self) -> VecDeque<T> {
         let mut state = self.state();
         state.closed = true;
+        state.bytes = 0;
         let left = std::mem::take(&mut state.items);
         drop(state);
         self.filled.notify_all();
@@ -142,19 +206,48 @@ mod tests {
 
     #[test]
     fn outsiders_are_bounded_and_the_store_itself_is_not() {
-        let inbox = Inbox::new(2);
-        assert_eq!(inbox.offer(1), Ok(()));
-        assert_eq!(inbox.offer(2), Ok(()));
-        assert_eq!(inbox.offer(3), Err((Refusal::Full, 3)));
-        assert_eq!(inbox.offer_urgent(3), Ok(()));
-        assert_eq!(inbox.offer_urgent(4), Ok(()));
-        assert_eq!(inbox.offer_urgent(5), Err((Refusal::Full, 5)));
+        let limits = InboxLimits {
+            items: 2,
+            bytes: usize::MAX,
+        };
+        let inbox = Inbox::new(limits);
+        assert_eq!(inbox.offer(1, 0), Ok(()));
+        assert_eq!(inbox.offer(2, 0), Ok(()));
+        assert_eq!(inbox.offer(3, 0), Err((Refusal::Full(2), 3)));
+        assert_eq!(inbox.offer_urgent(3, 0), Ok(()));
+        assert_eq!(inbox.offer_urgent(4, 0), Ok(()));
+        assert_eq!(inbox.offer_urgent(5, 0), Err((Refusal::Full(4), 5)));
         assert!(inbox.push(6));
         assert_eq!(inbox.take(), [1, 2, 3, 4, 6]);
-        assert_eq!(inbox.offer(5), Ok(()));
+        assert_eq!(inbox.offer(5, 0), Ok(()));
         assert_eq!(inbox.close(), [5]);
-        assert_eq!(inbox.offer(6), Err((Refusal::Closed, 6)));
+        assert_eq!(inbox.offer(6, 0), Err((Refusal::Closed, 6)));
         assert!(!inbox.push(7));
         inbox.wait(Duration::from_secs(600));
+    }
+
+    #[test]
+    fn bytes_are_bounded_too_but_for_an_item_that_is_alone() {
+        let limits = InboxLimits {
+            items: 100,
+            bytes: 10,
+        };
+        let inbox = Inbox::new(limits);
+        assert_eq!(inbox.offer(1, 11), Ok(()), "else it could never come in");
+        assert_eq!(inbox.offer(2, 0), Err((Refusal::TooManyBytes(10), 2)));
+        assert_eq!(inbox.offer_urgent(2, 9), Ok(()));
+        assert_eq!(
+            inbox.offer_urgent(3, 1),
+            Err((Refusal::TooManyBytes(20), 3))
+        );
+        assert!(inbox.push(4));
+        let depth = Depth {
+            items: 3,
+            bytes: 20,
+            refused: 2,
+        };
+        assert_eq!(inbox.depth(), depth);
+        assert_eq!(inbox.take(), [1, 2, 4]);
+        assert_eq!(inbox.offer(5, 10), Ok(()));
     }
 }

@@ -65,8 +65,6 @@ impl Lease {
 pub(crate) struct Leases {
     /// By start key.
     by_start: RwLock<BTreeMap<Bytes, Arc<Lease>>>,
-    /// Reads that were done under them.
-    reads: AtomicU64,
 }
 
 impl Leases {
@@ -85,16 +83,6 @@ impl Leases {
                 leases.find(|lease| lease.is_meant(header)).cloned()
             }
         }
-    }
-
-    /// Counts a read that was done under a lease.
-    pub(crate) fn count(&self) {
-        self.reads.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Reads that were done so far.
-    pub(crate) fn reads(&self) -> u64 {
-        self.reads.load(Ordering::Relaxed)
     }
 
     /// Says until when `region` may be read, which `peer` leads in `term`. `known` is what this said last.
@@ -217,7 +205,7 @@ mod tests {
             region_epoch: region(1, "", "").region_epoch,
             term: 5,
         };
-        let find = |header: &RaftRequestHeader| leases.of(&Target::Region(header.clone()));
+        let find = |header: &RaftRequestHeader| leases.of(&Target::Region(*header));
         assert!(find(&header).is_some());
         let bare = RaftRequestHeader {
             region_id: 1,
@@ -227,22 +215,22 @@ mod tests {
         let wrong = [
             RaftRequestHeader {
                 region_id: 2,
-                ..bare.clone()
+                ..bare
             },
             RaftRequestHeader {
                 term: 4,
-                ..header.clone()
+                ..header
             },
             RaftRequestHeader {
                 peer: Some(Peer { id: 8, store_id: 3 }),
-                ..header.clone()
+                ..header
             },
             RaftRequestHeader {
                 region_epoch: Some(RegionEpoch {
                     conf_ver: 1,
                     version: 3,
                 }),
-                ..header.clone()
+                ..header
             },
         ];
         for header in wrong {

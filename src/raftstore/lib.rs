@@ -39,6 +39,7 @@ mod inbox;
 pub mod keys;
 mod leases;
 mod message;
+pub mod metrics;
 mod node;
 mod peer_storage;
 mod save;
@@ -56,10 +57,10 @@ pub use config::StoreConfig;
 pub use engines::{DATA_FAMILIES, Engines};
 pub use error::{Error, Result};
 pub use handle::StoreHandle;
-pub use inbox::{Inbox, Refusal};
+pub use inbox::{Depth, Inbox, InboxLimits, Refusal};
 pub use message::{
-    AppliedEntries, ApplyTask, FollowerStatus, Proposal, Read, RegionStatus, StoreMessage,
-    StoreStatus, WorkTask,
+    AppliedEntries, ApplyTask, FollowerStatus, LastSnapshot, Proposal, Read, RegionStatus,
+    StoreMessage, StoreStatus, WorkTask,
 };
 pub use node::Node;
 pub use peer_storage::{Applied, Installation, Installed, Membership, PeerStorage};

@@ -82,6 +82,8 @@ pub enum StoreMessage {
 pub struct Proposal {
     /// What to do.
     pub request: RaftCmdRequest,
+    /// When it was asked for, by the store's clock.
+    pub since: Duration,
     /// When its caller stops waiting, by the store's clock.
     pub deadline: Duration,
     /// Who waits.
@@ -117,6 +119,8 @@ pub enum ApplyTask {
         region_id: u64,
         /// The peer.
         peer_id: u64,
+        /// When they were handed out, by the store's clock.
+        since: Duration,
         /// In order.
         entries: Vec<Entry>,
         /// Who waits for which index.
@@ -198,7 +202,7 @@ pub struct RegionStatus {
     pub committed: u64,
     /// Up to where it is applied.
     pub applied: u64,
-    /// Up to where what is applied survives a loss of power without the log.
+    /// Up to where the log may be deleted: what is truncated in a flushed apply state.
     pub flushed_truncated: u64,
     /// Up to where the log is truncated.
     pub truncated: u64,
@@ -206,10 +210,29 @@ pub struct RegionStatus {
     pub last_index: u64,
     /// Bytes of the log, about.
     pub log_bytes: u64,
+    /// Up to where what is applied is known to survive a loss of power without the log.
+    pub flushed_applied: u64,
+    /// The last snapshot that the peer had to do with in this life of the store.
+    pub last_snapshot: Option<LastSnapshot>,
     /// On a leader: the other members.
     pub followers: Vec<FollowerStatus>,
     /// What is not as it should be, in sentences.
     pub reasons: Vec<String>,
+}
+
+/// A snapshot that was made, sent or received.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LastSnapshot {
+    /// `made`, `sent` or `received`: in kvdb, then.
+    pub what: &'static str,
+    /// Up to where it goes.
+    pub index: u64,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// To whom it was sent.
+    pub to: Option<Peer>,
+    /// How long ago.
+    pub age: Duration,
 }
 
 /// A member as its leader sees it.

@@ -81,11 +81,28 @@ pub struct PeerStorage {
     unflushed: VecDeque<(SequenceNumber, u64)>,
     /// Up to where the log may be deleted.
     flushed_truncated: u64,
+    /// The last write that applied something.
+    last_seq: SequenceNumber,
+    /// Applied indexes and their kv writes, a sample.
+    applied_at: VecDeque<(SequenceNumber, u64)>,
     /// A snapshot of this peer, for others.
     offered: Option<Snapshot>,
     /// Whom a snapshot is wanted for.
     wanted: Cell<Option<u64>>,
+    reads: Cell<LogReads>,
 }
+
+/// Where entries came from that were read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LogReads {
+    /// From memory.
+    pub(crate) cached: u64,
+    /// From raftdb.
+    pub(crate) stored: u64,
+}
+
+/// Applied indexes that are remembered until they are flushed.
+const MAX_APPLIED_SAMPLES: usize = 64;
 
 /// A snapshot on its way into kvdb.
 #[derive(Clone, Debug)]
@@ -148,6 +165,38 @@ impl PeerStorage {
         self.flushed_truncated
     }
 
+    /// Up to where what is applied is known to be flushed: of the indexes that
+    /// [`PeerStorage::compact_log`] has seen.
+    #[must_use]
+    pub fn flushed_applied(&self) -> u64 {
+        let flushed = self.engines.kv.flushed_seq(&self.engines.local);
+        let durable = self
+            .applied_at
+            .iter()
+            .take_while(|(seq, _)| *seq <= flushed);
+        durable.last().map_or(0, |(_, index)| *index)
+    }
+
+    /// Remembers what is applied now, to see later whether it is flushed. What is known to be flushed stays
+    /// at the front.
+    fn sample_applied(&mut self, flushed: SequenceNumber) {
+        while self
+            .applied_at
+            .get(1)
+            .is_some_and(|(seq, _)| *seq <= flushed)
+        {
+            self.applied_at.pop_front();
+        }
+        let now = (self.last_seq, self.apply_state.applied_index);
+        if self.applied_at.back().is_some_and(|last| *last == now) {
+            return;
+        }
+        if self.applied_at.len() >= MAX_APPLIED_SAMPLES {
+            self.applied_at.pop_back();
+        }
+        self.applied_at.push_back(now);
+    }
+
     /// Takes what is truncated for flushed: for tests that must notice it.
     #[doc(hidden)]
     pub fn pretend_flushed(&mut self) {
@@ -199,6 +248,7 @@ impl PeerStorage {
             return Err(self.misuse(format!("truncated at {}, applied up to {to}", now.index)));
         }
         self.apply_state = applied.state;
+        self.last_seq = applied.seq;
         if let Some(membership) = applied.membership {
             self.membership = Some(membership);
             // Who asked may not be in the old one.
@@ -239,6 +289,7 @@ impl PeerStorage {
     /// for raftdb and needs no sync.
     pub fn compact_log(&mut self, batch: &mut WriteBatch) -> bool {
         let flushed = self.engines.kv.flushed_seq(&self.engines.local);
+        self.sample_applied(flushed);
         while let Some((_, index)) = self.unflushed.pop_front_if(|(seq, _)| *seq <= flushed) {
             self.flushed_truncated = index;
         }
@@ -274,6 +325,11 @@ impl PeerStorage {
     /// The snapshot is not handed out any more: its files are to go.
     pub fn withdraw_snapshot(&mut self) {
         self.offered = None;
+    }
+
+    /// Where the entries came from that were read since the last call.
+    pub(crate) fn take_log_reads(&self) -> LogReads {
+        self.reads.take()
     }
 
     fn misuse(&self, what: impl Into<String>) -> Error {

@@ -2,29 +2,17 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{Engines, Inbox, StoreMessage, WorkTask, snapshot::SnapshotStore};
+use crate::{Inbox, StoreMessage, WorkTask, store::Shared};
 
-/// The background worker.
+/// A background worker.
 pub struct Worker {
-    engines: Engines,
-    snapshots: Arc<SnapshotStore>,
+    shared: Shared,
     inbox: Arc<Inbox<WorkTask>>,
-    store: Arc<Inbox<StoreMessage>>,
 }
 
 impl Worker {
-    pub(crate) fn new(
-        engines: Engines,
-        snapshots: Arc<SnapshotStore>,
-        inbox: Arc<Inbox<WorkTask>>,
-        store: &Arc<Inbox<StoreMessage>>,
-    ) -> Self {
-        Self {
-            engines,
-            snapshots,
-            inbox,
-            store: Arc::clone(store),
-        }
+    pub(crate) fn new(shared: Shared, inbox: Arc<Inbox<WorkTask>>) -> Self {
+        Self { shared, inbox }
     }
 
     /// What wakes it.
@@ -41,25 +29,47 @@ impl Worker {
 
     /// Does everything that waits.
     pub fn turn(&mut self) {
-        let inbox = &self.inbox;
-        for task in inbox.take() {
-            match task {
-                WorkTask::Generate { region_id } => {
-                    let result = self
-                        .snapshots
-                        .generate(region_id, &mut |_| !inbox.is_closed());
-                    let result = result.map(Box::new).map_err(|error| error.to_string());
-                    self.store
-                        .push(StoreMessage::Generated { region_id, result });
-                }
-                WorkTask::FlushKv => {
-                    // Where it fails the log stays as long as it is, and the next look tries again; the
-                    // engine itself refuses writes then, which the apply loop meets.
-                    let _ = self.engines.flush_kv();
-                    self.store.push(StoreMessage::Flushed);
-                }
-            }
+        for task in self.inbox.take() {
+            let done = match task {
+                WorkTask::Generate { region_id } => self.generate(region_id),
+                WorkTask::FlushKv => self.flush(),
+            };
+            self.shared.store.push(done);
         }
+    }
+
+    fn generate(&self, region_id: u64) -> StoreMessage {
+        let Shared { clock, metrics, .. } = &self.shared;
+        let (began, mut bytes) = (clock.now(), 0);
+        let made = self.shared.snapshots.generate(region_id, &mut |more| {
+            bytes += more;
+            !self.inbox.is_closed()
+        });
+        match &made {
+            Ok(_) => {
+                let took = clock.now().saturating_sub(began);
+                metrics.snapshot_making.observe(took);
+                metrics.snapshot_made_bytes.add(bytes);
+            }
+            Err(_) => metrics.snapshots_not_made.count(),
+        }
+        let result = made.map(Box::new).map_err(|error| error.to_string());
+        StoreMessage::Generated { region_id, result }
+    }
+
+    fn flush(&self) -> StoreMessage {
+        let Shared { clock, metrics, .. } = &self.shared;
+        let began = clock.now();
+        // Where it fails the log stays as long as it is, and the next look tries again; the engine itself
+        // refuses writes then, which the apply loop meets.
+        match self.shared.engines.flush_kv() {
+            Ok(()) => {
+                let took = clock.now().saturating_sub(began);
+                metrics.kvdb_flush.observe(took);
+            }
+            Err(_) => metrics.kvdb_not_flushed.count(),
+        }
+        StoreMessage::Flushed
     }
 }
 

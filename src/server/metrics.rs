@@ -1,13 +1,16 @@
 //! What the server counts, and the page that shows it in the text format of Prometheus.
 //!
 //! Every name begins with `basalt_`; units are in the names. Counters of requests are kept as they
-//! happen; figures of the engine are taken when the page is asked for.
+//! happen; figures of the engine and of a replicated store (`store`) are taken when the page is asked for.
+//! `/docs/metrics.md` has every name.
 //!
 //! Not here: the HTTP server (`status`), what the engine counts (`basalt_engine`).
 
+mod store;
+
 use std::{
     fmt,
-    sync::{Arc, Weak, atomic::Ordering},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -17,7 +20,7 @@ use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text::encode},
     metrics::{
         MetricType,
-        counter::{ConstCounter, Counter},
+        counter::Counter,
         family::Family,
         gauge::{ConstGauge, Gauge},
         histogram::{Histogram, exponential_buckets},
@@ -26,6 +29,7 @@ use prometheus_client::{
 };
 use tonic::Code;
 
+use self::store::{LoopCollector, PeerCollector};
 use crate::{replicated::Cluster, storage::Storage};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -93,6 +97,7 @@ impl Metrics {
         registry.register_collector(Box::new(EngineCollector(Arc::downgrade(storage))));
         if let Some(cluster) = cluster {
             registry.register_collector(Box::new(PeerCollector(Arc::downgrade(cluster))));
+            registry.register_collector(Box::new(LoopCollector(Arc::downgrade(cluster))));
         }
         Self {
             registry,
@@ -274,84 +279,6 @@ impl Collector for EngineCollector {
             "engine_table_bytes",
             "Bytes of table files",
             per_level(families, |level| level.table_bytes),
-        )
-    }
-}
-
-/// Shows the traffic of a store with the others.
-struct PeerCollector(Weak<Cluster>);
-
-impl fmt::Debug for PeerCollector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PeerCollector")
-    }
-}
-
-impl Collector for PeerCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Some(cluster) = self.0.upgrade() else {
-            return Ok(());
-        };
-        let encoder = &mut encoder;
-        let links = &cluster.links;
-        let (messages, bytes) = links.waiting();
-        let waiting = [
-            (
-                "raft_messages_waiting",
-                "Raft messages that wait to be sent",
-                messages,
-            ),
-            (
-                "raft_bytes_waiting",
-                "Bytes of Raft messages that wait to be sent",
-                bytes,
-            ),
-        ];
-        for (name, help, of) in waiting {
-            number(encoder, name, help, of as u64)?;
-        }
-        let traffic = &links.traffic;
-        let counted = [
-            (
-                "raft_messages_sent",
-                "Raft messages put on their way",
-                &traffic.sent,
-            ),
-            (
-                "raft_messages_dropped",
-                "Raft messages dropped",
-                &traffic.dropped,
-            ),
-            (
-                "raft_messages_received",
-                "Raft messages taken in",
-                &traffic.received,
-            ),
-            (
-                "snapshots_sent",
-                "Snapshots sent whole",
-                &traffic.snapshots_sent,
-            ),
-            (
-                "snapshots_failed",
-                "Snapshots that could not be sent",
-                &traffic.snapshots_failed,
-            ),
-            (
-                "snapshots_received",
-                "Snapshots received whole",
-                &traffic.snapshots_received,
-            ),
-        ];
-        for (name, help, of) in counted {
-            let counter = ConstCounter::new(of.load(Ordering::Relaxed));
-            counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
-        }
-        number(
-            encoder,
-            "fenced",
-            "1 while the store serves nothing until it is restarted",
-            u64::from(cluster.fenced().is_some()),
         )
     }
 }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use basalt_proto::{
-    basaltpb::{EngineStatus, Engines, FollowerStatus, Mode, RegionStatus, State, StatusResponse},
+    basaltpb::{
+        EngineStatus, Engines, FollowerStatus, LastSnapshot, Mode, RegionStatus, State,
+        StatusResponse,
+    },
     metapb::Peer,
 };
 use serde::Serialize;
@@ -102,6 +105,14 @@ fn region_status(region: basalt_raftstore::RegionStatus) -> RegionStatus {
         log_bytes: region.log_bytes,
         followers: followers.collect(),
         reasons: region.reasons,
+        flushed_applied: region.flushed_applied,
+        last_snapshot: region.last_snapshot.map(|snapshot| LastSnapshot {
+            what: snapshot.what.to_owned(),
+            index: snapshot.index,
+            bytes: snapshot.bytes,
+            to: snapshot.to,
+            age_seconds: snapshot.age.as_secs(),
+        }),
     }
 }
 
@@ -177,6 +188,20 @@ pub struct RegionJson {
     log_bytes: u64,
     followers: Vec<FollowerJson>,
     reasons: Vec<String>,
+    flushed_applied: u64,
+    /// Null where there was none since the store began.
+    last_snapshot: Option<SnapshotJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct SnapshotJson {
+    /// `made`, `sent` or `received`.
+    what: String,
+    index: u64,
+    bytes: u64,
+    /// To whom it was sent.
+    to: Option<PeerJson>,
+    age_seconds: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -243,6 +268,14 @@ impl From<RegionStatus> for RegionJson {
             log_bytes: status.log_bytes,
             followers: followers.collect(),
             reasons: status.reasons,
+            flushed_applied: status.flushed_applied,
+            last_snapshot: status.last_snapshot.map(|snapshot| SnapshotJson {
+                what: snapshot.what,
+                index: snapshot.index,
+                bytes: snapshot.bytes,
+                to: snapshot.to.map(Into::into),
+                age_seconds: snapshot.age_seconds,
+            }),
         }
     }
 }

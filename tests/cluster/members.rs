@@ -44,6 +44,22 @@ fn a_lost_store_is_replaced_by_an_empty_one_that_gets_everything() {
     let members = done(&["member", "list", "--addr", &alive]);
     assert!(members.contains(" removed "), "{members}");
 
+    let status = done(&["status", "--addr", cluster.addr(4)]);
+    assert!(status.contains("snapshot   received at index "), "{status}");
+    let regions = done(&["region", "show", "1", "--json", "--addr", &alive]);
+    let regions = regions
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let told: Vec<_> = regions
+        .map(|line| line["region"]["last_snapshot"].clone())
+        .filter(|snapshot| !snapshot.is_null())
+        .collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    for what in ["sent", "received"] {
+        let has = |one: &serde_json::Value| one["what"] == what && one["bytes"] != 0;
+        assert!(told.iter().any(has), "{what}: {told:?}");
+    }
+
     // The new one counts: with one more lost there is still a majority.
     let next = lost % 3 + 1;
     let rest = next % 3 + 1;

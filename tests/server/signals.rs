@@ -115,7 +115,7 @@ async fn a_second_signal_ends_a_server_that_drains() {
     assert!(hanging.await.unwrap().is_err());
 }
 
-async fn page(addr: &str, path: &str) -> String {
+pub(crate) async fn page(addr: &str, path: &str) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");

@@ -148,6 +148,31 @@ pub struct RegionStatus {
     /// What is not as it should be, in sentences.
     #[prost(string, repeated, tag = "14")]
     pub reasons: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Up to where what is applied is known to survive a loss of power without the log.
+    #[prost(uint64, tag = "15")]
+    pub flushed_applied: u64,
+    /// The last snapshot that the peer had to do with since the store began; absent where there was none.
+    #[prost(message, optional, tag = "16")]
+    pub last_snapshot: ::core::option::Option<LastSnapshot>,
+}
+/// A snapshot that was made, sent or received.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LastSnapshot {
+    /// `made`, `sent` or `received`: in the engine, then.
+    #[prost(string, tag = "1")]
+    pub what: ::prost::alloc::string::String,
+    /// Up to where it goes.
+    #[prost(uint64, tag = "2")]
+    pub index: u64,
+    /// Bytes of its files.
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
+    /// To whom it was sent.
+    #[prost(message, optional, tag = "4")]
+    pub to: ::core::option::Option<super::metapb::Peer>,
+    /// How long ago, in whole seconds.
+    #[prost(uint64, tag = "5")]
+    pub age_seconds: u64,
 }
 /// A member as its leader sees it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -86,6 +86,7 @@ impl<S: Storage> Raft<S> {
             self.id(),
             self.term
         );
+        self.counts.campaigns += 1;
         self.campaign(kind);
         Ok(())
     }

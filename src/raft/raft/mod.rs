@@ -83,6 +83,19 @@ pub(crate) struct Leadership {
     reads: Reads,
 }
 
+/// What a node has done since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Campaigns begun: with pre-votes each counts once, whatever follows.
+    pub campaigns: u64,
+    /// Elections won.
+    pub won: u64,
+    /// Reads of this leader that were granted at once, by its lease or as the only voter.
+    pub reads_by_lease: u64,
+    /// Reads of this leader that were granted by a round of heartbeats.
+    pub reads_by_round: u64,
+}
+
 /// A node.
 pub struct Raft<S> {
     config: Config,
@@ -126,6 +139,7 @@ pub struct Raft<S> {
     /// with batching and `advance`, in the place of a message in `after_append`.
     own_acknowledgement: u64,
     read_states: Vec<ReadState>,
+    counts: Counts,
 }
 
 impl<S: Storage> Raft<S> {
@@ -156,6 +170,7 @@ impl<S: Storage> Raft<S> {
             after_append: Vec::new(),
             own_acknowledgement: 0,
             read_states: Vec::new(),
+            counts: Counts::default(),
             config,
         };
         let configuration = Configuration::from_conf_state(&initial.conf_state)?;
@@ -462,6 +477,7 @@ impl<S: Storage> Raft<S> {
         self.reset(self.term);
         self.leader = self.id();
         self.role = Role::Leader;
+        self.counts.won += 1;
         let id = self.id();
         if let Some(own) = self.tracker.progress.get_mut(id) {
             own.become_replicate();
@@ -502,6 +518,12 @@ impl<S: Storage> Raft<S> {
     pub(crate) fn take_own_acknowledgement(&mut self) -> Option<(u64, u64)> {
         let own = std::mem::take(&mut self.own_acknowledgement);
         (own > 0).then_some((self.term, own))
+    }
+
+    /// What it has done in this life.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     pub(crate) fn take_read_states(&mut self) -> Vec<ReadState> {

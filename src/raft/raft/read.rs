@@ -123,6 +123,7 @@ impl<S: Storage> Raft<S> {
     fn serve_read(&mut self, request: Message) {
         let index = self.log.committed();
         if self.tracker.is_singleton(self.id()) || self.has_lease() {
+            self.counts.reads_by_lease += 1;
             self.answer_read(index, &request);
             return;
         }
@@ -298,6 +299,7 @@ impl<S: Storage> Raft<S> {
             if let Some(Pending { index, request, .. }) = self.leadership.reads.pending.pop_front()
             {
                 debug!(self.logger, "{id:x} answers a read at index {index}");
+                self.counts.reads_by_round += 1;
                 self.answer_read(index, &request);
             }
         }

@@ -2,7 +2,8 @@
 //! raftdb.
 
 use basalt_engine::{
-    ColumnFamily, Ingest, MAX_KEY_LEN, ReadOptions, TableFile, WriteBatch, WriteOptions, prefix_end,
+    ColumnFamily, Ingest, MAX_KEY_LEN, ReadOptions, SequenceNumber, TableFile, WriteBatch,
+    WriteOptions, prefix_end,
 };
 use basalt_proto::{
     metapb::Region,
@@ -101,6 +102,10 @@ impl PeerStorage {
         self.membership = Some(membership);
         self.unflushed.clear();
         self.flushed_truncated = truncated.index;
+        // The step that installs it is durable whatever is flushed.
+        self.last_seq = SequenceNumber::ZERO;
+        self.applied_at.clear();
+        self.applied_at.push_back((self.last_seq, truncated.index));
         Ok(())
     }
 

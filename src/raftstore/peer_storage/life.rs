@@ -4,7 +4,7 @@
 
 use std::{cell::Cell, collections::VecDeque};
 
-use basalt_engine::{ReadOptions, WriteBatch, WriteOptions};
+use basalt_engine::{ReadOptions, SequenceNumber, WriteBatch, WriteOptions};
 use basalt_proto::{
     metapb::Region,
     raft_serverpb::{PeerState, RaftLocalState, RegionLocalState},
@@ -116,13 +116,19 @@ impl PeerStorage {
             in_flight: VecDeque::new(),
             unflushed: VecDeque::new(),
             flushed_truncated: 0,
+            last_seq: SequenceNumber::ZERO,
+            applied_at: VecDeque::new(),
             offered: None,
             wanted: Cell::new(None),
+            reads: Cell::default(),
             engines,
         };
         let truncated = states::truncated(&storage.apply_state).index;
         let seq = storage.engines.kv.last_seq();
         storage.unflushed.push_back((seq, truncated));
+        storage.last_seq = seq;
+        let applied = storage.apply_state.applied_index;
+        storage.applied_at.push_back((seq, applied));
         storage.resume_snapshot()?;
         storage.check_log()?;
         let mut hard_state = storage.hard_state();

@@ -144,13 +144,22 @@ impl PeerStorage {
         let mut taken = Taken::new(max_bytes);
         let cached = self.cache.first().unwrap_or(end).clamp(low, high.max(low));
         self.read_stored(low, cached, &mut taken)?;
+        let stored = taken.entries.len();
         let cached = cached.max(low);
         for entry in self.cache.from(cached) {
             if entry.index >= high || !taken.take(entry.clone()) {
                 break;
             }
         }
+        self.count_reads(taken.entries.len() - stored, stored);
         Ok(taken.entries)
+    }
+
+    fn count_reads(&self, cached: usize, stored: usize) {
+        let mut reads = self.reads.get();
+        reads.cached += cached as u64;
+        reads.stored += stored as u64;
+        self.reads.set(reads);
     }
 
     /// Reads the entries of `low..high` from raftdb, which has all of them.
@@ -211,6 +220,7 @@ impl PeerStorage {
         } else if let Some(entry) = self.cache.get(index) {
             Ok(entry.term)
         } else {
+            self.count_reads(0, 1);
             Ok(self.stored_entry(index)?.term)
         }
     }

@@ -34,14 +34,17 @@ impl Store {
                 && let Some(index) = truncation(peer, &self.config)
             {
                 propose_truncation(peer, index);
+                self.metrics.truncations.count();
                 peer.is_dirty = true;
             }
             if peer.leaving.is_none() {
                 if self.config.faults.is(Fault::GcPastFlushed) {
                     peer.raw.storage_mut().pretend_flushed();
                 }
+                let held = peer.raw.storage().held_back();
                 peer.raw.storage_mut().compact_log(&mut self.batch);
                 let waits = peer.raw.storage().held_back();
+                self.metrics.entries_deleted.add(held.saturating_sub(waits));
                 held_back |= waits >= self.config.log_gc_entries
                     || (waits > 0 && peer.log_bytes >= self.config.log_gc_bytes);
             }

@@ -5,7 +5,7 @@ use basalt_proto::{metapb, raft_serverpb::StoreIdent};
 use basalt_raft::{Config, RawNode, ReadMode, eraftpb::Snapshot};
 use prost::Message as _;
 
-use super::{Peer, Store, raft_failed};
+use super::{Peer, Store, figures::take_counts, raft_failed};
 use crate::{
     ApplyTask, CommandError, Engines, Error, Installed, Membership, PeerAt, PeerStorage, Result,
     faults::Fault, keys, peers, states,
@@ -176,6 +176,7 @@ impl Store {
         let Some((snapshot, responses)) = peer.installing.pop_front() else {
             return Ok(());
         };
+        peer.note_snapshot("received", &snapshot, None, self.now);
         self.ended.push((self.turn + 1, snapshot));
         if let Some(membership) = membership {
             self.region_changed(region_id, &membership);
@@ -202,6 +203,7 @@ impl Store {
         self.apply.push(ApplyTask::Forget { region_id });
         self.ranges.retain(|_, id| *id != region_id);
         if let Some(mut peer) = self.peers.remove(&region_id) {
+            take_counts(&mut peer, &self.metrics);
             if !self.config.faults.is(Fault::LocalLeaseNotEnded) {
                 self.leases.end(&mut peer.lease);
             }
@@ -218,7 +220,10 @@ impl Store {
         peer.generating = None;
         peer.is_dirty = true;
         match result {
-            Ok(snapshot) => peer.raw.storage_mut().offer_snapshot(*snapshot),
+            Ok(snapshot) => {
+                peer.note_snapshot("made", &snapshot, None, self.now);
+                peer.raw.storage_mut().offer_snapshot(*snapshot);
+            }
             Err(why) => self.log(
                 basalt_raft::Level::Warn,
                 format_args!("region {region_id}: no snapshot: {why}"),

@@ -14,8 +14,9 @@
 //! store: it answers everybody, with the reason, and does nothing else.
 //!
 //! `peer` is one region's replica; `propose` takes commands, `incoming` other stores' messages, `ready`
-//! what nodes hand out, `life` begins and ends peers, `gc` shortens logs, `status` tells.
+//! what nodes hand out, `life` begins and ends peers, `gc` shortens logs, `status` and `figures` tell.
 
+mod figures;
 mod gc;
 mod incoming;
 mod life;
@@ -37,9 +38,9 @@ use bytes::Bytes;
 
 use self::peer::{Peer, Saved};
 use crate::{
-    Applier, ApplyTask, Clock, CommandError, Engines, Error, Inbox, Result, StoreConfig,
-    StoreHandle, StoreMessage, Transport, WorkTask, Worker, faults::Fault, leases::Leases,
-    snapshot::SnapshotStore,
+    Applier, ApplyTask, Clock, CommandError, Engines, Error, Inbox, InboxLimits, Result,
+    StoreConfig, StoreHandle, StoreMessage, Transport, WorkTask, Worker, faults::Fault,
+    leases::Leases, metrics::StoreMetrics, snapshot::SnapshotStore,
 };
 
 pub use life::{FIRST_REGION, bootstrap, store_ident};
@@ -73,6 +74,17 @@ impl fmt::Debug for Parts {
     }
 }
 
+/// What all loops of a store share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) engines: Engines,
+    pub(crate) snapshots: Arc<SnapshotStore>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<StoreMetrics>,
+    /// The store loop's.
+    pub(crate) store: Arc<Inbox<StoreMessage>>,
+}
+
 /// A turn's write on its way.
 struct Writing {
     turn: u64,
@@ -93,6 +105,7 @@ pub struct Store {
     inbox: Arc<Inbox<StoreMessage>>,
     apply: Arc<Inbox<ApplyTask>>,
     work: Arc<Inbox<WorkTask>>,
+    metrics: Arc<StoreMetrics>,
 
     /// By region.
     peers: BTreeMap<u64, Peer>,
@@ -150,22 +163,25 @@ impl Store {
             }
             None => return Err(Error::misuse(0, "the directory was not bootstrapped")),
         }
-        let inbox = Arc::new(Inbox::new(config.inbox_limit));
-        let apply = Arc::new(Inbox::new(usize::MAX));
-        let work = Arc::new(Inbox::new(usize::MAX));
-        let applier = Applier::new(
-            &config,
-            engines.clone(),
-            Arc::clone(&snapshots),
-            Arc::clone(&apply),
-            &inbox,
-        );
-        let worker = Worker::new(
-            engines.clone(),
-            Arc::clone(&snapshots),
-            Arc::clone(&work),
-            &inbox,
-        );
+        let inbox = Arc::new(Inbox::new(InboxLimits {
+            items: config.inbox_limit,
+            bytes: config.inbox_bytes,
+        }));
+        let apply = Arc::new(Inbox::new(InboxLimits::NONE));
+        let work = Arc::new(Inbox::new(InboxLimits::NONE));
+        let mut metrics = StoreMetrics::new();
+        metrics.watch("store", &inbox);
+        metrics.watch("apply", &apply);
+        metrics.watch("work", &work);
+        let shared = Shared {
+            engines: engines.clone(),
+            snapshots: Arc::clone(&snapshots),
+            clock: Arc::clone(&clock),
+            metrics: Arc::new(metrics),
+            store: Arc::clone(&inbox),
+        };
+        let applier = Applier::new(&config, shared.clone(), Arc::clone(&apply));
+        let worker = Worker::new(shared.clone(), Arc::clone(&work));
         let now = clock.now();
         let mut store = Self {
             next_gc: now + config.log_gc_interval,
@@ -178,6 +194,7 @@ impl Store {
             inbox,
             apply,
             work,
+            metrics: shared.metrics,
             peers: BTreeMap::new(),
             ranges: BTreeMap::new(),
             leases: Arc::default(),
@@ -205,6 +222,7 @@ impl Store {
         StoreHandle::new(
             Arc::clone(&self.inbox),
             Arc::clone(&self.clock),
+            Arc::clone(&self.metrics),
             Arc::clone(&self.leases),
             self.engines.clone(),
         )
@@ -244,6 +262,7 @@ impl Store {
     pub fn turn(&mut self) {
         let messages = self.inbox.take();
         self.now = self.clock.now();
+        self.metrics.turn_messages.observe(messages.len() as u64);
         if self.fenced.is_some() {
             for message in messages {
                 self.refuse(message);
@@ -336,6 +355,7 @@ impl Store {
             peer.is_dirty = true;
         }
         self.ask_whether_removed();
+        self.sample();
         if self.now >= self.next_gc {
             self.next_gc = self.now + self.config.log_gc_interval;
             self.shorten_logs()?;
@@ -442,6 +462,9 @@ impl Store {
             return Ok(());
         }
         let batch = std::mem::take(&mut self.batch);
+        self.metrics
+            .raftdb_batch
+            .observe(batch.encoded_len() as u64);
         let ticket = self
             .engines
             .raft
@@ -453,8 +476,11 @@ impl Store {
             });
             return Ok(());
         }
-        let inbox = Arc::clone(&self.inbox);
+        let (inbox, clock) = (Arc::clone(&self.inbox), Arc::clone(&self.clock));
+        let (metrics, since) = (Arc::clone(&self.metrics), self.now);
         ticket.on_done(move |result| {
+            let took = clock.now().saturating_sub(since);
+            metrics.raftdb_sync.observe(took);
             let result = result.map(|_| ()).map_err(|error| error.to_string());
             inbox.push(StoreMessage::Persisted { turn, result });
         });

@@ -9,20 +9,27 @@ use std::{
 use basalt_proto::{
     metapb::{self, Region, RegionEpoch},
     raft_cmdpb::RaftCmdResponse,
+    raft_serverpb::RaftSnapshotData,
 };
 use basalt_raft::{
-    RawNode, Role,
+    Counts, RawNode, Role,
     eraftpb::{Message, Snapshot},
 };
 use bytes::Bytes;
+use prost::Message as _;
 
-use crate::{Callback, CommandError, PeerStorage, RegionSnapshot, command::Expiry, leases::Lease};
+use crate::{
+    Callback, CommandError, LastSnapshot, PeerStorage, RegionSnapshot, command::Expiry,
+    leases::Lease,
+};
 
 /// A proposal that is in this node's log, or was.
 #[derive(Debug)]
 pub(super) struct Proposed {
     pub(super) index: u64,
     pub(super) term: u64,
+    /// When it was asked for.
+    pub(super) since: Duration,
     pub(super) deadline: Duration,
     pub(super) callback: Callback<RaftCmdResponse>,
 }
@@ -90,11 +97,17 @@ pub(super) struct Peer {
     pub(super) unanswered: u32,
     /// The turn whose write makes the last change of members durable.
     pub(super) settled_with: u64,
+    /// The last snapshot that was made, sent or received, and when.
+    pub(super) last_snapshot: Option<(LastSnapshot, Duration)>,
     /// A snapshot is being made: what was applied when it was asked for, below which it cannot be.
     pub(super) generating: Option<u64>,
     pub(super) was_leader: bool,
     /// What it may be read under, as it was said last.
     pub(super) lease: Option<Arc<Lease>>,
+    /// The last leader that was known.
+    pub(super) last_leader: u64,
+    /// What of the node's counts is in the store's figures.
+    pub(super) counted: Counts,
     /// Before the first snapshot: the newest epoch that a message named. Whoever writes to a peer has it
     /// among its members, or just had, so only who knows as much can say that it was removed.
     pub(super) told: RegionEpoch,
@@ -126,9 +139,12 @@ impl Peer {
             leaving: None,
             unanswered: 0,
             settled_with: 0,
+            last_snapshot: None,
             generating: None,
             was_leader: false,
             lease: None,
+            last_leader: 0,
+            counted: Counts::default(),
             told: RegionEpoch::default(),
             heard: now,
             log_bytes: 0,
@@ -214,12 +230,13 @@ impl Peer {
         self.proposals.push_back(proposed);
     }
 
-    /// Who waits for the entries up to `last` that are about to be applied: those whose entry it is. The
-    /// others learn that they were overtaken.
+    /// Who waits for the entries up to `last` that are about to be applied: those whose entry it is, which
+    /// are shown to `committed`. The others learn that they were overtaken.
     pub(super) fn take_callbacks(
         &mut self,
         entries: &[basalt_raft::eraftpb::Entry],
         by_index_only: bool,
+        committed: impl Fn(&Proposed),
     ) -> Vec<(u64, Callback<RaftCmdResponse>)> {
         let mut callbacks = Vec::new();
         let Some((first, last)) = entries.first().zip(entries.last()) else {
@@ -232,6 +249,7 @@ impl Peer {
                 .and_then(|place| entries.get(place));
             let is_it = entry.is_some_and(|entry| by_index_only || entry.term == proposed.term);
             if is_it {
+                committed(&proposed);
                 let (callback, expiry) = proposed.callback.with_expiry();
                 callbacks.push((proposed.index, callback));
                 self.handed.push_back(Handed {
@@ -322,6 +340,26 @@ impl Peer {
         if let Ok(place) = place {
             self.reads[place].index = Some(index);
         }
+    }
+
+    /// Takes note of a snapshot that was made, sent or received.
+    pub(super) fn note_snapshot(
+        &mut self,
+        what: &'static str,
+        snapshot: &Snapshot,
+        to: Option<metapb::Peer>,
+        now: Duration,
+    ) {
+        let metadata = snapshot.metadata.as_ref();
+        let data = RaftSnapshotData::decode(snapshot.data.clone());
+        let noted = LastSnapshot {
+            what,
+            index: metadata.map_or(0, |metadata| metadata.index),
+            bytes: data.map_or(0, |data| data.file_size),
+            to,
+            age: Duration::ZERO,
+        };
+        self.last_snapshot = Some((noted, now));
     }
 
     /// Nobody's answer is on its way any more, so the peer may be removed.

@@ -3,6 +3,8 @@
 //! Checks come in TinyKV's order: store, leader, peer, term, epoch, keys. What fails one of them surely
 //! never applies.
 
+use std::time::Duration;
+
 use basalt_engine::MAX_KEY_LEN;
 use basalt_proto::{
     metapb::Region,
@@ -33,6 +35,7 @@ impl Store {
     pub(super) fn propose(&mut self, proposal: Proposal) {
         let Proposal {
             mut request,
+            since,
             deadline,
             callback,
         } = proposal;
@@ -68,7 +71,7 @@ impl Store {
             match admin.cmd_type() {
                 AdminCmdType::TransferLeader => return transfer(peer, admin, callback),
                 AdminCmdType::ChangePeer => {
-                    return change_peer(peer, request, deadline, callback);
+                    return change_peer(peer, request, (since, deadline), callback);
                 }
                 AdminCmdType::CompactLog => {
                     if let Err(error) = check_truncation(peer, admin) {
@@ -97,7 +100,7 @@ impl Store {
                 .resize(request.requests.len(), Default::default());
             return callback.tell(Ok(early));
         }
-        placed(peer, proposed, deadline, callback);
+        placed(peer, proposed, (since, deadline), callback);
     }
 
     /// Takes a read.
@@ -273,7 +276,7 @@ fn first_key(request: &RaftCmdRequest) -> Option<&[u8]> {
 fn placed(
     peer: &mut Peer,
     proposed: basalt_raft::Result<()>,
-    deadline: std::time::Duration,
+    (since, deadline): (Duration, Duration),
     callback: Callback<RaftCmdResponse>,
 ) {
     match proposed {
@@ -283,6 +286,7 @@ fn placed(
             peer.remember(Proposed {
                 index,
                 term,
+                since,
                 deadline,
                 callback,
             });
@@ -345,7 +349,7 @@ fn transfer(peer: &mut Peer, admin: &AdminRequest, callback: Callback<RaftCmdRes
 fn change_peer(
     peer: &mut Peer,
     request: RaftCmdRequest,
-    deadline: std::time::Duration,
+    times: (Duration, Duration),
     callback: Callback<RaftCmdResponse>,
 ) {
     let admin = request.admin_request.as_ref();
@@ -392,5 +396,5 @@ fn change_peer(
         context: data,
     };
     let proposed = peer.raw.propose_conf_change(change);
-    placed(peer, proposed, deadline, callback);
+    placed(peer, proposed, times, callback);
 }

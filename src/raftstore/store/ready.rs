@@ -50,6 +50,10 @@ impl Store {
                 peer.deposed(self.config.faults.is(Fault::NotLeaderForPending));
             }
             peer.was_leader = leads;
+            let leader = soft_state.leader;
+            if leader != 0 && std::mem::replace(&mut peer.last_leader, leader) != leader {
+                self.metrics.leader_changes.count();
+            }
         }
         for read in &ready.read_states {
             peer.granted(&read.context, read.index);
@@ -96,11 +100,15 @@ impl Store {
         for mut message in local {
             if message.to == LOCAL_APPLY_THREAD {
                 let by_index = self.config.faults.is(Fault::MatchByIndexOnly);
-                let callbacks = peer.take_callbacks(&message.entries, by_index);
+                let (now, waited) = (self.now, &self.metrics.propose_to_commit);
+                let callbacks = peer.take_callbacks(&message.entries, by_index, |proposed| {
+                    waited.observe(now.saturating_sub(proposed.since));
+                });
                 peer.applying.push_back(message.responses);
                 self.apply.push(ApplyTask::Entries {
                     region_id,
                     peer_id: peer.meta.id,
+                    since: self.now,
                     entries: message.entries,
                     callbacks,
                 });
@@ -334,6 +342,10 @@ impl Store {
             return Ok(());
         };
         peer.is_dirty = true;
+        if delivered && let Some(snapshot) = peer.raw.storage().offered_snapshot().cloned() {
+            let to = peer.whereabouts(peer_id);
+            peer.note_snapshot("sent", &snapshot, to, self.now);
+        }
         if !delivered && !super::gc::has_offered(&self.snapshots, peer) {
             // Its files were damaged or are gone: else the same one would fail for ever.
             peer.raw.storage_mut().withdraw_snapshot();

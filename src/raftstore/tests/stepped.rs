@@ -16,7 +16,7 @@ use basalt_proto::{
     raft_serverpb::RaftMessage,
 };
 use basalt_raft::eraftpb::{ConfChangeType, MessageType};
-use basalt_raftstore::{CommandError, StoreMessage, WorkTask};
+use basalt_raftstore::{CommandError, StoreMessage, WorkTask, metrics::Value};
 use cluster::{Cluster, kind};
 use node::peer;
 
@@ -267,6 +267,145 @@ fn a_deadline_holds_while_the_apply_loop_stands_still() {
     cluster.settle();
     assert!(in_time.is_done());
     assert_eq!(late.get().len(), 1, "told once");
+}
+
+/// A figure of a store; those of one name with labels are added up.
+fn figure(cluster: &Cluster, n: usize, name: &str) -> u64 {
+    let running = cluster.running(n).expect("it runs");
+    let figures = running.handle.metrics().figures();
+    let named: Vec<_> = figures.iter().filter(|one| one.name == name).collect();
+    assert!(!named.is_empty(), "{name}");
+    let of = |value| match value {
+        Value::Counter(count) | Value::Gauge(count) => count,
+        Value::Sizes(histogram) | Value::Durations(histogram) => histogram.count(),
+    };
+    named.iter().map(|one| of(one.value)).sum()
+}
+
+#[test]
+fn the_status_tells_of_the_last_snapshot_and_of_what_is_flushed() {
+    let mut cluster = left_behind();
+    assert_eq!(
+        cluster.region(0).and_then(|region| region.last_snapshot),
+        None
+    );
+    cluster.ticks(20);
+    let (sender, receiver) = (cluster.region(0), cluster.region(2));
+    let (sender, receiver) = sender.zip(receiver).expect("both are there");
+    let sent = sender.last_snapshot.expect("it was sent");
+    let received = receiver.last_snapshot.expect("it was received");
+    assert_eq!((sent.what, received.what), ("sent", "received"));
+    assert_eq!((sent.index, sent.bytes), (received.index, received.bytes));
+    assert!(sent.bytes > 0 && sent.index > 20, "{sent:?}");
+    assert_eq!(sent.to, Some(peer(3, 3)));
+    assert!(
+        sent.age > Duration::ZERO && sent.age <= Duration::from_secs(1),
+        "{sent:?}"
+    );
+    assert!(receiver.flushed_applied >= received.index, "{receiver:?}");
+
+    cluster.put(0, b"more", b"v");
+    let region = cluster.region(0).expect("it leads");
+    assert!(region.flushed_applied < region.applied, "{region:?}");
+    let leader = cluster.running(0).expect("it runs");
+    leader.engines.flush_kv().expect("a sound disk");
+    cluster.ticks(2);
+    let region = cluster.region(0).expect("it leads");
+    assert_eq!(region.flushed_applied, region.applied);
+    assert_eq!(region.reasons, Vec::<String>::new());
+}
+
+#[test]
+fn the_status_says_what_is_not_as_it_should_be() {
+    let mut cluster = left_behind();
+    cluster.no_work = Some(0);
+    cluster.ticks(4);
+    let has = |cluster: &Cluster, n: usize, what: &str| {
+        let region = cluster.region(n).expect("it has a peer");
+        let mut reasons = region.reasons.iter();
+        assert!(
+            reasons.any(|reason| reason.contains(what)),
+            "{what}: {region:#?}"
+        );
+    };
+    has(&cluster, 0, "a snapshot is being made");
+    cluster.no_work = None;
+    cluster.ticks(20);
+    cluster.lose(|message| concerns(message, 2));
+    cluster.ticks(30);
+    has(&cluster, 0, "peer 2 on store 2 has not been heard from");
+    has(&cluster, 1, "no leader is known");
+    cluster.no_disk = Some(2);
+    cluster.put(0, b"k", b"v");
+    cluster.ticks(11);
+    has(&cluster, 2, "raftdb has not answered for");
+}
+
+#[test]
+fn requests_of_more_bytes_than_may_wait_are_refused() {
+    let mut cluster = Cluster::new(1, 1, |config| config.inbox_bytes = 10_000);
+    cluster.lead(0);
+    let large = cluster::one_put(b"k", &[7; 6_000]);
+    let first = cluster.propose(0, large.clone());
+    let second = cluster.propose(0, large.clone());
+    let answer = second.get();
+    let [Err(CommandError::Busy(why))] = &answer[..] else {
+        panic!("{answer:?}");
+    };
+    assert!(why.contains("10000 bytes"), "{why}");
+    assert_eq!(figure(&cluster, 0, "store_queue_refused"), 1);
+    assert!(figure(&cluster, 0, "store_queue_waiting_bytes") > 6_000);
+    cluster.settle();
+    assert!(first.is_done());
+    assert!(cluster.ask(0, large).is_done(), "there is room again");
+}
+
+#[test]
+fn what_happens_is_counted() {
+    let mut cluster = Cluster::new(3, 3, |config| {
+        config.log_gc_entries = 20;
+        config.log_gc_interval = Duration::from_millis(50);
+        config.entry_cache_bytes = 1;
+    });
+    cluster.lead(0);
+    cluster.lose(|message| concerns(message, 3));
+    let before = figure(&cluster, 0, "store_propose_to_commit_seconds");
+    for key in 0..60 {
+        cluster.put(0, &[key], b"v");
+        cluster.ticks(1);
+    }
+    cluster.lose(|_| false);
+    cluster.ticks(20);
+    let leader = |name| figure(&cluster, 0, name);
+    let committed = leader("store_propose_to_commit_seconds") - before;
+    assert_eq!(committed, 60, "truncations have nobody who waits");
+    for name in [
+        "store_turn_messages",
+        "store_raftdb_batch_bytes",
+        "store_raftdb_sync_seconds",
+        "store_apply_batch_entries",
+        "store_apply_batch_bytes",
+        "store_commit_to_apply_seconds",
+    ] {
+        assert!(leader(name) >= 60, "{name}: {}", leader(name));
+    }
+    for name in [
+        "store_log_truncations",
+        "store_log_entries_deleted",
+        "store_log_bytes",
+        "store_kvdb_flush_seconds",
+        "store_log_entries_read",
+        "store_snapshot_making_seconds",
+    ] {
+        assert!(leader(name) > 0, "{name}");
+    }
+    let all = |name| (0..3).map(|n| figure(&cluster, n, name)).sum::<u64>();
+    assert_eq!(all("store_leaders"), 1);
+    assert_eq!(all("store_regions"), 3);
+    assert_eq!(figure(&cluster, 2, "store_snapshot_installing_seconds"), 1);
+    assert!(all("store_campaigns") >= all("store_elections_won"));
+    assert!(all("store_elections_won") > 0 && all("store_leader_changes") >= 3);
+    assert_eq!(all("store_queue_refused") + all("store_queue_waiting"), 0);
 }
 
 #[test]

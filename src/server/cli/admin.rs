@@ -144,8 +144,8 @@ pub(super) fn put_region(text: &mut String, status: &RegionStatus) {
     );
     let _ = writeln!(
         text,
-        "{:<10} committed {}, applied {}, last {}",
-        "log", status.committed, status.applied, status.last_index
+        "{:<10} committed {}, applied {} (durable up to {}), last {}",
+        "log", status.committed, status.applied, status.flushed_applied, status.last_index
     );
     let _ = writeln!(
         text,
@@ -155,6 +155,19 @@ pub(super) fn put_region(text: &mut String, status: &RegionStatus) {
         status.truncated,
         status.flushed_truncated
     );
+    if let Some(snapshot) = &status.last_snapshot {
+        let to = snapshot.to.map(|to| format!(" to store {}", to.store_id));
+        let _ = writeln!(
+            text,
+            "{:<10} {}{} at index {}, {}, {} s ago",
+            "snapshot",
+            snapshot.what,
+            to.unwrap_or_default(),
+            snapshot.index,
+            size(snapshot.bytes),
+            snapshot.age_seconds
+        );
+    }
     for follower in &status.followers {
         let peer = follower.peer.unwrap_or_default();
         let _ = writeln!(

@@ -75,7 +75,7 @@ impl Cluster {
         let files = files.ok_or_else(|| Status::unavailable("the store is stopped"))?;
         let mut stopping = self.stopping();
         let message = tokio::select! {
-            message = snapshot::receive(files, request.into_inner()) => message?,
+            message = snapshot::receive(&self.links, files, request.into_inner()) => message?,
             _ = stopping.wait_for(|stop| *stop) => {
                 return Err(Status::unavailable("the store is stopping"));
             }

@@ -22,7 +22,7 @@ use std::{
 };
 
 use basalt_proto::raft_serverpb::RaftMessage;
-use basalt_raftstore::{StoreHandle, Transport, snapshot::SnapshotStore};
+use basalt_raftstore::{StoreHandle, Transport, metrics::Durations, snapshot::SnapshotStore};
 use tokio::{runtime::Handle, sync::mpsc, task::JoinSet};
 use tonic::{
     Request, Status,
@@ -60,6 +60,18 @@ pub struct Traffic {
     pub snapshots_failed: AtomicU64,
     /// Snapshots received whole.
     pub snapshots_received: AtomicU64,
+    /// Snapshots that were not taken in.
+    pub snapshots_refused: AtomicU64,
+    /// Snapshots that were taken in and did not come whole.
+    pub snapshots_not_received: AtomicU64,
+    /// Bytes of the files of those that were sent.
+    pub snapshot_sent_bytes: AtomicU64,
+    /// Bytes of the files of those that were received.
+    pub snapshot_received_bytes: AtomicU64,
+    /// How long each took that was sent.
+    pub snapshot_sending: Durations,
+    /// How long each took that was received.
+    pub snapshot_receiving: Durations,
 }
 
 /// The ways to the other stores.

@@ -19,7 +19,7 @@ use tokio::{
     sync::{Semaphore, mpsc},
     time::Instant,
 };
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::link::Links;
 use crate::{
@@ -73,10 +73,16 @@ impl Stream for Chunks {
 
 /// Sends a `MsgSnapshot` with its files; whether the other store has it.
 pub(super) async fn send(links: &Arc<Links>, message: RaftMessage) -> bool {
+    let began = Instant::now();
     let region = message.region_id;
     let store = message.to_peer.map_or(0, |peer| peer.store_id);
     match try_send(links, store, message).await {
         Ok(bytes) => {
+            let traffic = &links.traffic;
+            traffic
+                .snapshot_sent_bytes
+                .fetch_add(bytes, Ordering::Relaxed);
+            traffic.snapshot_sending.observe(began.elapsed());
             tracing::info!(region, store, bytes, "sent a snapshot");
             true
         }
@@ -146,8 +152,40 @@ async fn try_send(links: &Arc<Links>, store_id: u64, message: RaftMessage) -> Re
 
 /// Receives a snapshot; its message, once its files are durable here.
 pub(super) async fn receive(
+    links: &Links,
+    files: Arc<SnapshotStore>,
+    chunks: Streaming<SnapshotChunk>,
+) -> Result<RaftMessage, Status> {
+    let began = Instant::now();
+    let traffic = &links.traffic;
+    let mut bytes = 0;
+    let received = try_receive(files, chunks, &mut bytes).await;
+    match &received {
+        Ok(_) => {
+            traffic
+                .snapshot_received_bytes
+                .fetch_add(bytes, Ordering::Relaxed);
+            traffic.snapshot_receiving.observe(began.elapsed());
+        }
+        Err(status) => {
+            let is_refusal = matches!(
+                status.code(),
+                Code::ResourceExhausted | Code::InvalidArgument
+            );
+            let count = match is_refusal {
+                true => &traffic.snapshots_refused,
+                false => &traffic.snapshots_not_received,
+            };
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    received
+}
+
+async fn try_receive(
     files: Arc<SnapshotStore>,
     mut chunks: Streaming<SnapshotChunk>,
+    bytes: &mut u64,
 ) -> Result<RaftMessage, Status> {
     let first = next(&mut chunks).await?;
     let message = first.and_then(|chunk| chunk.message);
@@ -158,6 +196,7 @@ pub(super) async fn receive(
         Incoming::Wanted(receiver) => receiver,
     };
     while let Some(chunk) = next(&mut chunks).await? {
+        *bytes += chunk.data.len() as u64;
         receiver = blocking(move || {
             receiver.push(&chunk.data)?;
             Ok(receiver)
