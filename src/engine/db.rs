@@ -293,6 +293,13 @@ impl Db {
             .get(cf, key, options.snapshot.as_ref().map(Snapshot::seq), Pin)
     }
 
+    /// Whether a write to `families` would be held up now, by a flush or a compaction that is behind, so that a
+    /// caller that must not wait can leave it to one that may. What others write meanwhile may change it.
+    #[must_use]
+    pub fn would_wait(&self, families: &[ColumnFamily]) -> bool {
+        self.inner.would_wait(families)
+    }
+
     /// As [`Db::get_with`], for callers that must not wait for a disk, such as the thread of an event loop: what is
     /// not in a memtable, the block cache or the system's page cache is `Busy`, and another thread may get it.
     ///

@@ -306,12 +306,20 @@ impl DbInner {
         None
     }
 
+    /// Whether a write to `families` would be stopped, or slowed down.
+    pub(crate) fn would_wait(&self, families: &[ColumnFamily]) -> bool {
+        families.iter().any(Self::is_behind) || self.stall_reason(families).is_some()
+    }
+
+    /// Whether compaction of a family falls behind.
+    fn is_behind(family: &ColumnFamily) -> bool {
+        let trigger = family.inner.options().l0_slowdown_trigger;
+        family.inner.peek().version.level(0).len() >= trigger
+    }
+
     /// Lets a little time pass while compaction falls behind, so that writers need not stop.
     fn slow_down(&self, families: &[ColumnFamily]) {
-        let behind = families.iter().any(|family| {
-            family.inner.peek().version.level(0).len() >= family.inner.options().l0_slowdown_trigger
-        });
-        if behind {
+        if families.iter().any(Self::is_behind) {
             self.counters.slowdowns.fetch_add(1, Ordering::Relaxed);
             self.options.executor.sleep(SLOWDOWN);
         }

@@ -9,9 +9,9 @@
 mod change;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -56,8 +56,15 @@ struct Applying {
     membership: Membership,
 }
 
-/// The apply loop.
+/// The apply loop. The store loop takes its turns where that cannot take long: a thread less between a commit
+/// and its answer.
 pub struct Applier {
+    machines: Arc<Mutex<Machines>>,
+    inbox: Arc<Inbox<ApplyTask>>,
+}
+
+/// The state machines of a store.
+struct Machines {
     engines: Engines,
     snapshots: Arc<SnapshotStore>,
     clock: Arc<dyn Clock>,
@@ -85,6 +92,61 @@ pub struct Applier {
 
 impl Applier {
     pub(crate) fn new(config: &StoreConfig, shared: Shared, inbox: Arc<Inbox<ApplyTask>>) -> Self {
+        let machines = Machines::new(config, shared, Arc::clone(&inbox));
+        Self {
+            machines: Arc::new(Mutex::new(machines)),
+            inbox,
+        }
+    }
+
+    /// The same loop in other hands. Whoever finds it at work leaves it to the other.
+    pub(crate) fn share(&self) -> Self {
+        Self {
+            machines: Arc::clone(&self.machines),
+            inbox: Arc::clone(&self.inbox),
+        }
+    }
+
+    /// What wakes it.
+    #[must_use]
+    pub fn inbox(&self) -> Arc<Inbox<ApplyTask>> {
+        Arc::clone(&self.inbox)
+    }
+
+    /// Whether it has ended: the store has, or what it did failed.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.machines.is_poisoned() || self.inbox.is_closed()
+    }
+
+    /// Does everything that waits. A failure is told to the store, which must stop.
+    pub fn turn(&mut self) {
+        // What a panic has left half done is nobody's to go on with.
+        if let Ok(mut machines) = self.machines.lock() {
+            let tasks = self.inbox.take();
+            machines.turn(tasks);
+        }
+    }
+
+    /// The same on the store loop: only where nobody else is at it, nothing waits but entries, and kvdb takes
+    /// writes without delay. What is left is for [`Applier::turn`].
+    pub(crate) fn turn_at_once(&self) {
+        let Ok(mut machines) = self.machines.try_lock() else {
+            return;
+        };
+        if machines.would_wait() {
+            return;
+        }
+        let is_entries = |task: &ApplyTask| matches!(task, ApplyTask::Entries { .. });
+        let tasks = self.inbox.take_if(is_entries);
+        if !tasks.is_empty() {
+            machines.turn(tasks);
+        }
+    }
+}
+
+impl Machines {
+    fn new(config: &StoreConfig, shared: Shared, inbox: Arc<Inbox<ApplyTask>>) -> Self {
         Self {
             engines: shared.engines,
             snapshots: shared.snapshots,
@@ -106,24 +168,11 @@ impl Applier {
         }
     }
 
-    /// What wakes it.
-    #[must_use]
-    pub fn inbox(&self) -> Arc<Inbox<ApplyTask>> {
-        Arc::clone(&self.inbox)
-    }
-
-    /// Whether it has ended: the store has, or what it did failed.
-    #[must_use]
-    pub fn is_stopped(&self) -> bool {
-        self.failed || self.inbox.is_closed()
-    }
-
-    /// Does everything that waits. A failure is told to the store, which must stop.
-    pub fn turn(&mut self) {
-        if self.is_stopped() {
+    fn turn(&mut self, tasks: VecDeque<ApplyTask>) {
+        if self.failed || self.inbox.is_closed() {
             return;
         }
-        for task in self.inbox.take() {
+        for task in tasks {
             if let Err(error) = self.run(task) {
                 return self.fail(&error);
             }
@@ -131,6 +180,13 @@ impl Applier {
         if let Err(error) = self.write() {
             self.fail(&error);
         }
+    }
+
+    /// Whether kvdb would hold up a write, or stop it.
+    fn would_wait(&self) -> bool {
+        let kv = &self.engines.kv;
+        kv.would_wait(&self.engines.data)
+            || kv.would_wait(std::slice::from_ref(&self.engines.local))
     }
 
     /// Who waits is told by the drop of what is left: nobody knows what became of it.
@@ -412,10 +468,7 @@ impl Applier {
 
 impl fmt::Debug for Applier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Applier")
-            .field("regions", &self.regions.len())
-            .field("failed", &self.failed)
-            .finish_non_exhaustive()
+        f.debug_struct("Applier").finish_non_exhaustive()
     }
 }
 

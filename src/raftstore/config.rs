@@ -27,6 +27,8 @@ pub struct StoreConfig {
     pub entry_cache_bytes: usize,
     /// Bytes that one batch of applied entries may have before it is written. Default 4 MiB.
     pub apply_batch_bytes: usize,
+    /// The store loop applies entries itself while that cannot take long. Default true.
+    pub apply_on_loop: bool,
     /// Requests and messages that may wait for the store loop. Default 65,536.
     pub inbox_limit: usize,
     /// Bytes of the requests and messages that may wait for the store loop; other stores' messages have as
@@ -56,6 +58,7 @@ impl StoreConfig {
             log_gc_bytes: 64 << 20,
             entry_cache_bytes: 32 << 20,
             apply_batch_bytes: 4 << 20,
+            apply_on_loop: true,
             inbox_limit: 65_536,
             inbox_bytes: 64 << 20,
             freshly_formatted: false,

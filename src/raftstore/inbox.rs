@@ -118,6 +118,21 @@ impl<T> Inbox<T> {
         self.put(item, 0, InboxLimits::NONE).is_ok()
     }
 
+    /// The same, without waking its loop: whoever puts it in takes it out again, or calls [`Inbox::wake`].
+    pub(crate) fn push_quietly(&self, item: T) {
+        let mut state = self.state();
+        if !state.closed {
+            state.items.push_back(item);
+        }
+    }
+
+    /// Wakes its loop, if anything waits.
+    pub(crate) fn wake(&self) {
+        if !self.is_empty() {
+            self.filled.notify_one();
+        }
+    }
+
     fn put(&self, item: T, bytes: usize, limits: InboxLimits) -> Result<(), (Refusal, T)> {
         let mut state = self.state();
         if state.closed {
@@ -147,6 +162,16 @@ impl<T> Inbox<T> {
     #[must_use]
     pub fn take(&self) -> VecDeque<T> {
         let mut state = self.state();
+        state.bytes = 0;
+        std::mem::take(&mut state.items)
+    }
+
+    /// Takes everything there is, if each item of it is such; else nothing.
+    pub(crate) fn take_if(&self, is_such: impl Fn(&T) -> bool) -> VecDeque<T> {
+        let mut state = self.state();
+        if !state.items.iter().all(is_such) {
+            return VecDeque::new();
+        }
         state.bytes = 0;
         std::mem::take(&mut state.items)
     }

@@ -217,10 +217,7 @@ mod tests {
                 region_id: 2,
                 ..bare
             },
-            RaftRequestHeader {
-                term: 4,
-                ..header
-            },
+            RaftRequestHeader { term: 4, ..header },
             RaftRequestHeader {
                 peer: Some(Peer { id: 8, store_id: 3 }),
                 ..header

@@ -14,10 +14,10 @@ use basalt_raft::{
     tracker::Configuration,
 };
 
-use super::{Applier, Applying, decode, refused_change};
+use super::{Applying, Machines, decode, refused_change};
 use crate::{CommandError, Error, Membership, Result, states, store::check_epoch};
 
-impl Applier {
+impl Machines {
     /// What a change says to the node, and to whoever asked for it. One that does not fit changes nothing,
     /// here as on every other replica.
     pub(super) fn apply_change(

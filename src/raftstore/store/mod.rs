@@ -104,6 +104,7 @@ pub struct Store {
     logger: Option<Arc<dyn Logger>>,
     inbox: Arc<Inbox<StoreMessage>>,
     apply: Arc<Inbox<ApplyTask>>,
+    applier: Applier,
     work: Arc<Inbox<WorkTask>>,
     metrics: Arc<StoreMetrics>,
 
@@ -193,6 +194,7 @@ impl Store {
             logger,
             inbox,
             apply,
+            applier: applier.share(),
             work,
             metrics: shared.metrics,
             peers: BTreeMap::new(),
@@ -297,6 +299,11 @@ impl Store {
         self.collect()?;
         self.submit()?;
         self.transport.flush();
+        if self.config.apply_on_loop {
+            // Behind what others wait for.
+            self.applier.turn_at_once();
+            self.apply.wake();
+        }
         Ok(())
     }
 

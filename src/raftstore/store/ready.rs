@@ -105,13 +105,18 @@ impl Store {
                     waited.observe(now.saturating_sub(proposed.since));
                 });
                 peer.applying.push_back(message.responses);
-                self.apply.push(ApplyTask::Entries {
+                let entries = ApplyTask::Entries {
                     region_id,
                     peer_id: peer.meta.id,
                     since: self.now,
                     entries: message.entries,
                     callbacks,
-                });
+                };
+                if self.config.apply_on_loop {
+                    self.apply.push_quietly(entries);
+                } else {
+                    self.apply.push(entries);
+                }
                 continue;
             }
             let before = peer.raw.storage().hard_state();

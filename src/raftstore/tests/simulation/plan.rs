@@ -95,6 +95,7 @@ impl Plan {
             log_gc_bytes: *rng.pick(&[2_000, 20_000, 1 << 20]),
             entry_cache_bytes: *rng.pick(&[0, 1_000, 1 << 20]),
             apply_batch_bytes: *rng.pick(&[1, 500, 1 << 20]),
+            apply_on_loop: rng.one_in(2),
             faults,
             ..StoreConfig::new(1)
         };

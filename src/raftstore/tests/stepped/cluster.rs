@@ -66,6 +66,8 @@ impl Cluster {
         let now = Arc::new(AtomicU64::new(0));
         let mut config = StoreConfig::new(1);
         config.election_ticks = 10;
+        // When entries are applied is for the test to say.
+        config.apply_on_loop = false;
         tune(&mut config);
         let mut cluster = Self {
             nodes: (1..=stores).map(|id| Node::new(id, &now, 1_000)).collect(),
