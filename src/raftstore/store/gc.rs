@@ -50,7 +50,7 @@ impl Store {
             }
         }
         if held_back && !self.flushing {
-            self.flushing = self.work.push(WorkTask::FlushKv);
+            self.flushing = self.flush.push(WorkTask::FlushKv);
         }
         self.sweep_snapshots();
         Ok(())

@@ -39,7 +39,7 @@ use bytes::Bytes;
 use self::peer::{Peer, Saved};
 use crate::{
     Applier, ApplyTask, Clock, CommandError, Engines, Error, Inbox, InboxLimits, Result,
-    StoreConfig, StoreHandle, StoreMessage, Transport, WorkTask, Worker, faults::Fault,
+    StoreConfig, StoreHandle, StoreMessage, Transport, WorkTask, Worker, Workers, faults::Fault,
     metrics::StoreMetrics, snapshot::SnapshotStore,
 };
 
@@ -104,7 +104,10 @@ pub struct Store {
     logger: Option<Arc<dyn Logger>>,
     inbox: Arc<Inbox<StoreMessage>>,
     apply: Arc<Inbox<ApplyTask>>,
+    /// Snapshots to be made.
     work: Arc<Inbox<WorkTask>>,
+    /// Flushes to be done.
+    flush: Arc<Inbox<WorkTask>>,
     metrics: Arc<StoreMetrics>,
 
     /// By region.
@@ -136,13 +139,13 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens what the engines have, and the two loops behind: who applies, and who works in the background.
+    /// Opens what the engines have, and the loops behind: who applies, and who work in the background.
     ///
     /// # Errors
     ///
     /// [`Error::Misuse`] for settings that make no sense, or engines that were never bootstrapped;
     /// [`Error::Corruption`] and [`Error::Engine`].
-    pub fn open(parts: Parts) -> Result<(Self, Applier, Worker)> {
+    pub fn open(parts: Parts) -> Result<(Self, Applier, Workers)> {
         let Parts {
             config,
             engines,
@@ -167,10 +170,12 @@ impl Store {
         }));
         let apply = Arc::new(Inbox::new(InboxLimits::NONE));
         let work = Arc::new(Inbox::new(InboxLimits::NONE));
+        let flush = Arc::new(Inbox::new(InboxLimits::NONE));
         let mut metrics = StoreMetrics::new();
         metrics.watch("store", &inbox);
         metrics.watch("apply", &apply);
-        metrics.watch("work", &work);
+        metrics.watch("snapshot", &work);
+        metrics.watch("flush", &flush);
         let shared = Shared {
             engines: engines.clone(),
             snapshots: Arc::clone(&snapshots),
@@ -179,7 +184,10 @@ impl Store {
             store: Arc::clone(&inbox),
         };
         let applier = Applier::new(&config, shared.clone(), Arc::clone(&apply));
-        let worker = Worker::new(shared.clone(), Arc::clone(&work));
+        let workers = Workers {
+            snapshots: Worker::new(shared.clone(), Arc::clone(&work)),
+            flushes: Worker::new(shared.clone(), Arc::clone(&flush)),
+        };
         let now = clock.now();
         let mut store = Self {
             next_gc: now + config.log_gc_interval,
@@ -192,6 +200,7 @@ impl Store {
             inbox,
             apply,
             work,
+            flush,
             metrics: shared.metrics,
             peers: BTreeMap::new(),
             ranges: BTreeMap::new(),
@@ -210,7 +219,7 @@ impl Store {
             stopped: false,
         };
         store.load_peers()?;
-        Ok((store, applier, worker))
+        Ok((store, applier, workers))
     }
 
     /// Speaks to this store.
@@ -308,8 +317,14 @@ impl Store {
             peer.fail_handed();
         }
         self.fenced.get_or_insert(why);
+        self.close_loops();
+    }
+
+    /// Ends the loops behind this one.
+    fn close_loops(&self) {
         drop(self.apply.close());
         drop(self.work.close());
+        drop(self.flush.close());
     }
 
     /// Tells whoever waits for `message` that the store has stopped.
@@ -462,7 +477,8 @@ impl Store {
         let ticket = self
             .engines
             .raft
-            .submit_waiting(batch, basalt_engine::WriteOptions::SYNC)?;
+            .submit_waiting(batch, basalt_engine::WriteOptions::SYNC)
+            .map_err(Error::Raftdb)?;
         if self.config.faults.is(Fault::AckBeforeSync) {
             self.inbox.push(StoreMessage::Persisted {
                 turn,
@@ -475,7 +491,7 @@ impl Store {
         ticket.on_done(move |result| {
             let took = clock.now().saturating_sub(since);
             metrics.raftdb_sync.observe(took);
-            let result = result.map(|_| ()).map_err(|error| error.to_string());
+            let result = result.map(drop);
             inbox.push(StoreMessage::Persisted { turn, result });
         });
         Ok(())
@@ -485,8 +501,7 @@ impl Store {
 impl Drop for Store {
     /// Also where a panic has ended it: the loops behind would wait for ever.
     fn drop(&mut self) {
-        drop(self.apply.close());
-        drop(self.work.close());
+        self.close_loops();
     }
 }
 

@@ -124,10 +124,12 @@ impl Store {
     }
 
     /// Writes up to a turn are durable.
-    pub(super) fn persisted(&mut self, turn: u64, result: Result<(), String>) -> Result<()> {
-        if let Err(error) = result {
-            return Err(Error::misuse(0, format!("raftdb: {error}")));
-        }
+    pub(super) fn persisted(
+        &mut self,
+        turn: u64,
+        result: Result<(), basalt_engine::Error>,
+    ) -> Result<()> {
+        result.map_err(Error::Raftdb)?;
         while let Some(writing) = self.writing.front() {
             if writing.turn > turn && writing.writes {
                 break;

@@ -7,9 +7,9 @@ mod cluster;
 #[expect(dead_code, reason = "the simulation uses all of it")]
 mod node;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use basalt_engine::fs::sim::Survival;
+use basalt_engine::fs::sim::{Failure, OpKind, Survival};
 use basalt_proto::{
     metapb::Peer,
     raft_cmdpb::{RaftCmdRequest, RaftRequestHeader},
@@ -174,17 +174,12 @@ fn a_snapshot_that_takes_long_to_make_is_of_use_under_load() {
     let mut making = None;
     for tick in 0..300_u64 {
         let leader = cluster.running(0).expect("it runs");
-        for task in leader.worker.inbox().take() {
-            match task {
-                WorkTask::Generate { region_id } => {
-                    let made = leader.snapshots.generate(region_id, &mut |_| true);
-                    making = Some((tick + 20, made.expect("a sound disk")));
-                }
-                WorkTask::FlushKv => {
-                    leader.engines.flush_kv().expect("a sound disk");
-                    leader.store.inbox().push(StoreMessage::Flushed);
-                }
-            }
+        for task in leader.workers.snapshots.inbox().take() {
+            let WorkTask::Generate { region_id } = task else {
+                panic!("flushes are done elsewhere: {task:?}");
+            };
+            let made = leader.snapshots.generate(region_id, &mut |_| true);
+            making = Some((tick + 20, made.expect("a sound disk")));
         }
         if let Some((_, snapshot)) = making.take_if(|(until, _)| *until <= tick) {
             leader.store.inbox().push(StoreMessage::Generated {
@@ -280,6 +275,39 @@ fn figure(cluster: &Cluster, n: usize, name: &str) -> u64 {
         Value::Sizes(histogram) | Value::Durations(histogram) => histogram.count(),
     };
     named.iter().map(|one| of(one.value)).sum()
+}
+
+#[test]
+fn a_flush_does_not_wait_for_a_snapshot() {
+    let mut cluster = left_behind();
+    cluster.no_work = Some(0);
+    cluster.ticks(4);
+    let leader = cluster.running(0).expect("it runs");
+    assert_eq!(
+        leader.workers.snapshots.inbox().len(),
+        1,
+        "one is asked for"
+    );
+    let before = figure(&cluster, 0, "store_kvdb_flush_seconds");
+    for key in 0..60 {
+        cluster.put(0, &[key], b"v");
+        cluster.ticks(1);
+    }
+    assert!(figure(&cluster, 0, "store_kvdb_flush_seconds") > before);
+    assert!(figure(&cluster, 0, "store_queue_waiting") > 0);
+}
+
+#[test]
+fn a_failure_of_the_disk_is_told_as_the_engine_tells_it() {
+    let mut cluster = Cluster::new(1, 1, |_| {});
+    cluster.lead(0);
+    cluster.nodes[0].fs.set_fault_rule(Some(Arc::new(|op| {
+        (op.kind == OpKind::Sync).then(Failure::device)
+    })));
+    cluster.put(0, b"k", b"v");
+    let leader = cluster.running(0).expect("it runs");
+    let why = leader.store.fenced().expect("it has stopped");
+    assert!(why.starts_with("raftdb: ") && why.contains("sync"), "{why}");
 }
 
 #[test]
