@@ -228,12 +228,15 @@ impl Store {
         }
     }
 
-    /// Hands leadership over, where this store has it.
-    pub(super) fn hand_over(&mut self) {
+    /// Hands leadership over, where this store has it; whether it has any.
+    pub(super) fn hand_over(&mut self) -> bool {
+        let mut leads = false;
         for peer in self.peers.values_mut().filter(|peer| peer.leads()) {
             hand_over_to(peer);
             peer.is_dirty = true;
+            leads = true;
         }
+        leads
     }
 }
 

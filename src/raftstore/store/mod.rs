@@ -14,8 +14,9 @@
 //! store: it answers everybody, with the reason, and does nothing else.
 //!
 //! `peer` is one region's replica; `propose` takes commands, `incoming` other stores' messages, `ready`
-//! what nodes hand out, `life` begins and ends peers, `gc` shortens logs, `status` and `figures` tell.
+//! what nodes hand out, `life` begins and ends peers, `gc` shortens logs, `disks` watches them, `status` and `figures` tell.
 
+mod disks;
 mod figures;
 mod gc;
 mod incoming;
@@ -36,7 +37,10 @@ use basalt_engine::WriteBatch;
 use basalt_raft::{Logger, StorageError, eraftpb::Snapshot};
 use bytes::Bytes;
 
-use self::peer::{Peer, Saved};
+use self::{
+    disks::Disks,
+    peer::{Peer, Saved},
+};
 use crate::{
     Applier, ApplyTask, Clock, CommandError, Engines, Error, Inbox, InboxLimits, Result,
     StoreConfig, StoreHandle, StoreMessage, Transport, WorkTask, Worker, Workers, faults::Fault,
@@ -121,8 +125,7 @@ pub struct Store {
     ticked: Duration,
     next_gc: Duration,
     flushing: bool,
-    /// Since raftdb has stopped answering.
-    handed_over: bool,
+    disks: Disks,
     turn: u64,
     /// This turn's write.
     batch: WriteBatch,
@@ -207,7 +210,7 @@ impl Store {
             now,
             ticked: now,
             flushing: false,
-            handed_over: false,
+            disks: Disks::default(),
             turn: 0,
             batch: WriteBatch::new(),
             saved: Vec::new(),
@@ -297,7 +300,7 @@ impl Store {
             return Ok(());
         }
         // Behind the messages: where this process stood still, its disk has answered meanwhile.
-        self.hand_over_if_stalled();
+        self.watch_raftdb();
         self.collect()?;
         self.submit()?;
         self.transport.flush();
@@ -348,10 +351,10 @@ impl Store {
         let tick_nanos = u64::try_from(self.config.tick.as_nanos()).unwrap_or(u64::MAX);
         self.ticked += Duration::from_nanos(tick_nanos.saturating_mul(ticks));
         let counts_pause = !self.config.faults.is(Fault::LeaseOverPause);
-        let is_stalled = self.is_stalled();
+        self.watch_kvdb();
+        let (leaders_hold_still, all_do) = self.holds_still();
         for peer in self.peers.values_mut() {
-            if is_stalled && peer.leads() {
-                // Without heartbeats somebody else comes to lead, whose disk answers.
+            if all_do || (leaders_hold_still && peer.leads()) {
                 peer.raw.pass_time(ticks);
                 peer.expire(self.now);
                 continue;
@@ -367,37 +370,10 @@ impl Store {
         self.sample();
         if self.now >= self.next_gc {
             self.next_gc = self.now + self.config.log_gc_interval;
+            self.watch_whether_kvdb_is_full();
             self.shorten_logs()?;
         }
         Ok(())
-    }
-
-    /// How long raftdb has not answered.
-    fn stalled(&self) -> Duration {
-        let first = self.writing.iter().find(|writing| writing.writes);
-        first.map_or(Duration::ZERO, |writing| {
-            self.now.saturating_sub(writing.since)
-        })
-    }
-
-    /// Whether raftdb has not answered for so long that this store should lead nothing. It hands over after
-    /// one election timeout; after two nobody has taken over, and it stops being heard.
-    fn is_stalled(&self) -> bool {
-        self.stalled() > self.election_timeout() * 2
-    }
-
-    fn election_timeout(&self) -> Duration {
-        let ticks = u32::try_from(self.config.election_ticks).unwrap_or(u32::MAX);
-        self.config.tick.saturating_mul(ticks)
-    }
-
-    fn hand_over_if_stalled(&mut self) {
-        if self.stalled() <= self.election_timeout() {
-            self.handed_over = false;
-        } else if !self.handed_over {
-            self.handed_over = true;
-            self.hand_over();
-        }
     }
 
     fn handle_message(&mut self, message: StoreMessage) -> Result<()> {
@@ -416,24 +392,36 @@ impl Store {
                 peer_id,
                 delivered,
             } => self.snapshot_sent(region_id, peer_id, delivered)?,
-            StoreMessage::HandOver => self.hand_over(),
+            StoreMessage::HandOver => drop(self.hand_over()),
             StoreMessage::Stop => {
                 self.stopped = true;
                 self.fence("it was told to stop".to_owned());
             }
-            StoreMessage::Persisted { turn, result } => self.persisted(turn, result)?,
+            StoreMessage::Persisted { turn, result } => {
+                if result.is_err() {
+                    self.give_way_at_last()?;
+                }
+                self.persisted(turn, result)?;
+            }
             StoreMessage::Applied(applied) => {
+                self.disks.has_applied = true;
                 for entries in applied {
                     self.applied(entries)?;
                 }
             }
-            StoreMessage::Failed(why) => self.fence(why),
+            StoreMessage::Failed(why) => {
+                self.give_way_at_last()?;
+                self.fence(why);
+            }
             StoreMessage::Generated { region_id, result } => self.generated(region_id, result),
             StoreMessage::Installed {
                 region_id,
                 peer_id,
                 installed,
-            } => self.installed(region_id, peer_id, *installed)?,
+            } => {
+                self.disks.has_applied = true;
+                self.installed(region_id, peer_id, *installed)?;
+            }
             StoreMessage::Flushed => self.flushing = false,
         }
         Ok(())

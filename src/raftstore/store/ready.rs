@@ -27,7 +27,7 @@ impl Store {
         Ok(())
     }
 
-    fn collect_of(&mut self, region_id: u64) -> Result<()> {
+    pub(super) fn collect_of(&mut self, region_id: u64) -> Result<()> {
         let Some(peer) = self.peers.get_mut(&region_id) else {
             return Ok(());
         };

@@ -249,15 +249,22 @@ fn a_group_of_two_outlives_a_leader_that_applies_its_own_removal_alone() {
 
 #[test]
 fn a_deadline_holds_while_the_apply_loop_stands_still() {
-    let mut cluster = Cluster::new(3, 3, |_| {});
+    // Alone, or another store would take over.
+    let mut cluster = Cluster::new(1, 1, |_| {});
     cluster.lead(0);
     cluster.no_apply = Some(0);
     let late = cluster.put(0, b"k", b"v");
-    cluster.ticks(80);
+    cluster.ticks(15);
     let in_time = cluster.put(0, b"k", b"w");
-    cluster.ticks(40);
+    cluster.ticks(90);
     assert_eq!(late.get(), [Err(CommandError::DeadlineExceeded)]);
     assert_eq!(in_time.get(), []);
+    // By now it is known that nothing is applied.
+    let refused = cluster.put(0, b"k", b"x").get();
+    let [Err(CommandError::Busy(why))] = &refused[..] else {
+        panic!("{refused:?}");
+    };
+    assert!(why.contains("the disk of the data"), "{why}");
     cluster.no_apply = None;
     cluster.settle();
     assert!(in_time.is_done());
@@ -453,4 +460,73 @@ fn a_leader_whose_disk_does_not_answer_gives_way() {
         let applied = |n| cluster.region(n).map(|region| region.applied);
         assert_eq!(applied(0), applied(leader.unwrap_or(1)));
     }
+}
+
+#[test]
+fn a_leader_whose_data_cannot_be_written_gives_way() {
+    for loses_transfer in [false, true] {
+        let mut cluster = Cluster::new(3, 3, |_| {});
+        cluster.lead(0);
+        cluster.no_apply = Some(0);
+        cluster.lose(move |message| loses_transfer && kind(message) == MessageType::MsgTimeoutNow);
+        let waits = cluster.put(0, b"k", b"v");
+        cluster.ticks(9);
+        assert_eq!(cluster.leader(), Some(0), "it may be a hiccup");
+        cluster.ticks(if loses_transfer { 50 } else { 4 });
+        let leader = cluster.leader().expect("somebody leads");
+        assert_ne!(leader, 0);
+        assert!(cluster.put(leader, b"k", b"w").is_done());
+        assert!(figure(&cluster, 0, "store_gave_way") > 0);
+        // It does not come to lead again, whatever happens to the others, as it could not serve.
+        cluster.ticks(30);
+        assert_eq!(cluster.leader(), Some(leader));
+        cluster.no_apply = None;
+        cluster.ticks(20);
+        assert!(waits.is_done());
+        let applied = |n| cluster.region(n).map(|region| region.applied);
+        assert_eq!(applied(0), applied(leader));
+    }
+}
+
+#[test]
+fn a_leader_whose_disk_is_full_gives_way_before_it_stops() {
+    // Of raftdb it is only found out by an entry that the others do not have yet: they have to miss it.
+    for (engine, ticks) in [("/kv", 2), ("/raft", 40)] {
+        let mut cluster = Cluster::new(3, 3, |_| {});
+        cluster.lead(0);
+        cluster.put(0, b"k", b"v");
+        cluster.nodes[0].fs.set_fault_rule(Some(Arc::new(move |op| {
+            let writes = matches!(op.kind, OpKind::Write | OpKind::Create | OpKind::Sync);
+            let full = || Failure::of(std::io::ErrorKind::StorageFull);
+            (writes && op.path.starts_with(engine)).then(full)
+        })));
+        let leader = cluster.running(0).expect("it runs");
+        // As a full memtable would do by itself.
+        let _ = leader.engines.flush_kv();
+        cluster.put(0, b"k", b"w");
+        cluster.ticks(ticks);
+        let next = cluster.leader().expect("somebody leads");
+        assert_ne!(next, 0, "{engine}");
+        assert!(cluster.put(next, b"k", b"x").is_done());
+        let leader = cluster.running(0).expect("it runs");
+        assert!(leader.store.fenced().is_some(), "{engine}");
+    }
+}
+
+#[test]
+fn a_leader_whose_data_takes_no_writes_gives_way_also_while_nobody_writes() {
+    let mut cluster = Cluster::new(3, 3, |config| {
+        config.log_gc_interval = Duration::from_millis(100);
+    });
+    cluster.lead(0);
+    cluster.put(0, b"k", b"v");
+    cluster.nodes[0].fs.set_fault_rule(Some(Arc::new(|op| {
+        let writes = matches!(op.kind, OpKind::Write | OpKind::Create);
+        let full = || Failure::of(std::io::ErrorKind::StorageFull);
+        (writes && op.path.starts_with("/kv")).then(full)
+    })));
+    let leader = cluster.running(0).expect("it runs");
+    leader.engines.flush_kv().expect_err("there is no room");
+    cluster.ticks(4);
+    assert!(cluster.leader().is_some_and(|leader| leader != 0));
 }
