@@ -16,6 +16,7 @@
 //! `peer` is one region's replica; `propose` takes commands, `incoming` other stores' messages, `ready`
 //! what nodes hand out, `life` begins and ends peers, `gc` shortens logs, `disks` watches them, `status` and `figures` tell.
 
+mod backoff;
 mod disks;
 mod figures;
 mod gc;

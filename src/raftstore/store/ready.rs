@@ -110,7 +110,8 @@ impl Store {
         }
         let waits = peer.durable < peer.promised && !self.config.faults.is(Fault::TermBeforeSync);
         for message in to_send {
-            let Some(to) = peer.whereabouts(message.to) else {
+            let may_go = peer.may_send(&message, self.now);
+            let Some(to) = peer.whereabouts(message.to).filter(|_| may_go) else {
                 undeliverable(peer, &message)?;
                 continue;
             };
@@ -295,6 +296,7 @@ impl Store {
         // Where one is being made already, whoever it is not for asks again.
         if peer.raw.storage().take_snapshot_request().is_some()
             && peer.generating.is_none()
+            && peer.makes.may_try(self.now)
             && self.work.push(WorkTask::Generate { region_id })
         {
             peer.generating = Some(peer.applied());
@@ -311,6 +313,11 @@ impl Store {
             return Ok(());
         };
         peer.is_dirty = true;
+        if delivered {
+            peer.sends.remove(&peer_id);
+        } else {
+            peer.sends.entry(peer_id).or_default().failed(self.now);
+        }
         if delivered && let Some(snapshot) = peer.raw.storage().offered_snapshot().cloned() {
             let to = peer.whereabouts(peer_id);
             peer.note_snapshot("sent", &snapshot, to, self.now);
@@ -328,7 +335,7 @@ impl Store {
     }
 }
 
-/// Nobody knows where it should go: only a snapshot's sender waits for news.
+/// Nobody knows where it should go, or it is too early: only a snapshot's sender waits for news.
 fn undeliverable(peer: &mut Peer, message: &Message) -> Result<()> {
     if message.msg_type() != MessageType::MsgSnapshot {
         return Ok(());

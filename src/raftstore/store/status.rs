@@ -97,6 +97,9 @@ impl Store {
         if peer.generating.is_some() {
             reasons.push("a snapshot is being made".to_owned());
         }
+        if let Some(why) = &peer.not_made {
+            reasons.push(format!("the last snapshot could not be made: {why}"));
+        }
         let lag = status.committed.saturating_sub(status.applied);
         if lag >= MAX_USUAL_LAG {
             reasons.push(format!("{lag} committed entries are not applied yet"));

@@ -7,7 +7,13 @@ mod cluster;
 #[expect(dead_code, reason = "the simulation uses all of it")]
 mod node;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use basalt_engine::fs::sim::{Failure, OpKind, Survival};
 use basalt_proto::{
@@ -282,6 +288,82 @@ fn figure(cluster: &Cluster, n: usize, name: &str) -> u64 {
         Value::Sizes(histogram) | Value::Durations(histogram) => histogram.count(),
     };
     named.iter().map(|one| of(one.value)).sum()
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_made_is_tried_again_less_and_less_often() {
+    let mut cluster = left_behind();
+    cluster.nodes[0].fs.set_fault_rule(Some(Arc::new(|op| {
+        let creates = op.kind == OpKind::Create && op.path.starts_with("/snap");
+        creates.then(Failure::device)
+    })));
+    let tries = |cluster: &Cluster| figure(cluster, 0, "store_snapshots_not_made");
+    // Heartbeats go out every other tick.
+    cluster.ticks(100);
+    let few = tries(&cluster);
+    assert!((3..10).contains(&few), "{few} tries in five seconds");
+    let region = cluster.region(0).expect("it leads");
+    let told = |reason: &String| reason.contains("could not be made: snapshot files: ");
+    assert!(region.reasons.iter().any(told), "{region:#?}");
+    cluster.ticks(400);
+    let more = tries(&cluster) - few;
+    assert!((1..6).contains(&more), "{more} tries in twenty seconds");
+    // What has ended is soon noticed.
+    cluster.nodes[0].fs.set_fault_rule(None);
+    cluster.ticks(200);
+    let applied = |n| cluster.region(n).map(|region| region.applied);
+    assert_eq!(applied(2), applied(0));
+    let reasons = cluster.region(0).map(|region| region.reasons);
+    assert_eq!(reasons, Some(Vec::new()));
+}
+
+#[test]
+fn a_snapshot_that_does_not_arrive_is_sent_again_less_and_less_often() {
+    let mut cluster = left_behind();
+    let tries = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&tries);
+    cluster.lose(move |message| {
+        let is_snapshot = kind(message) == MessageType::MsgSnapshot;
+        counted.fetch_add(u64::from(is_snapshot), Ordering::Relaxed);
+        is_snapshot
+    });
+    cluster.ticks(500);
+    let few = tries.load(Ordering::Relaxed);
+    assert!((5..15).contains(&few), "{few} tries in twenty-five seconds");
+    cluster.lose(|_| false);
+    cluster.ticks(200);
+    let applied = |n| cluster.region(n).map(|region| region.applied);
+    assert_eq!(applied(2), applied(0));
+}
+
+#[test]
+fn a_restart_knows_about_how_large_the_log_is() {
+    let mut cluster = Cluster::new(1, 1, |config| config.log_gc_bytes = 100_000);
+    cluster.lead(0);
+    for key in 0..80 {
+        cluster.put(0, &[key], &[7; 1_000]);
+    }
+    let before = cluster.region(0).map_or(0, |region| region.log_bytes);
+    let left = cluster.nodes[0].fs.crash(Survival::LoseUnsynced);
+    cluster.nodes[0].running = None;
+    cluster.nodes[0].fs = left;
+    cluster.start(0);
+    let after = cluster.region(0).map_or(0, |region| region.log_bytes);
+    assert!(
+        before > 80_000 && after.abs_diff(before) < before / 10,
+        "{before}, {after}"
+    );
+    // So its limit holds.
+    cluster.lead(0);
+    for key in 0..30 {
+        cluster.put(0, &[key], &[7; 1_000]);
+    }
+    cluster.ticks(40);
+    let region = cluster.region(0).expect("it leads");
+    assert!(
+        region.truncated > 30 && region.log_bytes < 70_000,
+        "{region:#?}"
+    );
 }
 
 #[test]
