@@ -380,6 +380,20 @@ fn change_peer(
         return callback.fail(CommandError::Invalid(what));
     }
     if is_removal && target.id == peer.meta.id && members.len() > 1 {
+        let voters = &peer.raw.raft().configuration().voters;
+        if !members
+            .iter()
+            .any(|other| other.id != target.id && voters.contains(other.id))
+        {
+            // It would be sent in circles for ever.
+            let what = format!(
+                "peer {} is the only one that votes in region {}, so nobody could lead after it; make another one a \
+                 voter first",
+                target.id,
+                peer.region_id()
+            );
+            return callback.fail(CommandError::Invalid(what));
+        }
         // Whoever leads on does not need to learn from a dead peer that it is gone.
         hand_over_to(peer);
         return callback.fail(peer.not_leader());

@@ -254,6 +254,38 @@ fn a_group_of_two_outlives_a_leader_that_applies_its_own_removal_alone() {
 }
 
 #[test]
+fn the_only_voter_is_not_removed_and_told_why() {
+    let mut cluster = Cluster::new(2, 1, |_| {});
+    cluster.lead(0);
+    let learner = peer(1002, 2);
+    let added = cluster.change(0, ConfChangeType::AddLearnerNode, learner);
+    cluster.ticks(20);
+    assert!(added.is_done());
+    let answer = cluster
+        .change(0, ConfChangeType::RemoveNode, peer(1, 1))
+        .get();
+    let [Err(CommandError::Invalid(why))] = &answer[..] else {
+        panic!("{answer:?}");
+    };
+    assert!(why.contains("the only one that votes"), "{why}");
+    // With another voter it is asked to hand over, and the next leader removes it.
+    cluster.change(0, ConfChangeType::AddNode, learner);
+    cluster.ticks(10);
+    let answer = cluster
+        .change(0, ConfChangeType::RemoveNode, peer(1, 1))
+        .get();
+    assert!(
+        matches!(&answer[..], [Err(CommandError::NotLeader { .. })]),
+        "{answer:?}"
+    );
+    cluster.ticks(10);
+    assert_eq!(cluster.leader(), Some(1));
+    let removed = cluster.change(1, ConfChangeType::RemoveNode, peer(1, 1));
+    cluster.ticks(20);
+    assert!(removed.is_done());
+}
+
+#[test]
 fn a_deadline_holds_while_the_apply_loop_stands_still() {
     // Alone, or another store would take over.
     let mut cluster = Cluster::new(1, 1, |_| {});
