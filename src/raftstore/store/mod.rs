@@ -400,7 +400,7 @@ impl Store {
             }
             StoreMessage::Persisted { turn, result } => {
                 if result.is_err() {
-                    self.give_way_at_last()?;
+                    self.give_way_at_last();
                 }
                 self.persisted(turn, result)?;
             }
@@ -411,7 +411,7 @@ impl Store {
                 }
             }
             StoreMessage::Failed(why) => {
-                self.give_way_at_last()?;
+                self.give_way_at_last();
                 self.fence(why);
             }
             StoreMessage::Generated { region_id, result } => self.generated(region_id, result),

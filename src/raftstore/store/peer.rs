@@ -346,11 +346,13 @@ impl Peer {
 
     /// Whether a message may be sent now; a snapshot may have to wait, after those that did not arrive.
     pub(super) fn may_send(&self, message: &Message, now: Duration) -> bool {
-        message.msg_type() != MessageType::MsgSnapshot
-            || self
-                .sends
-                .get(&message.to)
-                .is_none_or(|sends| sends.may_try(now))
+        message.msg_type() != MessageType::MsgSnapshot || self.may_send_to(message.to, now)
+    }
+
+    /// Whether a snapshot for a peer is of use now.
+    pub(super) fn may_send_to(&self, to: u64, now: Duration) -> bool {
+        let sends = self.sends.get(&to);
+        sends.is_none_or(|sends| sends.may_try(now))
     }
 
     /// Takes note of a snapshot that was made, sent or received.

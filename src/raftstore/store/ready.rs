@@ -294,7 +294,8 @@ impl Store {
             return;
         };
         // Where one is being made already, whoever it is not for asks again.
-        if peer.raw.storage().take_snapshot_request().is_some()
+        let to = peer.raw.storage().take_snapshot_request();
+        if to.is_some_and(|to| peer.may_send_to(to, self.now))
             && peer.generating.is_none()
             && peer.makes.may_try(self.now)
             && self.work.push(WorkTask::Generate { region_id })
