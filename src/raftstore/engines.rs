@@ -34,16 +34,35 @@ pub struct Engines {
 }
 
 impl Engines {
-    /// Takes two open databases, and makes the families that are missing in them.
+    /// Takes two open databases, and makes the families that are missing in them; those that are there keep
+    /// their options.
     ///
     /// # Errors
     ///
     /// [`crate::Error::Engine`], also for databases whose families are of the other class.
     pub fn new(kv: Db, raft: Db) -> Result<Self> {
-        let data = |name| kv.open_cf(&format!("{DATA}{name}"), CfOptions::unlogged());
+        let known = kv
+            .cf(LOCAL)
+            .map(|family| family.options().write_buffer_bytes);
+        let write_buffer_bytes = known.unwrap_or_else(|_| CfOptions::unlogged().write_buffer_bytes);
+        Self::with_write_buffer(kv, raft, write_buffer_bytes)
+    }
+
+    /// The same with memtables of so many bytes in each family of kvdb, also in those that are there.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Engines::new`].
+    pub fn with_write_buffer(kv: Db, raft: Db, write_buffer_bytes: usize) -> Result<Self> {
+        let options = CfOptions {
+            write_buffer_bytes,
+            ..CfOptions::unlogged()
+        };
+        let open = |name: &str| kv.open_cf(name, options.clone());
+        let data = |name| open(&format!("{DATA}{name}"));
         let [default, write, lock] = DATA_FAMILIES;
         Ok(Self {
-            local: kv.open_cf(LOCAL, CfOptions::unlogged())?,
+            local: open(LOCAL)?,
             data: [data(default)?, data(write)?, data(lock)?],
             log: raft.open_cf(LOG, CfOptions::default())?,
             states: raft.open_cf(STATES, CfOptions::default())?,

@@ -14,9 +14,11 @@ pub enum Error {
     /// An engine failed. After a write failed, what is in memory may be ahead of the disk: the store
     /// must stop.
     Engine(basalt_engine::Error),
+    /// A turn's write of raftdb failed: the store must stop.
+    Raftdb(basalt_engine::Error),
     /// What the two engines hold cannot be what was written. Trying again cannot help.
     Corruption {
-        /// The region whose records they are.
+        /// The region whose records they are; 0 where they are the store's own.
         region: u64,
         /// What does not fit.
         what: String,
@@ -41,7 +43,7 @@ pub enum Error {
     SnapshotOutOfDate,
     /// The caller broke a rule of the call.
     Misuse {
-        /// The region.
+        /// The region; 0 where it is the whole store.
         region: u64,
         /// Which rule.
         what: String,
@@ -68,6 +70,8 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Engine(error) => write!(f, "{error}"),
+            Self::Raftdb(error) => write!(f, "raftdb: {error}"),
+            Self::Corruption { region: 0, what } => write!(f, "corruption: {what}"),
             Self::Corruption { region, what } => write!(f, "corruption in region {region}: {what}"),
             Self::OtherPeer {
                 region,
@@ -83,6 +87,7 @@ impl fmt::Display for Error {
             Self::SnapshotOutOfDate => {
                 f.write_str("the snapshot is not newer than what is applied")
             }
+            Self::Misuse { region: 0, what } => f.write_str(what),
             Self::Misuse { region, what } => write!(f, "region {region}: {what}"),
         }
     }
@@ -91,7 +96,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Engine(error) => Some(error),
+            Self::Engine(error) | Self::Raftdb(error) => Some(error),
             _ => None,
         }
     }

@@ -1,11 +1,11 @@
 //! The replicated store: regions of the key space, each a Raft group, whose peers live in two engines.
 //!
-//! Three loops, each a value with a `turn` that real threads ([`Node`]) or a simulator call:
+//! Loops, each a value with a `turn` that real threads ([`Node`]) or a simulator call:
 //!
 //! - [`Store`] owns the peers, steps their Raft nodes, and persists what all of them want in one synced
 //!   write of raftdb a turn;
 //! - [`Applier`] turns committed entries into kvdb's writes, and answers who proposed them;
-//! - [`Worker`] makes snapshots and flushes.
+//! - [`Workers`] make snapshots and flush kvdb, a loop for each.
 //!
 //! Others speak to a store through a [`StoreHandle`]; it reaches other stores through a [`Transport`].
 //!
@@ -68,4 +68,4 @@ pub use save::{Save, SaveNumber};
 pub use start::{PeerAt, peers};
 pub use store::{Parts, Store, bootstrap, store_ident};
 pub use transport::Transport;
-pub use work::Worker;
+pub use work::{Worker, Workers};

@@ -51,7 +51,7 @@ pub enum StoreMessage {
         /// Which turn's.
         turn: u64,
         /// Why it failed.
-        result: Result<(), String>,
+        result: Result<(), basalt_engine::Error>,
     },
     /// Entries are applied, and what they did is visible.
     Applied(Vec<AppliedEntries>),
@@ -160,7 +160,7 @@ pub struct AppliedEntries {
     pub seq: SequenceNumber,
 }
 
-/// For the background worker.
+/// For a background worker.
 #[derive(Debug)]
 pub enum WorkTask {
     /// Make a snapshot of a region.

@@ -41,10 +41,19 @@ impl Counter {
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
+}
 
-    /// It is so many now: for a number that goes down too.
+/// A number that goes up and down.
+#[derive(Debug, Default)]
+struct Gauge(AtomicU64);
+
+impl Gauge {
     fn set(&self, now: u64) {
         self.0.store(now, Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Relaxed)
     }
 }
 
@@ -204,13 +213,13 @@ pub struct StoreMetrics {
 /// What a store holds, as of the last tick.
 #[derive(Debug, Default)]
 pub(crate) struct Now {
-    regions: Counter,
-    leading: Counter,
-    proposals: Counter,
-    reads: Counter,
-    apply_lag: Counter,
-    log_bytes: Counter,
-    cached_bytes: Counter,
+    regions: Gauge,
+    leading: Gauge,
+    proposals: Gauge,
+    reads: Gauge,
+    apply_lag: Gauge,
+    log_bytes: Gauge,
+    cached_bytes: Gauge,
 }
 
 /// Sums over the peers of a store.
@@ -446,7 +455,7 @@ impl StoreMetrics {
     }
 
     fn put_now<'a>(&'a self, figures: &mut Vec<Figure<'a>>) {
-        let mut gauge = |name, help, of: &Counter| {
+        let mut gauge = |name, help, of: &Gauge| {
             figures.push(plain(name, help, Value::Gauge(of.get())));
         };
         let now = &self.now;

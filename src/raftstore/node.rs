@@ -1,9 +1,9 @@
-//! `Node`: a store on real threads: the store loop, the apply loop, the background worker.
+//! `Node`: a store on real threads: the store loop, the apply loop, the background workers.
 //!
 //! ```text
 //! others --> StoreHandle --> [inbox] --> Store --> [inbox] --> Applier --> callbacks
 //!                               ^          |                      |
-//!                               |          +--> [inbox] --> Worker|
+//!                               |          +--> [inbox] --> Workers
 //!                               +---------------------------------+
 //! ```
 //! A loop that fails, or panics, fences the store: the others end too, everybody who waits is told, and
@@ -17,7 +17,9 @@ use std::{
     time::Duration,
 };
 
-use crate::{Applier, Error, Result, Store, StoreHandle, StoreMessage, Worker, store::Parts};
+use crate::{
+    Applier, Error, Result, Store, StoreHandle, StoreMessage, Worker, Workers, store::Parts,
+};
 
 /// A store on threads of its own.
 #[derive(Debug)]
@@ -38,7 +40,7 @@ impl Node {
     ///
     /// As for [`Store::open`]; [`Error::Misuse`] where a thread cannot be started.
     pub fn start(parts: Parts) -> Result<Self> {
-        let (store, applier, worker) = Store::open(parts)?;
+        let (store, applier, workers) = Store::open(parts)?;
         let handle = store.handle();
         let inbox = store.inbox();
         let fenced = Arc::new(OnceLock::new());
@@ -48,7 +50,7 @@ impl Node {
             fenced,
             threads: Vec::new(),
         };
-        let started = node.spawn_loops(store, applier, worker);
+        let started = node.spawn_loops(store, applier, workers);
         if let Err(error) = started {
             // Those that have started end again.
             node.stop();
@@ -57,7 +59,7 @@ impl Node {
         Ok(node)
     }
 
-    fn spawn_loops(&mut self, store: Store, applier: Applier, worker: Worker) -> Result<()> {
+    fn spawn_loops(&mut self, store: Store, applier: Applier, workers: Workers) -> Result<()> {
         self.spawn("basalt-store", store, move |store: &mut Store| {
             store.wait();
             store.turn();
@@ -77,15 +79,19 @@ impl Node {
                 Step::Go
             }
         })?;
-        self.spawn("basalt-work", worker, |worker: &mut Worker| {
-            worker.inbox().wait(IDLE);
-            worker.turn();
-            if worker.is_stopped() {
-                Step::Stop
-            } else {
-                Step::Go
-            }
-        })
+        let Workers { snapshots, flushes } = workers;
+        for (name, worker) in [("basalt-snapshot", snapshots), ("basalt-flush", flushes)] {
+            self.spawn(name, worker, |worker: &mut Worker| {
+                worker.inbox().wait(IDLE);
+                worker.turn();
+                if worker.is_stopped() {
+                    Step::Stop
+                } else {
+                    Step::Go
+                }
+            })?;
+        }
+        Ok(())
     }
 
     fn spawn<L: Send + 'static>(

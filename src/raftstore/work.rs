@@ -1,8 +1,19 @@
 //! `Worker`: what may take long and must not hold up a loop: making snapshots, flushing kvdb.
+//!
+//! A store has one of each kind, so that a flush, which logs wait for, does not wait for a snapshot.
 
 use std::{fmt, sync::Arc};
 
 use crate::{Inbox, StoreMessage, WorkTask, store::Shared};
+
+/// The background workers of a store, each a loop of its own.
+#[derive(Debug)]
+pub struct Workers {
+    /// Makes snapshots.
+    pub snapshots: Worker,
+    /// Flushes kvdb.
+    pub flushes: Worker,
+}
 
 /// A background worker.
 pub struct Worker {

@@ -224,3 +224,41 @@ async fn settings_come_from_the_file_the_environment_and_the_flags() {
     }
     server.stop();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_size_of_memtables_reaches_the_families_of_a_store_of_a_cluster() {
+    let (_root, dir) = data_dir();
+    let free = std::net::TcpListener::bind(FREE).unwrap();
+    let founder = format!("1={}", free.local_addr().unwrap());
+    let more = ["--store-id", "1", "--initial-cluster", &founder];
+    let server = Running::start_with(
+        &dir,
+        &[&more[..], &["--write-buffer-size", "64KiB"]].concat(),
+    );
+    // It waits until somebody leads.
+    let (code, _, stderr) = run(&["put", "k", "v", "--addr", &server.addr]);
+    assert_eq!(code, 0, "{stderr}");
+    let client = server.client().await;
+    for key in 0..8_u8 {
+        assert_eq!(client.put("", &[key], &[7; 20_000]).await.unwrap(), "");
+    }
+    let began = std::time::Instant::now();
+    loop {
+        let (code, status, stderr) = run(&["status", "--json", "--addr", &server.addr]);
+        assert_eq!(code, 0, "{stderr}");
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let families = status["engine"]["kv"]["column_families"]
+            .as_array()
+            .unwrap();
+        let tables = families
+            .iter()
+            .flat_map(|family| family["levels"].as_array().unwrap())
+            .filter_map(|level| level["table_count"].as_u64());
+        if tables.sum::<u64>() > 0 {
+            break;
+        }
+        assert!(began.elapsed().as_secs() < 20, "no memtable was written");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    server.stop();
+}

@@ -186,6 +186,24 @@ impl PeerStorage {
         Ok(())
     }
 
+    /// Bytes of the entries that are not truncated, from the sizes of a few of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Engine`], [`Error::Corruption`].
+    pub(crate) fn estimated_log_bytes(&self) -> Result<u64> {
+        let (first, last) = (self.truncated().index + 1, self.raft_state.last_index);
+        let count = (last + 1).saturating_sub(first);
+        let samples = count.min(SIZE_SAMPLES);
+        let mut bytes = 0;
+        for sample in 0..samples {
+            // Spread over the log: the last one is among them.
+            let index = last - sample * count / samples;
+            bytes += entry_size(&self.stored_entry(index)?);
+        }
+        Ok(bytes.saturating_mul(count) / samples.max(1))
+    }
+
     /// The stored entry at `index`, which must be there.
     pub(super) fn stored_entry(&self, index: u64) -> Result<Entry> {
         let key = keys::log(self.region_id, index);
@@ -225,6 +243,9 @@ impl PeerStorage {
         }
     }
 }
+
+/// Entries whose sizes are looked at for an estimate of a log's.
+const SIZE_SAMPLES: u64 = 32;
 
 /// Entries that fit into a limit.
 struct Taken {

@@ -16,7 +16,7 @@ use basalt_raft::{
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{Store, peer::Peer};
+use super::{Store, backoff::Backoff, peer::Peer};
 use crate::{
     Result, StoreConfig, WorkTask,
     faults::Fault,
@@ -50,7 +50,7 @@ impl Store {
             }
         }
         if held_back && !self.flushing {
-            self.flushing = self.work.push(WorkTask::FlushKv);
+            self.flushing = self.flush.push(WorkTask::FlushKv);
         }
         self.sweep_snapshots();
         Ok(())
@@ -62,6 +62,11 @@ impl Store {
         for peer in self.peers.values_mut() {
             if peer.generating.is_none() && !lagging(peer).any(|_| true) {
                 peer.raw.storage_mut().withdraw_snapshot();
+            }
+            if !behind(peer).any(|_| true) {
+                // Nobody needs one, dead or alive: what failed is over.
+                (peer.makes, peer.not_made) = (Backoff::default(), None);
+                peer.sends.clear();
             }
         }
         let needed = |info: &SnapshotInfo| {
@@ -93,8 +98,15 @@ fn offers(peer: &Peer, info: &SnapshotInfo) -> bool {
     offered.is_some_and(|offered| SnapshotKey::of(offered).is_ok_and(|key| key == info.key))
 }
 
-/// On a leader, the members that need a snapshot, or are being sent one.
+/// On a leader, the members that need a snapshot, or are being sent one, and live.
 fn lagging(peer: &Peer) -> impl Iterator<Item = &Progress> {
+    let is_reached =
+        |progress: &&Progress| progress.state == ProgressState::Snapshot || progress.recent_active;
+    behind(peer).filter(is_reached)
+}
+
+/// On a leader, the members that need a snapshot, or are being sent one.
+fn behind(peer: &Peer) -> impl Iterator<Item = &Progress> {
     let first = peer.raw.storage().first_index().unwrap_or(0);
     let (own, leads) = (peer.meta.id, peer.leads());
     let members = peer.raw.raft().progress().iter();
@@ -102,8 +114,7 @@ fn lagging(peer: &Peer) -> impl Iterator<Item = &Progress> {
     members
         .map(|(_, progress)| progress)
         .filter(move |progress| {
-            progress.state == ProgressState::Snapshot
-                || (progress.recent_active && progress.matched + 1 < first)
+            progress.state == ProgressState::Snapshot || progress.matched + 1 < first
         })
 }
 

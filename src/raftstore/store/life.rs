@@ -5,7 +5,7 @@ use basalt_proto::{metapb, raft_serverpb::StoreIdent};
 use basalt_raft::{Config, RawNode, ReadMode, eraftpb::Snapshot};
 use prost::Message as _;
 
-use super::{Peer, Store, figures::take_counts, raft_failed};
+use super::{Peer, Store, backoff::Backoff, figures::take_counts, raft_failed};
 use crate::{
     ApplyTask, CommandError, Engines, Error, Installed, Membership, PeerAt, PeerStorage, Result,
     faults::Fault, keys, peers, states,
@@ -95,8 +95,10 @@ impl Store {
             let _ = self.snapshots.release(&snapshot);
         }
         let config = self.raft_config(&storage);
+        let log_bytes = storage.estimated_log_bytes()?;
         let raw = RawNode::new(config, storage).map_err(raft_failed)?;
-        let peer = Peer::new(meta, raw, self.now);
+        let mut peer = Peer::new(meta, raw, self.now);
+        peer.log_bytes = log_bytes;
         self.add_peer(peer);
         Ok(())
     }
@@ -221,22 +223,30 @@ impl Store {
         peer.is_dirty = true;
         match result {
             Ok(snapshot) => {
+                (peer.makes, peer.not_made) = (Backoff::default(), None);
                 peer.note_snapshot("made", &snapshot, None, self.now);
                 peer.raw.storage_mut().offer_snapshot(*snapshot);
             }
-            Err(why) => self.log(
-                basalt_raft::Level::Warn,
-                format_args!("region {region_id}: no snapshot: {why}"),
-            ),
+            Err(why) => {
+                peer.makes.failed(self.now);
+                peer.not_made = Some(why.clone());
+                self.log(
+                    basalt_raft::Level::Warn,
+                    format_args!("region {region_id}: no snapshot: {why}"),
+                );
+            }
         }
     }
 
-    /// Hands leadership over, where this store has it.
-    pub(super) fn hand_over(&mut self) {
+    /// Hands leadership over, where this store has it; whether it has any.
+    pub(super) fn hand_over(&mut self) -> bool {
+        let mut leads = false;
         for peer in self.peers.values_mut().filter(|peer| peer.leads()) {
             hand_over_to(peer);
             peer.is_dirty = true;
+            leads = true;
         }
+        leads
     }
 }
 

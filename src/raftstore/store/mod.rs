@@ -14,8 +14,10 @@
 //! store: it answers everybody, with the reason, and does nothing else.
 //!
 //! `peer` is one region's replica; `propose` takes commands, `incoming` other stores' messages, `ready`
-//! what nodes hand out, `life` begins and ends peers, `gc` shortens logs, `status` and `figures` tell.
+//! what nodes hand out, `life` begins and ends peers, `gc` shortens logs, `disks` watches them, `status` and `figures` tell.
 
+mod backoff;
+mod disks;
 mod figures;
 mod gc;
 mod incoming;
@@ -36,10 +38,13 @@ use basalt_engine::WriteBatch;
 use basalt_raft::{Logger, StorageError, eraftpb::Snapshot};
 use bytes::Bytes;
 
-use self::peer::{Peer, Saved};
+use self::{
+    disks::Disks,
+    peer::{Peer, Saved},
+};
 use crate::{
     Applier, ApplyTask, Clock, CommandError, Engines, Error, Inbox, InboxLimits, Result,
-    StoreConfig, StoreHandle, StoreMessage, Transport, WorkTask, Worker, faults::Fault,
+    StoreConfig, StoreHandle, StoreMessage, Transport, WorkTask, Worker, Workers, faults::Fault,
     leases::Leases, metrics::StoreMetrics, snapshot::SnapshotStore,
 };
 
@@ -105,7 +110,10 @@ pub struct Store {
     inbox: Arc<Inbox<StoreMessage>>,
     apply: Arc<Inbox<ApplyTask>>,
     applier: Applier,
+    /// Snapshots to be made.
     work: Arc<Inbox<WorkTask>>,
+    /// Flushes to be done.
+    flush: Arc<Inbox<WorkTask>>,
     metrics: Arc<StoreMetrics>,
 
     /// By region.
@@ -121,8 +129,7 @@ pub struct Store {
     ticked: Duration,
     next_gc: Duration,
     flushing: bool,
-    /// Since raftdb has stopped answering.
-    handed_over: bool,
+    disks: Disks,
     turn: u64,
     /// This turn's write.
     batch: WriteBatch,
@@ -139,13 +146,13 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens what the engines have, and the two loops behind: who applies, and who works in the background.
+    /// Opens what the engines have, and the loops behind: who applies, and who work in the background.
     ///
     /// # Errors
     ///
     /// [`Error::Misuse`] for settings that make no sense, or engines that were never bootstrapped;
     /// [`Error::Corruption`] and [`Error::Engine`].
-    pub fn open(parts: Parts) -> Result<(Self, Applier, Worker)> {
+    pub fn open(parts: Parts) -> Result<(Self, Applier, Workers)> {
         let Parts {
             config,
             engines,
@@ -170,10 +177,12 @@ impl Store {
         }));
         let apply = Arc::new(Inbox::new(InboxLimits::NONE));
         let work = Arc::new(Inbox::new(InboxLimits::NONE));
+        let flush = Arc::new(Inbox::new(InboxLimits::NONE));
         let mut metrics = StoreMetrics::new();
         metrics.watch("store", &inbox);
         metrics.watch("apply", &apply);
-        metrics.watch("work", &work);
+        metrics.watch("snapshot", &work);
+        metrics.watch("flush", &flush);
         let shared = Shared {
             engines: engines.clone(),
             snapshots: Arc::clone(&snapshots),
@@ -182,7 +191,10 @@ impl Store {
             store: Arc::clone(&inbox),
         };
         let applier = Applier::new(&config, shared.clone(), Arc::clone(&apply));
-        let worker = Worker::new(shared.clone(), Arc::clone(&work));
+        let workers = Workers {
+            snapshots: Worker::new(shared.clone(), Arc::clone(&work)),
+            flushes: Worker::new(shared.clone(), Arc::clone(&flush)),
+        };
         let now = clock.now();
         let mut store = Self {
             next_gc: now + config.log_gc_interval,
@@ -196,6 +208,7 @@ impl Store {
             apply,
             applier: applier.share(),
             work,
+            flush,
             metrics: shared.metrics,
             peers: BTreeMap::new(),
             ranges: BTreeMap::new(),
@@ -203,7 +216,7 @@ impl Store {
             now,
             ticked: now,
             flushing: false,
-            handed_over: false,
+            disks: Disks::default(),
             turn: 0,
             batch: WriteBatch::new(),
             saved: Vec::new(),
@@ -215,7 +228,7 @@ impl Store {
             stopped: false,
         };
         store.load_peers()?;
-        Ok((store, applier, worker))
+        Ok((store, applier, workers))
     }
 
     /// Speaks to this store.
@@ -295,7 +308,7 @@ impl Store {
             return Ok(());
         }
         // Behind the messages: where this process stood still, its disk has answered meanwhile.
-        self.hand_over_if_stalled();
+        self.watch_raftdb();
         self.collect()?;
         self.submit()?;
         self.transport.flush();
@@ -321,8 +334,14 @@ impl Store {
             peer.fail_handed();
         }
         self.fenced.get_or_insert(why);
+        self.close_loops();
+    }
+
+    /// Ends the loops behind this one.
+    fn close_loops(&self) {
         drop(self.apply.close());
         drop(self.work.close());
+        drop(self.flush.close());
     }
 
     /// Tells whoever waits for `message` that the store has stopped.
@@ -346,10 +365,10 @@ impl Store {
         let tick_nanos = u64::try_from(self.config.tick.as_nanos()).unwrap_or(u64::MAX);
         self.ticked += Duration::from_nanos(tick_nanos.saturating_mul(ticks));
         let counts_pause = !self.config.faults.is(Fault::LeaseOverPause);
-        let is_stalled = self.is_stalled();
+        self.watch_kvdb();
+        let (leaders_hold_still, all_do) = self.holds_still();
         for peer in self.peers.values_mut() {
-            if is_stalled && peer.leads() {
-                // Without heartbeats somebody else comes to lead, whose disk answers.
+            if all_do || (leaders_hold_still && peer.leads()) {
                 peer.raw.pass_time(ticks);
                 peer.expire(self.now);
                 continue;
@@ -365,37 +384,10 @@ impl Store {
         self.sample();
         if self.now >= self.next_gc {
             self.next_gc = self.now + self.config.log_gc_interval;
+            self.watch_whether_kvdb_is_full();
             self.shorten_logs()?;
         }
         Ok(())
-    }
-
-    /// How long raftdb has not answered.
-    fn stalled(&self) -> Duration {
-        let first = self.writing.iter().find(|writing| writing.writes);
-        first.map_or(Duration::ZERO, |writing| {
-            self.now.saturating_sub(writing.since)
-        })
-    }
-
-    /// Whether raftdb has not answered for so long that this store should lead nothing. It hands over after
-    /// one election timeout; after two nobody has taken over, and it stops being heard.
-    fn is_stalled(&self) -> bool {
-        self.stalled() > self.election_timeout() * 2
-    }
-
-    fn election_timeout(&self) -> Duration {
-        let ticks = u32::try_from(self.config.election_ticks).unwrap_or(u32::MAX);
-        self.config.tick.saturating_mul(ticks)
-    }
-
-    fn hand_over_if_stalled(&mut self) {
-        if self.stalled() <= self.election_timeout() {
-            self.handed_over = false;
-        } else if !self.handed_over {
-            self.handed_over = true;
-            self.hand_over();
-        }
     }
 
     fn handle_message(&mut self, message: StoreMessage) -> Result<()> {
@@ -414,24 +406,36 @@ impl Store {
                 peer_id,
                 delivered,
             } => self.snapshot_sent(region_id, peer_id, delivered)?,
-            StoreMessage::HandOver => self.hand_over(),
+            StoreMessage::HandOver => drop(self.hand_over()),
             StoreMessage::Stop => {
                 self.stopped = true;
                 self.fence("it was told to stop".to_owned());
             }
-            StoreMessage::Persisted { turn, result } => self.persisted(turn, result)?,
+            StoreMessage::Persisted { turn, result } => {
+                if result.is_err() {
+                    self.give_way_at_last();
+                }
+                self.persisted(turn, result)?;
+            }
             StoreMessage::Applied(applied) => {
+                self.disks.has_applied = true;
                 for entries in applied {
                     self.applied(entries)?;
                 }
             }
-            StoreMessage::Failed(why) => self.fence(why),
+            StoreMessage::Failed(why) => {
+                self.give_way_at_last();
+                self.fence(why);
+            }
             StoreMessage::Generated { region_id, result } => self.generated(region_id, result),
             StoreMessage::Installed {
                 region_id,
                 peer_id,
                 installed,
-            } => self.installed(region_id, peer_id, *installed)?,
+            } => {
+                self.disks.has_applied = true;
+                self.installed(region_id, peer_id, *installed)?;
+            }
             StoreMessage::Flushed => self.flushing = false,
         }
         Ok(())
@@ -475,7 +479,8 @@ impl Store {
         let ticket = self
             .engines
             .raft
-            .submit_waiting(batch, basalt_engine::WriteOptions::SYNC)?;
+            .submit_waiting(batch, basalt_engine::WriteOptions::SYNC)
+            .map_err(Error::Raftdb)?;
         if self.config.faults.is(Fault::AckBeforeSync) {
             self.inbox.push(StoreMessage::Persisted {
                 turn,
@@ -488,7 +493,7 @@ impl Store {
         ticket.on_done(move |result| {
             let took = clock.now().saturating_sub(since);
             metrics.raftdb_sync.observe(took);
-            let result = result.map(|_| ()).map_err(|error| error.to_string());
+            let result = result.map(drop);
             inbox.push(StoreMessage::Persisted { turn, result });
         });
         Ok(())
@@ -501,8 +506,7 @@ impl Drop for Store {
         for peer in self.peers.values_mut() {
             self.leases.end(&mut peer.lease);
         }
-        drop(self.apply.close());
-        drop(self.work.close());
+        self.close_loops();
     }
 }
 

@@ -13,11 +13,12 @@ use basalt_proto::{
 };
 use basalt_raft::{
     Counts, RawNode, Role,
-    eraftpb::{Message, Snapshot},
+    eraftpb::{Message, MessageType, Snapshot},
 };
 use bytes::Bytes;
 use prost::Message as _;
 
+use super::backoff::Backoff;
 use crate::{
     Callback, CommandError, LastSnapshot, PeerStorage, RegionSnapshot, command::Expiry,
     leases::Lease,
@@ -101,6 +102,11 @@ pub(super) struct Peer {
     pub(super) last_snapshot: Option<(LastSnapshot, Duration)>,
     /// A snapshot is being made: what was applied when it was asked for, below which it cannot be.
     pub(super) generating: Option<u64>,
+    /// Tries at making one, and why the last one failed.
+    pub(super) makes: Backoff,
+    pub(super) not_made: Option<String>,
+    /// Tries at sending one, by the peer it was for, where the last one failed.
+    pub(super) sends: HashMap<u64, Backoff>,
     pub(super) was_leader: bool,
     /// What it may be read under, as it was said last.
     pub(super) lease: Option<Arc<Lease>>,
@@ -141,6 +147,9 @@ impl Peer {
             settled_with: 0,
             last_snapshot: None,
             generating: None,
+            makes: Backoff::default(),
+            not_made: None,
+            sends: HashMap::new(),
             was_leader: false,
             lease: None,
             last_leader: 0,
@@ -340,6 +349,17 @@ impl Peer {
         if let Ok(place) = place {
             self.reads[place].index = Some(index);
         }
+    }
+
+    /// Whether a message may be sent now; a snapshot may have to wait, after those that did not arrive.
+    pub(super) fn may_send(&self, message: &Message, now: Duration) -> bool {
+        message.msg_type() != MessageType::MsgSnapshot || self.may_send_to(message.to, now)
+    }
+
+    /// Whether a snapshot for a peer is of use now.
+    pub(super) fn may_send_to(&self, to: u64, now: Duration) -> bool {
+        let sends = self.sends.get(&to);
+        sends.is_none_or(|sends| sends.may_try(now))
     }
 
     /// Takes note of a snapshot that was made, sent or received.

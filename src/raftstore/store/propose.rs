@@ -43,8 +43,8 @@ impl Store {
             // It never was in a log.
             return callback.fail(CommandError::DeadlineExceeded);
         }
-        if self.is_stalled() {
-            return callback.fail(stalled());
+        if let Some(error) = self.stalled() {
+            return callback.fail(error);
         }
         let header = request.header.take().unwrap_or_default();
         let region_id = match header.region_id {
@@ -110,8 +110,8 @@ impl Store {
             deadline,
             callback,
         } = read;
-        if self.is_stalled() {
-            return callback.fail(stalled());
+        if let Some(error) = self.stalled() {
+            return callback.fail(error);
         }
         let (region_id, header) = match target {
             Target::Region(header) => (Some(header.region_id), header),
@@ -154,11 +154,6 @@ impl Store {
             read.callback.fail(CommandError::Busy(what));
         }
     }
-}
-
-/// What a store says whose raftdb does not answer: others that come to lead are found by asking them.
-fn stalled() -> CommandError {
-    CommandError::Busy("the disk of the Raft log does not answer".to_owned())
 }
 
 /// The header of a command as this region's state completes it.
@@ -385,6 +380,20 @@ fn change_peer(
         return callback.fail(CommandError::Invalid(what));
     }
     if is_removal && target.id == peer.meta.id && members.len() > 1 {
+        let voters = &peer.raw.raft().configuration().voters;
+        if !members
+            .iter()
+            .any(|other| other.id != target.id && voters.contains(other.id))
+        {
+            // It would be sent in circles for ever.
+            let what = format!(
+                "peer {} is the only one that votes in region {}, so nobody could lead after it; make another one a \
+                 voter first",
+                target.id,
+                peer.region_id()
+            );
+            return callback.fail(CommandError::Invalid(what));
+        }
         // Whoever leads on does not need to learn from a dead peer that it is gone.
         hand_over_to(peer);
         return callback.fail(peer.not_leader());

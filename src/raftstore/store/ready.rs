@@ -29,7 +29,7 @@ impl Store {
         Ok(())
     }
 
-    fn collect_of(&mut self, region_id: u64) -> Result<()> {
+    pub(super) fn collect_of(&mut self, region_id: u64) -> Result<()> {
         let Some(peer) = self.peers.get_mut(&region_id) else {
             return Ok(());
         };
@@ -148,7 +148,8 @@ impl Store {
         }
         let waits = peer.durable < peer.promised && !self.config.faults.is(Fault::TermBeforeSync);
         for message in to_send {
-            let Some(to) = peer.whereabouts(message.to) else {
+            let may_go = peer.may_send(&message, self.now);
+            let Some(to) = peer.whereabouts(message.to).filter(|_| may_go) else {
                 undeliverable(peer, &message)?;
                 continue;
             };
@@ -162,10 +163,12 @@ impl Store {
     }
 
     /// Writes up to a turn are durable.
-    pub(super) fn persisted(&mut self, turn: u64, result: Result<(), String>) -> Result<()> {
-        if let Err(error) = result {
-            return Err(Error::misuse(0, format!("raftdb: {error}")));
-        }
+    pub(super) fn persisted(
+        &mut self,
+        turn: u64,
+        result: Result<(), basalt_engine::Error>,
+    ) -> Result<()> {
+        result.map_err(Error::Raftdb)?;
         while let Some(writing) = self.writing.front() {
             if writing.turn > turn && writing.writes {
                 break;
@@ -329,8 +332,10 @@ impl Store {
             return;
         };
         // Where one is being made already, whoever it is not for asks again.
-        if peer.raw.storage().take_snapshot_request().is_some()
+        let to = peer.raw.storage().take_snapshot_request();
+        if to.is_some_and(|to| peer.may_send_to(to, self.now))
             && peer.generating.is_none()
+            && peer.makes.may_try(self.now)
             && self.work.push(WorkTask::Generate { region_id })
         {
             peer.generating = Some(peer.applied());
@@ -347,6 +352,11 @@ impl Store {
             return Ok(());
         };
         peer.is_dirty = true;
+        if delivered {
+            peer.sends.remove(&peer_id);
+        } else {
+            peer.sends.entry(peer_id).or_default().failed(self.now);
+        }
         if delivered && let Some(snapshot) = peer.raw.storage().offered_snapshot().cloned() {
             let to = peer.whereabouts(peer_id);
             peer.note_snapshot("sent", &snapshot, to, self.now);
@@ -364,7 +374,7 @@ impl Store {
     }
 }
 
-/// Nobody knows where it should go: only a snapshot's sender waits for news.
+/// Nobody knows where it should go, or it is too early: only a snapshot's sender waits for news.
 fn undeliverable(peer: &mut Peer, message: &Message) -> Result<()> {
     if message.msg_type() != MessageType::MsgSnapshot {
         return Ok(());

@@ -7,8 +7,8 @@ use crate::{FollowerStatus, LastSnapshot, RegionStatus, StoreStatus};
 
 /// Entries that a peer may be behind before that is worth a word.
 const MAX_USUAL_LAG: u64 = 10_000;
-/// Ticks that a write of raftdb may take before that is worth a word.
-const MAX_USUAL_SYNC_TICKS: u32 = 10;
+/// Ticks that an engine may take to answer before that is worth a word.
+const MAX_USUAL_SILENCE: u32 = 10;
 
 impl Store {
     /// How the store fares.
@@ -97,6 +97,9 @@ impl Store {
         if peer.generating.is_some() {
             reasons.push("a snapshot is being made".to_owned());
         }
+        if let Some(why) = &peer.not_made {
+            reasons.push(format!("the last snapshot could not be made: {why}"));
+        }
         let lag = status.committed.saturating_sub(status.applied);
         if lag >= MAX_USUAL_LAG {
             reasons.push(format!("{lag} committed entries are not applied yet"));
@@ -107,10 +110,17 @@ impl Store {
                 "{held_back} truncated entries wait for kvdb to be flushed"
             ));
         }
-        let stalled = self.stalled();
-        if stalled > self.config.tick * MAX_USUAL_SYNC_TICKS {
-            let millis = stalled.as_millis();
-            reasons.push(format!("raftdb has not answered for {millis} ms"));
+        for (engine, silent) in [
+            ("raftdb", self.raftdb_silent()),
+            ("kvdb", self.kvdb_silent()),
+        ] {
+            if silent > self.config.tick * MAX_USUAL_SILENCE {
+                let millis = silent.as_millis();
+                reasons.push(format!("{engine} has not answered for {millis} ms"));
+            }
+        }
+        if let Some(cause) = self.engines.kv.read_only_cause() {
+            reasons.push(format!("kvdb takes no writes: {cause}"));
         }
         for follower in &status.followers {
             let (id, store) = (follower.peer.id, follower.peer.store_id);

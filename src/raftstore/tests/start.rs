@@ -4,7 +4,7 @@
 mod support;
 
 use basalt_engine::{WriteBatch, WriteOptions, fs::sim::Survival};
-use basalt_raftstore::{Error, PeerAt, Save, SaveNumber, keys, peers, states};
+use basalt_raftstore::{Engines, Error, PeerAt, Save, SaveNumber, keys, peers, states};
 use support::{Store, hard_state, membership, snapshot, voters};
 
 fn save(store: &Store, region: u64, peer: u64, save: &Save<'_>) -> SaveNumber {
@@ -71,4 +71,22 @@ fn an_intent_without_the_raft_state_of_its_peer_is_corruption() {
         matches!(error, Error::Corruption { region: 3, .. }),
         "{error}"
     );
+}
+
+#[test]
+fn the_memtables_of_kvdb_are_as_large_as_was_said_last() {
+    let bytes = |engines: &Engines| {
+        let all = engines.data.iter().chain([&engines.local]);
+        let mut all = all.map(|family| family.options().write_buffer_bytes);
+        let first = all.next().expect("there are some");
+        assert!(all.all(|other| other == first));
+        first
+    };
+    let store = Store::new();
+    assert_eq!(bytes(&store.engines), 64 << 20);
+    let (kv, raft) = (store.engines.kv.clone(), store.engines.raft.clone());
+    let small = Engines::with_write_buffer(kv, raft, 64 << 10).expect("a sound disk");
+    assert_eq!(bytes(&small), 64 << 10);
+    let again = store.crash(Survival::LoseUnsynced);
+    assert_eq!(bytes(&again.engines), 64 << 10);
 }

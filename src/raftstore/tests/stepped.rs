@@ -7,9 +7,15 @@ mod cluster;
 #[expect(dead_code, reason = "the simulation uses all of it")]
 mod node;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use basalt_engine::fs::sim::Survival;
+use basalt_engine::fs::sim::{Failure, OpKind, Survival};
 use basalt_proto::{
     metapb::Peer,
     raft_cmdpb::{RaftCmdRequest, RaftRequestHeader},
@@ -174,17 +180,12 @@ fn a_snapshot_that_takes_long_to_make_is_of_use_under_load() {
     let mut making = None;
     for tick in 0..300_u64 {
         let leader = cluster.running(0).expect("it runs");
-        for task in leader.worker.inbox().take() {
-            match task {
-                WorkTask::Generate { region_id } => {
-                    let made = leader.snapshots.generate(region_id, &mut |_| true);
-                    making = Some((tick + 20, made.expect("a sound disk")));
-                }
-                WorkTask::FlushKv => {
-                    leader.engines.flush_kv().expect("a sound disk");
-                    leader.store.inbox().push(StoreMessage::Flushed);
-                }
-            }
+        for task in leader.workers.snapshots.inbox().take() {
+            let WorkTask::Generate { region_id } = task else {
+                panic!("flushes are done elsewhere: {task:?}");
+            };
+            let made = leader.snapshots.generate(region_id, &mut |_| true);
+            making = Some((tick + 20, made.expect("a sound disk")));
         }
         if let Some((_, snapshot)) = making.take_if(|(until, _)| *until <= tick) {
             leader.store.inbox().push(StoreMessage::Generated {
@@ -253,16 +254,55 @@ fn a_group_of_two_outlives_a_leader_that_applies_its_own_removal_alone() {
 }
 
 #[test]
+fn the_only_voter_is_not_removed_and_told_why() {
+    let mut cluster = Cluster::new(2, 1, |_| {});
+    cluster.lead(0);
+    let learner = peer(1002, 2);
+    let added = cluster.change(0, ConfChangeType::AddLearnerNode, learner);
+    cluster.ticks(20);
+    assert!(added.is_done());
+    let answer = cluster
+        .change(0, ConfChangeType::RemoveNode, peer(1, 1))
+        .get();
+    let [Err(CommandError::Invalid(why))] = &answer[..] else {
+        panic!("{answer:?}");
+    };
+    assert!(why.contains("the only one that votes"), "{why}");
+    // With another voter it is asked to hand over, and the next leader removes it.
+    cluster.change(0, ConfChangeType::AddNode, learner);
+    cluster.ticks(10);
+    let answer = cluster
+        .change(0, ConfChangeType::RemoveNode, peer(1, 1))
+        .get();
+    assert!(
+        matches!(&answer[..], [Err(CommandError::NotLeader { .. })]),
+        "{answer:?}"
+    );
+    cluster.ticks(10);
+    assert_eq!(cluster.leader(), Some(1));
+    let removed = cluster.change(1, ConfChangeType::RemoveNode, peer(1, 1));
+    cluster.ticks(20);
+    assert!(removed.is_done());
+}
+
+#[test]
 fn a_deadline_holds_while_the_apply_loop_stands_still() {
-    let mut cluster = Cluster::new(3, 3, |_| {});
+    // Alone, or another store would take over.
+    let mut cluster = Cluster::new(1, 1, |_| {});
     cluster.lead(0);
     cluster.no_apply = Some(0);
     let late = cluster.put(0, b"k", b"v");
-    cluster.ticks(80);
+    cluster.ticks(15);
     let in_time = cluster.put(0, b"k", b"w");
-    cluster.ticks(40);
+    cluster.ticks(90);
     assert_eq!(late.get(), [Err(CommandError::DeadlineExceeded)]);
     assert_eq!(in_time.get(), []);
+    // By now it is known that nothing is applied.
+    let refused = cluster.put(0, b"k", b"x").get();
+    let [Err(CommandError::Busy(why))] = &refused[..] else {
+        panic!("{refused:?}");
+    };
+    assert!(why.contains("the disk of the data"), "{why}");
     cluster.no_apply = None;
     cluster.settle();
     assert!(in_time.is_done());
@@ -280,6 +320,115 @@ fn figure(cluster: &Cluster, n: usize, name: &str) -> u64 {
         Value::Sizes(histogram) | Value::Durations(histogram) => histogram.count(),
     };
     named.iter().map(|one| of(one.value)).sum()
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_made_is_tried_again_less_and_less_often() {
+    let mut cluster = left_behind();
+    cluster.nodes[0].fs.set_fault_rule(Some(Arc::new(|op| {
+        let creates = op.kind == OpKind::Create && op.path.starts_with("/snap");
+        creates.then(Failure::device)
+    })));
+    let tries = |cluster: &Cluster| figure(cluster, 0, "store_snapshots_not_made");
+    // Heartbeats go out every other tick.
+    cluster.ticks(100);
+    let few = tries(&cluster);
+    assert!((3..10).contains(&few), "{few} tries in five seconds");
+    let region = cluster.region(0).expect("it leads");
+    let told = |reason: &String| reason.contains("could not be made: snapshot files: ");
+    assert!(region.reasons.iter().any(told), "{region:#?}");
+    cluster.ticks(400);
+    let more = tries(&cluster) - few;
+    assert!((1..6).contains(&more), "{more} tries in twenty seconds");
+    // What has ended is soon noticed.
+    cluster.nodes[0].fs.set_fault_rule(None);
+    cluster.ticks(200);
+    let applied = |n| cluster.region(n).map(|region| region.applied);
+    assert_eq!(applied(2), applied(0));
+    let reasons = cluster.region(0).map(|region| region.reasons);
+    assert_eq!(reasons, Some(Vec::new()));
+}
+
+#[test]
+fn a_snapshot_that_does_not_arrive_is_sent_again_less_and_less_often() {
+    let mut cluster = left_behind();
+    let tries = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&tries);
+    cluster.lose(move |message| {
+        let is_snapshot = kind(message) == MessageType::MsgSnapshot;
+        counted.fetch_add(u64::from(is_snapshot), Ordering::Relaxed);
+        is_snapshot
+    });
+    cluster.ticks(500);
+    let few = tries.load(Ordering::Relaxed);
+    assert!((5..15).contains(&few), "{few} tries in twenty-five seconds");
+    cluster.lose(|_| false);
+    cluster.ticks(200);
+    let applied = |n| cluster.region(n).map(|region| region.applied);
+    assert_eq!(applied(2), applied(0));
+}
+
+#[test]
+fn a_restart_knows_about_how_large_the_log_is() {
+    let mut cluster = Cluster::new(1, 1, |config| config.log_gc_bytes = 100_000);
+    cluster.lead(0);
+    for key in 0..80 {
+        cluster.put(0, &[key], &[7; 1_000]);
+    }
+    let before = cluster.region(0).map_or(0, |region| region.log_bytes);
+    let left = cluster.nodes[0].fs.crash(Survival::LoseUnsynced);
+    cluster.nodes[0].running = None;
+    cluster.nodes[0].fs = left;
+    cluster.start(0);
+    let after = cluster.region(0).map_or(0, |region| region.log_bytes);
+    assert!(
+        before > 80_000 && after.abs_diff(before) < before / 10,
+        "{before}, {after}"
+    );
+    // So its limit holds.
+    cluster.lead(0);
+    for key in 0..30 {
+        cluster.put(0, &[key], &[7; 1_000]);
+    }
+    cluster.ticks(40);
+    let region = cluster.region(0).expect("it leads");
+    assert!(
+        region.truncated > 30 && region.log_bytes < 70_000,
+        "{region:#?}"
+    );
+}
+
+#[test]
+fn a_flush_does_not_wait_for_a_snapshot() {
+    let mut cluster = left_behind();
+    cluster.no_work = Some(0);
+    cluster.ticks(4);
+    let leader = cluster.running(0).expect("it runs");
+    assert_eq!(
+        leader.workers.snapshots.inbox().len(),
+        1,
+        "one is asked for"
+    );
+    let before = figure(&cluster, 0, "store_kvdb_flush_seconds");
+    for key in 0..60 {
+        cluster.put(0, &[key], b"v");
+        cluster.ticks(1);
+    }
+    assert!(figure(&cluster, 0, "store_kvdb_flush_seconds") > before);
+    assert!(figure(&cluster, 0, "store_queue_waiting") > 0);
+}
+
+#[test]
+fn a_failure_of_the_disk_is_told_as_the_engine_tells_it() {
+    let mut cluster = Cluster::new(1, 1, |_| {});
+    cluster.lead(0);
+    cluster.nodes[0].fs.set_fault_rule(Some(Arc::new(|op| {
+        (op.kind == OpKind::Sync).then(Failure::device)
+    })));
+    cluster.put(0, b"k", b"v");
+    let leader = cluster.running(0).expect("it runs");
+    let why = leader.store.fenced().expect("it has stopped");
+    assert!(why.starts_with("raftdb: ") && why.contains("sync"), "{why}");
 }
 
 #[test]
@@ -425,4 +574,73 @@ fn a_leader_whose_disk_does_not_answer_gives_way() {
         let applied = |n| cluster.region(n).map(|region| region.applied);
         assert_eq!(applied(0), applied(leader.unwrap_or(1)));
     }
+}
+
+#[test]
+fn a_leader_whose_data_cannot_be_written_gives_way() {
+    for loses_transfer in [false, true] {
+        let mut cluster = Cluster::new(3, 3, |_| {});
+        cluster.lead(0);
+        cluster.no_apply = Some(0);
+        cluster.lose(move |message| loses_transfer && kind(message) == MessageType::MsgTimeoutNow);
+        let waits = cluster.put(0, b"k", b"v");
+        cluster.ticks(9);
+        assert_eq!(cluster.leader(), Some(0), "it may be a hiccup");
+        cluster.ticks(if loses_transfer { 50 } else { 4 });
+        let leader = cluster.leader().expect("somebody leads");
+        assert_ne!(leader, 0);
+        assert!(cluster.put(leader, b"k", b"w").is_done());
+        assert!(figure(&cluster, 0, "store_gave_way") > 0);
+        // It does not come to lead again, whatever happens to the others, as it could not serve.
+        cluster.ticks(30);
+        assert_eq!(cluster.leader(), Some(leader));
+        cluster.no_apply = None;
+        cluster.ticks(20);
+        assert!(waits.is_done());
+        let applied = |n| cluster.region(n).map(|region| region.applied);
+        assert_eq!(applied(0), applied(leader));
+    }
+}
+
+#[test]
+fn a_leader_whose_disk_is_full_gives_way_before_it_stops() {
+    // Of raftdb it is only found out by an entry that the others do not have yet: they have to miss it.
+    for (engine, ticks) in [("/kv", 2), ("/raft", 40)] {
+        let mut cluster = Cluster::new(3, 3, |_| {});
+        cluster.lead(0);
+        cluster.put(0, b"k", b"v");
+        cluster.nodes[0].fs.set_fault_rule(Some(Arc::new(move |op| {
+            let writes = matches!(op.kind, OpKind::Write | OpKind::Create | OpKind::Sync);
+            let full = || Failure::of(std::io::ErrorKind::StorageFull);
+            (writes && op.path.starts_with(engine)).then(full)
+        })));
+        let leader = cluster.running(0).expect("it runs");
+        // As a full memtable would do by itself.
+        let _ = leader.engines.flush_kv();
+        cluster.put(0, b"k", b"w");
+        cluster.ticks(ticks);
+        let next = cluster.leader().expect("somebody leads");
+        assert_ne!(next, 0, "{engine}");
+        assert!(cluster.put(next, b"k", b"x").is_done());
+        let leader = cluster.running(0).expect("it runs");
+        assert!(leader.store.fenced().is_some(), "{engine}");
+    }
+}
+
+#[test]
+fn a_leader_whose_data_takes_no_writes_gives_way_also_while_nobody_writes() {
+    let mut cluster = Cluster::new(3, 3, |config| {
+        config.log_gc_interval = Duration::from_millis(100);
+    });
+    cluster.lead(0);
+    cluster.put(0, b"k", b"v");
+    cluster.nodes[0].fs.set_fault_rule(Some(Arc::new(|op| {
+        let writes = matches!(op.kind, OpKind::Write | OpKind::Create);
+        let full = || Failure::of(std::io::ErrorKind::StorageFull);
+        (writes && op.path.starts_with("/kv")).then(full)
+    })));
+    let leader = cluster.running(0).expect("it runs");
+    leader.engines.flush_kv().expect_err("there is no room");
+    cluster.ticks(4);
+    assert!(cluster.leader().is_some_and(|leader| leader != 0));
 }

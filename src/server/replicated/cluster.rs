@@ -174,7 +174,8 @@ impl Cluster {
         report_recovery("kv", kv.recovery());
         let raft = open(&raft, raft_options)?;
         report_recovery("raft", raft.recovery());
-        let engines = Engines::new(kv, raft).map_err(|error| error.to_string())?;
+        let engines = Engines::with_write_buffer(kv, raft, self.settings.write_buffer_bytes)
+            .map_err(|error| error.to_string())?;
         let ident = StoreIdent {
             cluster_id: identity.cluster_id,
             store_id: identity.store_id,

@@ -110,6 +110,11 @@ fn keeps_quorum(region: &RegionStatus, without: u64) -> bool {
     alive > voters / 2
 }
 
+/// Whether somebody else could come to lead.
+fn has_other_voters(region: &RegionStatus) -> bool {
+    region.followers.iter().any(|other| !other.is_learner)
+}
+
 impl Cluster {
     /// Who belongs to the cluster, as far as this store knows.
     #[must_use]
@@ -199,6 +204,12 @@ impl Cluster {
             if region.region.peers.len() == 1 {
                 return Err(Error::InvalidArgument(format!(
                     "store {store_id} has the last copy of region {region_id}"
+                )));
+            }
+            if store_id == region.peer.store_id && !has_other_voters(&region) {
+                return Err(Error::InvalidArgument(format!(
+                    "store {store_id} is the only one that votes in region {region_id}, so nobody could lead after it; \
+                     make another store a voter first (basalt member add)"
                 )));
             }
             if !force && !keeps_quorum(&region, store_id) {
@@ -487,6 +498,17 @@ mod tests {
                 expected,
                 "{others:?} {without}"
             );
+        }
+    }
+
+    #[test]
+    fn learners_cannot_take_a_region_over() {
+        for (others, expected) in [
+            (&[][..], false),
+            (&[(2, true, true), (3, true, true)], false),
+            (&[(2, true, true), (3, false, false)], true),
+        ] {
+            assert_eq!(has_other_voters(&region(others)), expected, "{others:?}");
         }
     }
 

@@ -19,8 +19,8 @@ use basalt_proto::{
     raft_serverpb::{RaftMessage, StoreIdent},
 };
 use basalt_raftstore::{
-    Applier, Clock, Engines, Membership, Parts, Store, StoreConfig, StoreHandle, Transport, Worker,
-    bootstrap, snapshot::SnapshotStore,
+    Applier, Clock, Engines, Membership, Parts, Store, StoreConfig, StoreHandle, Transport,
+    Workers, bootstrap, snapshot::SnapshotStore,
 };
 
 /// The cluster that all stores are of.
@@ -77,6 +77,7 @@ pub(crate) struct Scheduled {
     pub(crate) store: bool,
     pub(crate) apply: bool,
     pub(crate) work: bool,
+    pub(crate) flush: bool,
     pub(crate) disk: bool,
 }
 
@@ -121,7 +122,7 @@ pub(crate) struct Running {
     pub(crate) engines: Engines,
     pub(crate) store: Store,
     pub(crate) applier: Applier,
-    pub(crate) worker: Worker,
+    pub(crate) workers: Workers,
     pub(crate) handle: StoreHandle,
     pub(crate) snapshots: Arc<SnapshotStore>,
     outbox: Outbox,
@@ -222,7 +223,7 @@ impl Node {
             snapshots: Arc::clone(&snapshots),
             logger: None,
         };
-        let (store, applier, worker) = Store::open(parts).map_err(|error| error.to_string())?;
+        let (store, applier, workers) = Store::open(parts).map_err(|error| error.to_string())?;
         self.life += 1;
         self.running = Some(Box::new(Running {
             handle: store.handle(),
@@ -230,7 +231,7 @@ impl Node {
             engines,
             store,
             applier,
-            worker,
+            workers,
             snapshots,
             outbox,
             scheduled: Scheduled::default(),

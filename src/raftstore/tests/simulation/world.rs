@@ -39,6 +39,7 @@ pub(crate) enum Event {
     Turn(usize, u32),
     Apply(usize, u32),
     Work(usize, u32),
+    Flush(usize, u32),
     Disk(usize, u32),
     Deliver(Box<RaftMessage>),
     Snapshot(usize, u32, Box<RaftMessage>),
@@ -243,8 +244,18 @@ impl World {
                     && let Some(running) = &mut self.nodes[n].running
                 {
                     running.scheduled.work = false;
-                    running.worker.turn();
-                    self.note(n, 3, || "works".to_owned());
+                    running.workers.snapshots.turn();
+                    self.note(n, 3, || "makes snapshots".to_owned());
+                    self.wake(n)?;
+                }
+            }
+            Event::Flush(n, life) => {
+                if self.is_awake(n, life, || Event::Flush(n, life))
+                    && let Some(running) = &mut self.nodes[n].running
+                {
+                    running.scheduled.flush = false;
+                    running.workers.flushes.turn();
+                    self.note(n, 5, || "flushes".to_owned());
                     self.wake(n)?;
                 }
             }
@@ -310,8 +321,12 @@ impl World {
             &mut running.scheduled.apply,
         );
         let work = wants(
-            !running.worker.inbox().is_empty(),
+            !running.workers.snapshots.inbox().is_empty(),
             &mut running.scheduled.work,
+        );
+        let flush = wants(
+            !running.workers.flushes.inbox().is_empty(),
+            &mut running.scheduled.flush,
         );
         let disk = wants(running.executor.queued() > 0, &mut running.scheduled.disk);
         let fenced = running.store.fenced().map(str::to_owned);
@@ -344,6 +359,10 @@ impl World {
         if work {
             let delay = self.up_to(self.plan.pace.work);
             self.after(delay, Event::Work(n, life));
+        }
+        if flush {
+            let delay = self.up_to(self.plan.pace.work);
+            self.after(delay, Event::Flush(n, life));
         }
         if disk {
             let slow = self.nodes[n].slow_until > self.now;

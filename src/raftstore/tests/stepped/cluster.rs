@@ -54,7 +54,7 @@ pub(crate) struct Cluster {
     loses: Loses,
     /// The store whose apply loop stands still.
     pub(crate) no_apply: Option<usize>,
-    /// The store whose background worker does.
+    /// The store whose maker of snapshots does.
     pub(crate) no_work: Option<usize>,
     /// The store whose disk does not answer.
     pub(crate) no_disk: Option<usize>,
@@ -351,8 +351,12 @@ fn step(running: &mut Running, applies: bool, works: bool) -> bool {
         running.applier.turn();
         moved = true;
     }
-    if works && !running.worker.inbox().is_empty() {
-        running.worker.turn();
+    if works && !running.workers.snapshots.inbox().is_empty() {
+        running.workers.snapshots.turn();
+        moved = true;
+    }
+    if !running.workers.flushes.inbox().is_empty() {
+        running.workers.flushes.turn();
         moved = true;
     }
     moved
