@@ -7,7 +7,8 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    fmt,
+    sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -62,8 +63,19 @@ pub struct Depth {
 pub struct Inbox<T> {
     state: Mutex<State<T>>,
     filled: Condvar,
+    /// Called when there is something after there was nothing, or when it is closed.
+    wake: OnceLock<Wake>,
     /// Beyond these, callers from outside are refused.
     limits: InboxLimits,
+}
+
+/// Wakes a loop that is no thread.
+struct Wake(Box<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Wake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wake")
+    }
 }
 
 #[derive(Debug)]
@@ -86,6 +98,7 @@ impl<T> Inbox<T> {
                 closed: false,
             }),
             filled: Condvar::new(),
+            wake: OnceLock::new(),
             limits,
         }
     }
@@ -93,6 +106,19 @@ impl<T> Inbox<T> {
     fn state(&self) -> MutexGuard<'_, State<T>> {
         // Nothing panics while it is held, and the queue would be whole if it did.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has `wake` called, beside those who wait, whenever there is something after there was nothing, and when it is
+    /// closed. Only the first call counts.
+    pub fn on_filled(&self, wake: impl Fn() + Send + Sync + 'static) {
+        let _ = self.wake.set(Wake(Box::new(wake)));
+    }
+
+    fn notify(&self) {
+        self.filled.notify_all();
+        if let Some(Wake(wake)) = self.wake.get() {
+            wake();
+        }
     }
 
     /// Puts in an item from outside that holds so many bytes.
@@ -129,7 +155,7 @@ impl<T> Inbox<T> {
     /// Wakes its loop, if anything waits.
     pub(crate) fn wake(&self) {
         if !self.is_empty() {
-            self.filled.notify_one();
+            self.notify();
         }
     }
 
@@ -153,7 +179,7 @@ impl<T> Inbox<T> {
         state.bytes = sum;
         drop(state);
         if was_empty {
-            self.filled.notify_one();
+            self.notify();
         }
         Ok(())
     }
@@ -214,7 +240,7 @@ impl<T> Inbox<T> {
         state.bytes = 0;
         let left = std::mem::take(&mut state.items);
         drop(state);
-        self.filled.notify_all();
+        self.notify();
         left
     }
 

@@ -62,7 +62,7 @@ pub use message::{
     AppliedEntries, ApplyTask, FollowerStatus, LastSnapshot, Proposal, Read, RegionStatus,
     StoreMessage, StoreStatus, WorkTask,
 };
-pub use node::Node;
+pub use node::{Node, StoreLoop};
 pub use peer_storage::{Applied, Installation, Installed, Membership, PeerStorage};
 pub use save::{Save, SaveNumber};
 pub use start::{PeerAt, peers};

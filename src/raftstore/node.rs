@@ -11,120 +11,170 @@
 
 use std::{
     any::Any,
+    convert::Infallible,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        mpsc::{Receiver, Sender, channel},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
 
 use crate::{
-    Applier, Error, Result, Store, StoreHandle, StoreMessage, Worker, Workers, store::Parts,
+    Applier, Error, Inbox, Result, Store, StoreHandle, StoreMessage, Worker, Workers, store::Parts,
 };
 
-/// A store on threads of its own.
+/// A store at work.
 #[derive(Debug)]
 pub struct Node {
     handle: StoreHandle,
-    inbox: Arc<crate::Inbox<StoreMessage>>,
+    inbox: Arc<Inbox<StoreMessage>>,
     fenced: Arc<OnceLock<String>>,
     threads: Vec<JoinHandle<()>>,
+    /// Closed when the store loop has ended.
+    store: Receiver<Infallible>,
 }
 
 /// How long a loop sleeps at most when nothing is asked of it.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// The store loop, for whoever runs it: a thread, or a task of an event loop, where it costs no change of threads to
+/// hand it something.
+#[derive(Debug)]
+pub struct StoreLoop {
+    store: Store,
+    fenced: Arc<OnceLock<String>>,
+    _ended: Sender<Infallible>,
+}
+
+impl StoreLoop {
+    /// Has `wake` called whenever there is something to do after there was nothing. It must be short.
+    pub fn on_work(&self, wake: impl Fn() + Send + Sync + 'static) {
+        self.store.inbox().on_filled(wake);
+    }
+
+    /// Does what waits. Answers for how long it may rest if nothing comes before; `None` when it has ended.
+    #[must_use]
+    pub fn turn(&mut self) -> Option<Duration> {
+        match catch_unwind(AssertUnwindSafe(|| self.store.turn())) {
+            // Before the rest: one that is stopped counts as fenced too.
+            Ok(()) if self.store.is_stopped() => None,
+            Ok(()) => {
+                if let Some(why) = self.store.fenced() {
+                    // It goes on answering, with its reason, until it is told to stop.
+                    self.fenced.get_or_init(|| why.to_owned());
+                }
+                Some(self.store.idle())
+            }
+            Err(panic) => {
+                let why = defect("basalt-store", &*panic);
+                self.fenced.get_or_init(|| why);
+                // Nobody is left to answer: what waits is told so as it is dropped.
+                drop(self.store.inbox().close());
+                None
+            }
+        }
+    }
+
+    /// Takes turns until it has ended, and blocks between them.
+    pub fn run(mut self) {
+        while let Some(idle) = self.turn() {
+            self.store.inbox().wait(idle);
+        }
+    }
+}
+
 impl Node {
-    /// Opens a store and starts its loops.
+    /// Opens a store and starts its loops, each on a thread of its own.
     ///
     /// # Errors
     ///
     /// As for [`Store::open`]; [`Error::Misuse`] where a thread cannot be started.
     pub fn start(parts: Parts) -> Result<Self> {
+        let (mut node, store_loop) = Self::start_but_store_loop(parts)?;
+        let started = node.spawn_thread("basalt-store", move || store_loop.run());
+        match started {
+            Ok(()) => Ok(node),
+            Err(error) => {
+                // Those that have started end again.
+                node.stop();
+                Err(error)
+            }
+        }
+    }
+
+    /// The same, but for the store loop: the caller is to call its [`StoreLoop::turn`] until it has ended.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Node::start`].
+    pub fn start_but_store_loop(parts: Parts) -> Result<(Self, StoreLoop)> {
         let (store, applier, workers) = Store::open(parts)?;
-        let handle = store.handle();
-        let inbox = store.inbox();
+        let (ended, until) = channel();
         let fenced = Arc::new(OnceLock::new());
         let mut node = Self {
-            handle,
-            inbox: Arc::clone(&inbox),
-            fenced,
+            handle: store.handle(),
+            inbox: store.inbox(),
+            fenced: Arc::clone(&fenced),
             threads: Vec::new(),
+            store: until,
         };
-        let started = node.spawn_loops(store, applier, workers);
-        if let Err(error) = started {
-            // Those that have started end again.
+        let store_loop = StoreLoop {
+            store,
+            fenced,
+            _ended: ended,
+        };
+        if let Err(error) = node.spawn_loops(applier, workers) {
+            drop(store_loop);
             node.stop();
             return Err(error);
         }
-        Ok(node)
+        Ok((node, store_loop))
     }
 
-    fn spawn_loops(&mut self, store: Store, applier: Applier, workers: Workers) -> Result<()> {
-        self.spawn("basalt-store", store, move |store: &mut Store| {
-            store.wait();
-            store.turn();
-            match store.fenced() {
-                // Before the rest: one that is stopped counts as fenced too.
-                _ if store.is_stopped() => Step::Stop,
-                Some(why) => Step::Fenced(why.to_owned()),
-                None => Step::Go,
-            }
-        })?;
+    fn spawn_loops(&mut self, applier: Applier, workers: Workers) -> Result<()> {
         self.spawn("basalt-apply", applier, |applier: &mut Applier| {
             applier.inbox().wait(IDLE);
             applier.turn();
-            if applier.is_stopped() {
-                Step::Stop
-            } else {
-                Step::Go
-            }
+            !applier.is_stopped()
         })?;
         let Workers { snapshots, flushes } = workers;
         for (name, worker) in [("basalt-snapshot", snapshots), ("basalt-flush", flushes)] {
             self.spawn(name, worker, |worker: &mut Worker| {
                 worker.inbox().wait(IDLE);
                 worker.turn();
-                if worker.is_stopped() {
-                    Step::Stop
-                } else {
-                    Step::Go
-                }
+                !worker.is_stopped()
             })?;
         }
         Ok(())
     }
 
+    /// Runs a loop as long as `step` says so.
     fn spawn<L: Send + 'static>(
         &mut self,
-        name: &str,
+        name: &'static str,
         mut inner: L,
-        mut step: impl FnMut(&mut L) -> Step + Send + 'static,
+        mut step: impl FnMut(&mut L) -> bool + Send + 'static,
     ) -> Result<()> {
         let (inbox, fenced) = (Arc::clone(&self.inbox), Arc::clone(&self.fenced));
-        let loop_name = name.to_owned();
-        let run = move || {
+        self.spawn_thread(name, move || {
             loop {
                 match catch_unwind(AssertUnwindSafe(|| step(&mut inner))) {
-                    Ok(Step::Go) => {}
-                    Ok(Step::Stop) => return,
-                    Ok(Step::Fenced(why)) => {
-                        // The store goes on answering, with its reason, until it is told to stop.
-                        fenced.get_or_init(|| why);
-                    }
+                    Ok(true) => {}
+                    Ok(false) => return,
                     Err(panic) => {
-                        let why = format!("{loop_name} met a defect: {}", text_of(&*panic));
+                        let why = defect(name, &*panic);
                         fenced.get_or_init(|| why.clone());
-                        if loop_name == "basalt-store" {
-                            // Nobody is left to answer: what waits is told so as it is dropped.
-                            drop(inbox.close());
-                        } else {
-                            inbox.push(StoreMessage::Failed(why));
-                        }
+                        inbox.push(StoreMessage::Failed(why));
                         return;
                     }
                 }
             }
-        };
+        })
+    }
+
+    fn spawn_thread(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
         let thread = thread::Builder::new().name(name.to_owned()).spawn(run);
         let cannot = |error| Error::misuse(0, format!("cannot start the thread {name}: {error}"));
         self.threads.push(thread.map_err(cannot)?);
@@ -150,14 +200,13 @@ impl Node {
             // A panic was told already.
             let _ = thread.join();
         }
+        // Nothing is ever sent: it fails as soon as the loop is gone.
+        let _ = self.store.recv();
     }
 }
 
-/// What a loop is to do next.
-enum Step {
-    Go,
-    Stop,
-    Fenced(String),
+fn defect(name: &str, panic: &(dyn Any + Send)) -> String {
+    format!("{name} met a defect: {}", text_of(panic))
 }
 
 fn text_of(panic: &(dyn Any + Send)) -> String {

@@ -267,10 +267,10 @@ impl Store {
         self.ticked + self.config.tick
     }
 
-    /// Blocks until there is something to do, or a tick is due.
-    pub fn wait(&self) {
-        let idle = self.next_tick().saturating_sub(self.clock.now());
-        self.inbox.wait(idle);
+    /// For how long it may rest if nothing comes before.
+    #[must_use]
+    pub fn idle(&self) -> Duration {
+        self.next_tick().saturating_sub(self.clock.now())
     }
 
     /// One turn. Never blocks for long, never panics for what the world did.

@@ -13,7 +13,9 @@
 use std::{
     fmt, fs,
     path::Path,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock},
+    time::Duration,
 };
 
 use basalt_engine::{Db, Options, fs::RealFs};
@@ -23,12 +25,14 @@ use basalt_proto::{
 };
 use basalt_raft::Level;
 use basalt_raftstore::{
-    Engines, Membership, Node, Parts, StoreConfig, bootstrap, snapshot::SnapshotStore, states,
-    store_ident,
+    Engines, Membership, Node, Parts, StoreConfig, StoreLoop, bootstrap, snapshot::SnapshotStore,
+    states, store_ident,
 };
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
+    task::yield_now,
+    time::{Instant, sleep},
 };
 
 use super::{BootClock, Directory, GrpcTransport, Links, Refusal, draw};
@@ -267,7 +271,9 @@ impl Cluster {
             snapshots,
             logger: Some(Arc::new(RaftLog)),
         };
-        let node = Node::start(parts).map_err(|error| error.to_string())?;
+        let started = Node::start_but_store_loop(parts);
+        let (node, store_loop) = started.map_err(|error| error.to_string())?;
+        Handle::current().spawn(run(store_loop));
         self.links.connect(node.handle());
         let mut slot = self.node.lock().unwrap_or_else(PoisonError::into_inner);
         *slot = Some(node);
@@ -414,6 +420,26 @@ impl fmt::Debug for Cluster {
         f.debug_struct("Cluster")
             .field("identity", &self.identity())
             .finish_non_exhaustive()
+    }
+}
+
+/// Runs the store loop as a task: what requests and streams hand it, it finds without a change of threads, and so
+/// do they what it answers.
+async fn run(mut store_loop: StoreLoop) {
+    let work = Arc::new(Notify::new());
+    let wake = Arc::clone(&work);
+    store_loop.on_work(move || wake.notify_one());
+    let mut rest = pin!(sleep(Duration::ZERO));
+    while let Some(idle) = store_loop.turn() {
+        // Those whom it has answered first; and more may come in meanwhile, for one turn.
+        yield_now().await;
+        if rest.is_elapsed() {
+            rest.as_mut().reset(Instant::now() + idle);
+        }
+        tokio::select! {
+            () = work.notified() => {}
+            () = &mut rest => {}
+        }
     }
 }
 
