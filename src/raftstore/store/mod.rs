@@ -14,7 +14,7 @@
 //! store: it answers everybody, with the reason, and does nothing else.
 //!
 //! `peer` is one region's replica; `propose` takes commands, `incoming` other stores' messages, `ready`
-//! what nodes hand out, `life` begins and ends peers, `gc` shortens logs, `disks` watches them, `status` and `figures` tell.
+//! what nodes hand out, `life` begins and ends peers, `gc` shortens logs, `disks` sees whether disks answer, `status` and `figures` tell.
 
 mod backoff;
 mod disks;

@@ -142,6 +142,12 @@ impl Links {
         sums.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
+    /// Snapshots that are being sent, or wait for their turn.
+    #[must_use]
+    pub fn snapshots_waiting(&self) -> usize {
+        self.waiting_snapshots.load(Ordering::Relaxed)
+    }
+
     /// Tells that a store has been heard from: it is worth an attempt.
     pub fn nudge(&self, store_id: u64) {
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
