@@ -393,6 +393,11 @@ impl Store {
                 peer_id,
                 delivered,
             } => self.snapshot_sent(region_id, peer_id, delivered)?,
+            StoreMessage::Room {
+                region_id,
+                peer_id,
+                granted,
+            } => self.room(region_id, peer_id, granted),
             StoreMessage::HandOver => drop(self.hand_over()),
             StoreMessage::Stop => {
                 self.stopped = true;
