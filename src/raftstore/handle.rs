@@ -167,6 +167,15 @@ impl StoreHandle {
         });
     }
 
+    /// Says whether a store would take a snapshot. Must be said of each question.
+    pub fn room(&self, region_id: u64, peer_id: u64, granted: bool) {
+        self.inbox.push(StoreMessage::Room {
+            region_id,
+            peer_id,
+            granted,
+        });
+    }
+
     /// Asks how the store fares.
     pub fn status(&self, callback: Callback<StoreStatus>) {
         let message = StoreMessage::Status(callback);

@@ -42,6 +42,15 @@ pub enum StoreMessage {
         /// Whether it has arrived.
         delivered: bool,
     },
+    /// Whether the store of a peer would take a snapshot now.
+    Room {
+        /// The region.
+        region_id: u64,
+        /// For whom.
+        peer_id: u64,
+        /// Whether it would.
+        granted: bool,
+    },
     /// The store is about to stop: leadership is handed to others, as far as it can be.
     HandOver,
     /// Nothing more will be done: everybody who waits is told so.

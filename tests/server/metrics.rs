@@ -1,6 +1,12 @@
 //! The names of figures that `docs/metrics.md` promises are those that servers print.
 
-use std::{collections::BTreeSet, fs, net::TcpListener, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::TcpListener,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use crate::{
     signals::page,
@@ -56,10 +62,11 @@ async fn what_the_document_promises_is_what_servers_print() {
     let alone = ["--store-id", "1", "--initial-cluster", &founder];
     let server = Running::start_with(&dir, &alone);
     put_one(&server);
-    let page = page(&server.status_addr, "/metrics").await;
+    let text = page(&server.status_addr, "/metrics").await;
     let all: BTreeSet<_> = every_server.union(&stores).cloned().collect();
-    assert_eq!(printed(&page), all);
-    // And they count.
+    assert_eq!(printed(&text), all);
+    // And they count; some once a tick.
+    let began = Instant::now();
     for line in [
         "basalt_store_regions 1",
         "basalt_store_leaders 1",
@@ -69,10 +76,15 @@ async fn what_the_document_promises_is_what_servers_print() {
         "basalt_store_propose_to_commit_seconds_count 1",
         "basalt_store_queue_refused_total{queue=\"store\"} 0",
     ] {
-        assert!(
-            page.lines().any(|found| found == line),
-            "{line} is missing in\n{page}"
-        );
+        loop {
+            let text = page(&server.status_addr, "/metrics").await;
+            if text.lines().any(|found| found == line) {
+                break;
+            }
+            let late = began.elapsed() > Duration::from_secs(10);
+            assert!(!late, "{line} is missing in\n{text}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
     server.stop();
 }

@@ -16,8 +16,8 @@ use basalt_proto::{
 use prost::Message;
 
 use super::{
-    Entry, MAX_RECEIVED, MAX_RECEIVING, Name, Origin, SnapshotError, SnapshotKey, SnapshotState,
-    SnapshotStore, Unfinished,
+    Entries, Entry, MAX_RECEIVED, MAX_RECEIVING, Name, Origin, SnapshotError, SnapshotKey,
+    SnapshotState, SnapshotStore, Unfinished,
     description::{Description, FileSum},
     error::{Result, io},
     names, tables,
@@ -66,34 +66,16 @@ impl SnapshotStore {
     pub fn receive(&self, message: &RaftMessage) -> Result<Incoming> {
         let description = Arc::new(announced(message)?);
         let key = description.key;
-        let busy = |what| Err(SnapshotError::Busy(what));
         let mut entries = self.entries();
-        let received = entries
-            .iter()
-            .filter(|((origin, _), _)| *origin == Origin::Received);
-        let (mut receiving, mut complete) = (0, 0);
-        for ((_, other), entry) in received {
-            match entry.state {
-                SnapshotState::Receiving if other.region == key.region => {
-                    return busy(format!("{other} is being received"));
-                }
-                SnapshotState::Removing if *other == key => {
-                    return busy(format!("{key} is being removed"));
-                }
-                _ if *other == key => return Ok(Incoming::Present),
-                SnapshotState::Receiving => receiving += 1,
-                _ => complete += 1,
-            }
-        }
-        if receiving >= MAX_RECEIVING {
-            return busy(format!("{MAX_RECEIVING} snapshots are being received"));
-        }
-        if complete >= MAX_RECEIVED {
-            return busy(format!(
-                "{MAX_RECEIVED} received snapshots are waiting for their peers"
-            ));
-        }
         let id = (Origin::Received, key);
+        match entries.get(&id).map(|entry| entry.state) {
+            Some(SnapshotState::Removing) => {
+                return Err(SnapshotError::Busy(format!("{key} is being removed")));
+            }
+            None | Some(SnapshotState::Receiving) => {}
+            Some(_) => return Ok(Incoming::Present),
+        }
+        demand_room(&entries, key.region)?;
         let entry = Entry::new(SnapshotState::Receiving, Some(Arc::clone(&description)));
         entries.insert(id, entry);
         drop(entries);
@@ -106,6 +88,44 @@ impl SnapshotStore {
             failed: false,
         }))
     }
+}
+
+impl SnapshotStore {
+    /// Whether a snapshot of a region would be taken in now, before it is made.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Busy`], as [`SnapshotStore::receive`] would say.
+    pub fn room_for(&self, region_id: u64) -> Result<()> {
+        demand_room(&self.entries(), region_id)
+    }
+}
+
+/// Whether one more may come in.
+fn demand_room(entries: &Entries, region_id: u64) -> Result<()> {
+    let busy = |what| Err(SnapshotError::Busy(what));
+    let received = entries
+        .iter()
+        .filter(|((origin, _), _)| *origin == Origin::Received);
+    let (mut receiving, mut complete) = (0, 0);
+    for ((_, other), entry) in received {
+        match entry.state {
+            SnapshotState::Receiving if other.region == region_id => {
+                return busy(format!("{other} is being received"));
+            }
+            SnapshotState::Receiving => receiving += 1,
+            _ => complete += 1,
+        }
+    }
+    if receiving >= MAX_RECEIVING {
+        return busy(format!("{MAX_RECEIVING} snapshots are being received"));
+    }
+    if complete >= MAX_RECEIVED {
+        return busy(format!(
+            "{MAX_RECEIVED} received snapshots are waiting for their peers"
+        ));
+    }
+    Ok(())
 }
 
 impl Receiver {

@@ -238,28 +238,29 @@ impl Store {
         }
     }
 
-    /// Hands leadership over, where this store has it; whether it has any.
+    /// Hands leadership over, where this store has it; whether there is anybody to take it.
     pub(super) fn hand_over(&mut self) -> bool {
-        let mut leads = false;
+        let mut is_handed = false;
         for peer in self.peers.values_mut().filter(|peer| peer.leads()) {
-            hand_over_to(peer);
+            is_handed |= hand_over_to(peer);
             peer.is_dirty = true;
-            leads = true;
         }
-        leads
+        is_handed
     }
 }
 
-/// Hands leadership to the voter whose log is closest.
-pub(super) fn hand_over_to(peer: &mut Peer) {
+/// Hands leadership to the voter whose log is closest, if there is another one.
+pub(super) fn hand_over_to(peer: &mut Peer) -> bool {
     let own = peer.meta.id;
     let raft = peer.raw.raft();
     let voters = raft.progress().iter();
     let voters = voters.filter(|(id, progress)| *id != own && !progress.is_learner);
     // Right after a look at the quorum nobody is known to be there; the closest log is a good guess.
     let best = voters.max_by_key(|(_, progress)| (progress.recent_active, progress.matched));
-    if let Some((to, _)) = best {
-        // A target that cannot lead is ignored, and then nothing changes.
-        let _ = peer.raw.transfer_leader(to);
-    }
+    let Some((to, _)) = best else {
+        return false;
+    };
+    // A target that cannot lead is ignored, and then nothing changes.
+    let _ = peer.raw.transfer_leader(to);
+    true
 }

@@ -14,7 +14,7 @@
 //! store: it answers everybody, with the reason, and does nothing else.
 //!
 //! `peer` is one region's replica; `propose` takes commands, `incoming` other stores' messages, `ready`
-//! what nodes hand out, `life` begins and ends peers, `gc` shortens logs, `disks` watches them, `status` and `figures` tell.
+//! what nodes hand out, `life` begins and ends peers, `gc` shortens logs, `disks` sees whether disks answer, `status` and `figures` tell.
 
 mod backoff;
 mod disks;
@@ -406,6 +406,11 @@ impl Store {
                 peer_id,
                 delivered,
             } => self.snapshot_sent(region_id, peer_id, delivered)?,
+            StoreMessage::Room {
+                region_id,
+                peer_id,
+                granted,
+            } => self.room(region_id, peer_id, granted),
             StoreMessage::HandOver => drop(self.hand_over()),
             StoreMessage::Stop => {
                 self.stopped = true;

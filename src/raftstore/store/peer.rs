@@ -102,10 +102,12 @@ pub(super) struct Peer {
     pub(super) last_snapshot: Option<(LastSnapshot, Duration)>,
     /// A snapshot is being made: what was applied when it was asked for, below which it cannot be.
     pub(super) generating: Option<u64>,
+    /// For whom a snapshot is wanted that is to be made if there is room for it there.
+    pub(super) asking: Option<u64>,
     /// Tries at making one, and why the last one failed.
     pub(super) makes: Backoff,
     pub(super) not_made: Option<String>,
-    /// Tries at sending one, by the peer it was for, where the last one failed.
+    /// Tries at sending one, or at being granted room for it, by the peer it was for, where the last one failed.
     pub(super) sends: HashMap<u64, Backoff>,
     pub(super) was_leader: bool,
     /// What it may be read under, as it was said last.
@@ -147,6 +149,7 @@ impl Peer {
             settled_with: 0,
             last_snapshot: None,
             generating: None,
+            asking: None,
             makes: Backoff::default(),
             not_made: None,
             sends: HashMap::new(),

@@ -380,12 +380,9 @@ fn change_peer(
         return callback.fail(CommandError::Invalid(what));
     }
     if is_removal && target.id == peer.meta.id && members.len() > 1 {
-        let voters = &peer.raw.raft().configuration().voters;
-        if !members
-            .iter()
-            .any(|other| other.id != target.id && voters.contains(other.id))
-        {
-            // It would be sent in circles for ever.
+        // Whoever leads on does not need to learn from a dead peer that it is gone.
+        if !hand_over_to(peer) {
+            // Whoever asks would be sent in circles for ever.
             let what = format!(
                 "peer {} is the only one that votes in region {}, so nobody could lead after it; make another one a \
                  voter first",
@@ -394,8 +391,6 @@ fn change_peer(
             );
             return callback.fail(CommandError::Invalid(what));
         }
-        // Whoever leads on does not need to learn from a dead peer that it is gone.
-        hand_over_to(peer);
         return callback.fail(peer.not_leader());
     }
     let data = Bytes::from(request.encode_to_vec());

@@ -326,16 +326,45 @@ impl Store {
         }
     }
 
-    /// Has a snapshot made where a node wants one.
+    /// Where a node wants a snapshot, asks whether there is room for it where it shall go.
     fn want_snapshot(&mut self, region_id: u64) {
         let Some(peer) = self.peers.get_mut(&region_id) else {
             return;
         };
         // Where one is being made already, whoever it is not for asks again.
         let to = peer.raw.storage().take_snapshot_request();
-        if to.is_some_and(|to| peer.may_send_to(to, self.now))
-            && peer.generating.is_none()
+        let Some(to) = to.filter(|to| peer.may_send_to(*to, self.now)) else {
+            return;
+        };
+        let is_idle = peer.generating.is_none() && peer.asking.is_none();
+        if let Some(there) = peer.whereabouts(to).filter(|_| is_idle)
             && peer.makes.may_try(self.now)
+        {
+            peer.asking = Some(to);
+            let question = Message {
+                msg_type: MessageType::MsgSnapshot.into(),
+                from: peer.meta.id,
+                to,
+                term: peer.raw.raft().term(),
+                ..Message::default()
+            };
+            let question = envelope(peer, there, question);
+            self.transport.ask_for_room(question);
+        }
+    }
+
+    /// Has a snapshot made if there is room for it.
+    pub(super) fn room(&mut self, region_id: u64, peer_id: u64, granted: bool) {
+        let now = self.now;
+        let peer = self.peers.get_mut(&region_id);
+        let Some(peer) = peer.filter(|peer| peer.asking == Some(peer_id)) else {
+            return;
+        };
+        peer.asking = None;
+        if !granted {
+            peer.sends.entry(peer_id).or_default().failed(now);
+        } else if peer.leads()
+            && peer.generating.is_none()
             && self.work.push(WorkTask::Generate { region_id })
         {
             peer.generating = Some(peer.applied());
@@ -391,6 +420,17 @@ pub(super) fn send(
     message: Message,
 ) {
     let kind = message.msg_type();
+    let envelope = envelope(peer, to, message);
+    if kind == MessageType::MsgSnapshot {
+        transport.send_snapshot(envelope);
+    } else {
+        transport.send(envelope);
+    }
+}
+
+/// A node's message with what the other store is told of the region.
+fn envelope(peer: &Peer, to: metapb::Peer, message: Message) -> RaftMessage {
+    let kind = message.msg_type();
     let mut envelope = RaftMessage {
         region_id: peer.region_id(),
         from_peer: Some(peer.meta),
@@ -408,11 +448,7 @@ pub(super) fn send(
         }
     }
     envelope.message = Some(message);
-    if kind == MessageType::MsgSnapshot {
-        transport.send_snapshot(envelope);
-    } else {
-        transport.send(envelope);
-    }
+    envelope
 }
 
 fn log_failed(error: basalt_raft::StorageError) -> Error {

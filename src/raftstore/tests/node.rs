@@ -34,6 +34,7 @@ struct Alone;
 
 impl Transport for Alone {
     fn send(&mut self, _: RaftMessage) {}
+    fn ask_for_room(&mut self, _: RaftMessage) {}
     fn send_snapshot(&mut self, _: RaftMessage) {}
     fn flush(&mut self) {}
 }

@@ -337,9 +337,14 @@ fn one_receiver_of_a_region_and_so_many_of_all() {
         message(&snapshot, 2)
     };
     let messages: Vec<_> = (1..=1 + MAX_RECEIVING as u64).map(of_region).collect();
-    let mut open: Vec<_> = messages[1..].iter().map(|to| begin(to).unwrap()).collect();
+    let has_room = |region| receiver.files.room_for(region).is_ok();
+    let mut open = vec![begin(&messages[1]).unwrap()];
+    assert!(has_room(1) && !has_room(2), "one of a region at a time");
+    open.extend(messages[2..].iter().map(|to| begin(to).unwrap()));
     assert!(matches!(begin(&messages[0]), Err(SnapshotError::Busy(_))));
+    assert!(!has_room(1));
     open.pop();
+    assert!(has_room(1));
     let Incoming::Wanted(incoming) = begin(&messages[0]).unwrap() else {
         panic!("it is nowhere");
     };

@@ -369,6 +369,22 @@ fn a_snapshot_that_does_not_arrive_is_sent_again_less_and_less_often() {
 }
 
 #[test]
+fn no_snapshot_is_made_for_whom_has_no_room() {
+    let mut cluster = left_behind();
+    cluster.no_room = Some(2);
+    cluster.ticks(500);
+    let questions = cluster.questions;
+    assert!((5..15).contains(&questions), "{questions} in 25 seconds");
+    let made = |cluster: &Cluster| figure(cluster, 0, "store_snapshot_making_seconds");
+    assert_eq!(made(&cluster), 0);
+    cluster.no_room = None;
+    cluster.ticks(200);
+    assert_eq!(made(&cluster), 1);
+    let applied = |n| cluster.region(n).map(|region| region.applied);
+    assert_eq!(applied(2), applied(0));
+}
+
+#[test]
 fn a_restart_knows_about_how_large_the_log_is() {
     let mut cluster = Cluster::new(1, 1, |config| config.log_gc_bytes = 100_000);
     cluster.lead(0);

@@ -138,6 +138,11 @@ fn put_traffic(encoder: &mut DescriptorEncoder<'_>, links: &Arc<Links>) -> fmt::
             "Bytes of Raft messages that wait to be sent",
             bytes,
         ),
+        (
+            "snapshots_waiting",
+            "Snapshots that are being sent, or wait for their turn",
+            links.snapshots_waiting(),
+        ),
     ];
     for (name, help, of) in waiting {
         number(encoder, name, help, of as u64)?;

@@ -61,7 +61,7 @@ impl Cluster {
         }
     }
 
-    /// Takes in a snapshot of another store, and then its message.
+    /// Takes in a snapshot of another store, and then its message; or says whether there is room for one.
     ///
     /// # Errors
     ///
@@ -79,6 +79,9 @@ impl Cluster {
             _ = stopping.wait_for(|stop| *stop) => {
                 return Err(Status::unavailable("the store is stopping"));
             }
+        };
+        let Some(message) = message else {
+            return Ok(Done {});
         };
         let region = message.region_id;
         if !makes_sense(&message, from) {

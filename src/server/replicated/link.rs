@@ -142,6 +142,12 @@ impl Links {
         sums.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
+    /// Snapshots that are being sent, or wait for their turn.
+    #[must_use]
+    pub fn snapshots_waiting(&self) -> usize {
+        self.waiting_snapshots.load(Ordering::Relaxed)
+    }
+
     /// Tells that a store has been heard from: it is worth an attempt.
     pub fn nudge(&self, store_id: u64) {
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
@@ -364,6 +370,22 @@ impl Transport for GrpcTransport {
         }
     }
 
+    fn ask_for_room(&mut self, message: RaftMessage) {
+        let links = Arc::clone(&self.links);
+        let asked = Asked {
+            region_id: message.region_id,
+            peer_id: message.to_peer.map_or(0, |peer| peer.id),
+            links: Arc::clone(&links),
+            is_granted: false,
+        };
+        // As for a snapshot: a task that is cut says no.
+        let task = async move {
+            let mut asked = asked;
+            asked.is_granted = snapshot::ask_for_room(&asked.links, message).await;
+        };
+        links.spawn(task);
+    }
+
     fn send_snapshot(&mut self, message: RaftMessage) {
         let links = Arc::clone(&self.links);
         let waiting = links.waiting_snapshots.fetch_add(1, Ordering::Relaxed);
@@ -391,6 +413,22 @@ impl Transport for GrpcTransport {
             if let Some(queue) = self.queues.get(&store_id) {
                 queue.flush();
             }
+        }
+    }
+}
+
+/// Tells the store loop what another store has answered, or that it has not.
+struct Asked {
+    links: Arc<Links>,
+    region_id: u64,
+    peer_id: u64,
+    is_granted: bool,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if let Some(handle) = self.links.handle() {
+            handle.room(self.region_id, self.peer_id, self.is_granted);
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Snapshots between stores: a `tinykvpb.TinyKv/Snapshot` stream each, the message first, then its files.
 //!
+//! Before one is made its receiver is asked whether it has room for it: a stream of the message alone, without a
+//! snapshot in it.
+//!
 //! Promises: all snapshots that a store sends take at most [`SNAPSHOT_BYTES_PER_SECOND`] together, so that the
 //! traffic that keeps a cluster alive has room; files are read and written off the async runtime.
 //!
@@ -13,6 +16,7 @@ use std::{
 };
 
 use basalt_proto::raft_serverpb::{Done, RaftMessage, SnapshotChunk};
+use basalt_raft::eraftpb::MessageType;
 use basalt_raftstore::snapshot::{Incoming, SnapshotError, SnapshotStore};
 use futures_core::Stream;
 use tokio::{
@@ -24,7 +28,8 @@ use tonic::{Code, Status, Streaming};
 use super::link::Links;
 use crate::{
     limits::{
-        MAX_SNAPSHOTS_SENT, SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_CHUNKS_AHEAD, SNAPSHOT_SILENCE,
+        MAX_SNAPSHOTS_SENT, PEER_ANSWER_TIMEOUT, SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_CHUNKS_AHEAD,
+        SNAPSHOT_SILENCE,
     },
     stubs::tinykvpb::tiny_kv_client::TinyKvClient,
 };
@@ -150,18 +155,51 @@ async fn try_send(links: &Arc<Links>, store_id: u64, message: RaftMessage) -> Re
     }
 }
 
-/// Receives a snapshot; its message, once its files are durable here.
+/// Asks another store whether it would take in a snapshot now.
+pub(super) async fn ask_for_room(links: &Arc<Links>, message: RaftMessage) -> bool {
+    let region = message.region_id;
+    let store = message.to_peer.map_or(0, |peer| peer.store_id);
+    let asking = async {
+        let channel = links.dial(store).await?;
+        let (give, chunks) = mpsc::channel(1);
+        let question = SnapshotChunk {
+            message: Some(message),
+            ..SnapshotChunk::default()
+        };
+        // There is room for one, and its reader is there.
+        let _ = give.try_send(question);
+        drop(give);
+        let request = links.sealed(store, Chunks(chunks));
+        let answer = TinyKvClient::new(channel).snapshot(request).await;
+        answer.map(drop).map_err(|status| {
+            links.note(&status);
+            status.message().to_owned()
+        })
+    };
+    let answer = tokio::time::timeout(PEER_ANSWER_TIMEOUT, asking).await;
+    match answer.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
+        Ok(()) => true,
+        Err(why) => {
+            tracing::info!(region, store, why, "no room for a snapshot");
+            false
+        }
+    }
+}
+
+/// Receives a snapshot; its message, once its files are durable here. Nothing, where it was only asked whether
+/// there is room for one, and there is.
 pub(super) async fn receive(
     links: &Links,
     files: Arc<SnapshotStore>,
     chunks: Streaming<SnapshotChunk>,
-) -> Result<RaftMessage, Status> {
+) -> Result<Option<RaftMessage>, Status> {
     let began = Instant::now();
     let traffic = &links.traffic;
     let mut bytes = 0;
     let received = try_receive(files, chunks, &mut bytes).await;
     match &received {
-        Ok(_) => {
+        Ok(None) => {}
+        Ok(Some(_)) => {
             traffic
                 .snapshot_received_bytes
                 .fetch_add(bytes, Ordering::Relaxed);
@@ -186,13 +224,17 @@ async fn try_receive(
     files: Arc<SnapshotStore>,
     mut chunks: Streaming<SnapshotChunk>,
     bytes: &mut u64,
-) -> Result<RaftMessage, Status> {
+) -> Result<Option<RaftMessage>, Status> {
     let first = next(&mut chunks).await?;
     let message = first.and_then(|chunk| chunk.message);
     let message =
         message.ok_or_else(|| Status::invalid_argument("a snapshot begins with its message"))?;
+    if asks_for_room(&message) {
+        let room = files.room_for(message.region_id);
+        return room.map(|()| None).map_err(|error| told(&error));
+    }
     let mut receiver = match files.receive(&message).map_err(|error| told(&error))? {
-        Incoming::Present => return Ok(message),
+        Incoming::Present => return Ok(Some(message)),
         Incoming::Wanted(receiver) => receiver,
     };
     while let Some(chunk) = next(&mut chunks).await? {
@@ -204,7 +246,15 @@ async fn try_receive(
         .await?;
     }
     blocking(move || receiver.finish()).await?;
-    Ok(message)
+    Ok(Some(message))
+}
+
+/// Whether a message is the question for room: a snapshot's, without one.
+fn asks_for_room(message: &RaftMessage) -> bool {
+    let inner = message.message.as_ref();
+    inner.is_some_and(|inner| {
+        inner.msg_type() == MessageType::MsgSnapshot && inner.snapshot.is_none()
+    })
 }
 
 /// The next chunk. A sender that falls silent must not hold files for ever.

@@ -86,6 +86,29 @@ impl World {
         self.wake(n)
     }
 
+    /// Whether a store has room for a snapshot, as far as it is reached.
+    pub(crate) fn carry_question(
+        &mut self,
+        from: usize,
+        life: u32,
+        message: &RaftMessage,
+    ) -> Check {
+        let to_peer = message.to_peer.unwrap_or_default();
+        if self.nodes[from].life != life {
+            return Ok(());
+        }
+        let to = self.place_of(to_peer.store_id);
+        let reached =
+            to.filter(|to| self.network.reaches(from, *to) && self.network.reaches(*to, from));
+        let receiver = reached.and_then(|to| self.nodes[to].running.as_deref());
+        let region_id = message.region_id;
+        let granted = receiver.is_some_and(|to| to.snapshots.room_for(region_id).is_ok());
+        if let Some(running) = &self.nodes[from].running {
+            running.handle.room(region_id, to_peer.id, granted);
+        }
+        self.wake(from)
+    }
+
     /// A snapshot goes from one store to another, chunk by chunk; anything may end it.
     pub(crate) fn carry_snapshot(&mut self, from: usize, life: u32, message: RaftMessage) -> Check {
         let (Some(to_peer), Some(inner)) = (message.to_peer, &message.message) else {

@@ -45,6 +45,7 @@ impl Clock for SkewedClock {
 #[derive(Debug)]
 pub(crate) enum Outgoing {
     Message(RaftMessage),
+    Question(RaftMessage),
     Snapshot(RaftMessage),
 }
 
@@ -62,6 +63,10 @@ impl SimTransport {
 impl Transport for SimTransport {
     fn send(&mut self, message: RaftMessage) {
         self.push(Outgoing::Message(message));
+    }
+
+    fn ask_for_room(&mut self, message: RaftMessage) {
+        self.push(Outgoing::Question(message));
     }
 
     fn send_snapshot(&mut self, message: RaftMessage) {

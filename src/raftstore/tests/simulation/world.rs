@@ -42,6 +42,7 @@ pub(crate) enum Event {
     Flush(usize, u32),
     Disk(usize, u32),
     Deliver(Box<RaftMessage>),
+    Question(usize, u32, Box<RaftMessage>),
     Snapshot(usize, u32, Box<RaftMessage>),
     Start(usize, u32),
     Replace(usize, u32),
@@ -270,6 +271,7 @@ impl World {
                 }
             }
             Event::Deliver(message) => self.deliver(*message)?,
+            Event::Question(from, life, message) => self.carry_question(from, life, &message)?,
             Event::Snapshot(from, life, message) => self.carry_snapshot(from, life, *message)?,
             Event::Start(n, life) => self.start(n, life)?,
             Event::Replace(n, life) => {
@@ -335,6 +337,10 @@ impl World {
                 Outgoing::Message(message) => {
                     self.may_be_said(n, &message)?;
                     self.send(n, message);
+                }
+                Outgoing::Question(message) => {
+                    let delay = self.up_to(20 * MILLI);
+                    self.after(delay, Event::Question(n, life, Box::new(message)));
                 }
                 Outgoing::Snapshot(message) => {
                     let delay = self.up_to(20 * MILLI);

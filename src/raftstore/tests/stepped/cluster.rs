@@ -56,9 +56,12 @@ pub(crate) struct Cluster {
     pub(crate) no_apply: Option<usize>,
     /// The store whose maker of snapshots does.
     pub(crate) no_work: Option<usize>,
+    /// The store that takes no snapshot.
+    pub(crate) no_room: Option<usize>,
     /// The store whose disk does not answer.
     pub(crate) no_disk: Option<usize>,
     pub(crate) snapshots_sent: u64,
+    pub(crate) questions: u64,
 }
 
 impl Cluster {
@@ -78,8 +81,10 @@ impl Cluster {
             loses: Box::new(|_| false),
             no_apply: None,
             no_work: None,
+            no_room: None,
             no_disk: None,
             snapshots_sent: 0,
+            questions: 0,
         };
         for n in 0..cluster.nodes.len() {
             cluster.start(n);
@@ -140,6 +145,7 @@ impl Cluster {
                     rests = false;
                     match outgoing {
                         Outgoing::Message(message) => self.net.push_back(message),
+                        Outgoing::Question(message) => self.answer(n, &message),
                         Outgoing::Snapshot(message) => self.carry_snapshot(n, message),
                     }
                 }
@@ -156,6 +162,23 @@ impl Cluster {
             }
         }
         panic!("it never comes to rest");
+    }
+
+    /// Says whether there is room for a snapshot; the question arrives where a heartbeat would.
+    fn answer(&mut self, from: usize, message: &RaftMessage) {
+        self.questions += 1;
+        let mut heartbeat = message.clone();
+        if let Some(inner) = &mut heartbeat.message {
+            inner.msg_type = MessageType::MsgHeartbeat.into();
+        }
+        let to = place(message.to_peer);
+        let receiver = self.running(to).filter(|_| !(self.loses)(&heartbeat));
+        let region_id = message.region_id;
+        let granted = self.no_room != Some(to)
+            && receiver.is_some_and(|to| to.snapshots.room_for(region_id).is_ok());
+        let peer_id = message.to_peer.map_or(0, |peer| peer.id);
+        let sender = self.running(from).expect("it asks");
+        sender.handle.room(region_id, peer_id, granted);
     }
 
     fn carry_snapshot(&mut self, from: usize, message: RaftMessage) {
