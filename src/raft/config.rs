@@ -70,6 +70,10 @@ pub struct Config {
     /// with the latest commit index, and reads share a round of heartbeats. Default on; off, every
     /// proposal is a message of its own, as in the reference implementation.
     pub batch_appends: bool,
+    /// What is committed is told with the next append or heartbeat, not by an append of its own: half the messages of a
+    /// steady stream of proposals, while the last entries of it are applied elsewhere only at the next heartbeat.
+    /// Changes of members are told at once all the same. Raft-rs has it as `skip_bcast_commit`. Default off.
+    pub lazy_commits: bool,
     /// A follower refuses proposals instead of passing them on to the leader. Default off.
     pub disable_proposal_forwarding: bool,
     /// Take membership changes that may not fit; whoever applies them checks. Default off.
@@ -123,6 +127,7 @@ impl Config {
             read_mode: ReadMode::Safe,
             async_storage_writes: false,
             batch_appends: true,
+            lazy_commits: false,
             disable_proposal_forwarding: false,
             disable_conf_change_validation: false,
             step_down_on_removal: true,

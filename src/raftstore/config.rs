@@ -29,6 +29,10 @@ pub struct StoreConfig {
     pub apply_batch_bytes: usize,
     /// The store loop applies entries itself while that cannot take long. Default true.
     pub apply_on_loop: bool,
+    /// Followers learn of commits with the next append or heartbeat. Default true.
+    pub lazy_commits: bool,
+    /// The store loop of followers waits for raftdb's syncs itself while the disk is quick. Default true.
+    pub sync_on_loop: bool,
     /// Requests and messages that may wait for the store loop. Default 65,536.
     pub inbox_limit: usize,
     /// Bytes of the requests and messages that may wait for the store loop; other stores' messages have as
@@ -59,6 +63,8 @@ impl StoreConfig {
             entry_cache_bytes: 32 << 20,
             apply_batch_bytes: 4 << 20,
             apply_on_loop: true,
+            lazy_commits: true,
+            sync_on_loop: true,
             inbox_limit: 65_536,
             inbox_bytes: 64 << 20,
             freshly_formatted: false,

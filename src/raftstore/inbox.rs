@@ -81,6 +81,8 @@ impl fmt::Debug for Wake {
 #[derive(Debug)]
 struct State<T> {
     items: VecDeque<T>,
+    /// Threads in [`Inbox::wait`].
+    waiting: usize,
     bytes: usize,
     refused: u64,
     closed: bool,
@@ -93,6 +95,7 @@ impl<T> Inbox<T> {
         Self {
             state: Mutex::new(State {
                 items: VecDeque::new(),
+                waiting: 0,
                 bytes: 0,
                 refused: 0,
                 closed: false,
@@ -114,8 +117,11 @@ impl<T> Inbox<T> {
         let _ = self.wake.set(Wake(Box::new(wake)));
     }
 
-    fn notify(&self) {
-        self.filled.notify_all();
+    /// `threads` says whether any waits: to tell nobody would be a system call all the same.
+    fn notify(&self, threads: bool) {
+        if threads {
+            self.filled.notify_all();
+        }
         if let Some(Wake(wake)) = self.wake.get() {
             wake();
         }
@@ -154,8 +160,11 @@ impl<T> Inbox<T> {
 
     /// Wakes its loop, if anything waits.
     pub(crate) fn wake(&self) {
-        if !self.is_empty() {
-            self.notify();
+        let state = self.state();
+        let (is_empty, threads) = (state.items.is_empty(), state.waiting > 0);
+        drop(state);
+        if !is_empty {
+            self.notify(threads);
         }
     }
 
@@ -177,9 +186,10 @@ impl<T> Inbox<T> {
         }
         state.items.push_back(item);
         state.bytes = sum;
+        let threads = state.waiting > 0;
         drop(state);
         if was_empty {
-            self.notify();
+            self.notify(threads);
         }
         Ok(())
     }
@@ -204,10 +214,13 @@ impl<T> Inbox<T> {
 
     /// Waits until there is something, it is closed, or `timeout` is over.
     pub fn wait(&self, timeout: Duration) {
-        let state = self.state();
+        let mut state = self.state();
+        state.waiting += 1;
         let idle = |state: &mut State<T>| state.items.is_empty() && !state.closed;
-        // The outcome is seen by `take`.
-        drop(self.filled.wait_timeout_while(state, timeout, idle));
+        let waited = self.filled.wait_timeout_while(state, timeout, idle);
+        // What there is, is seen by `take`.
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
     }
 
     /// How much waits in it.
@@ -240,7 +253,7 @@ impl<T> Inbox<T> {
         state.bytes = 0;
         let left = std::mem::take(&mut state.items);
         drop(state);
-        self.notify();
+        self.notify(true);
         left
     }
 

@@ -181,7 +181,7 @@ impl<S: Storage> Raft<S> {
         let news = own.is_some_and(|own| own.maybe_update(index));
         if news && self.maybe_commit() {
             self.serve_held_reads();
-            self.broadcast_append();
+            self.tell_commits();
         }
         if cfg!(debug_assertions) {
             self.check();
@@ -209,6 +209,32 @@ impl<S: Storage> Raft<S> {
     }
 
     // Appends.
+
+    /// More is committed than before: whoever should know at once is told.
+    fn tell_commits(&mut self) {
+        if !self.config.lazy_commits {
+            return self.broadcast_append();
+        }
+        let mut place = 0;
+        while let Some(member) = self.tracker.progress.id_at(place) {
+            place += 1;
+            if member != self.id() {
+                self.tell_commit_to(member);
+            }
+        }
+    }
+
+    /// An append is due to `to`, be it empty, if that tells it of commits that it should know at once.
+    fn tell_commit_to(&mut self, to: u64) {
+        let mut urgent = self.log.committed();
+        if self.config.lazy_commits {
+            urgent = urgent.min(self.leadership.pending_conf_index);
+        }
+        let progress = self.tracker.progress.get(to);
+        if progress.is_some_and(|progress| progress.can_bump_commit(urgent)) {
+            self.send_append(to);
+        }
+    }
 
     /// An append is due to every other member, be it empty.
     pub(super) fn broadcast_append(&mut self) {
@@ -404,12 +430,9 @@ impl<S: Storage> Raft<S> {
         // What is committed already commits nothing.
         if m.index > self.log.committed() && self.maybe_commit() {
             self.serve_held_reads();
-            self.broadcast_append();
-        } else if from != id
-            && let Some(progress) = self.tracker.progress.get(from)
-            && progress.can_bump_commit(self.log.committed())
-        {
-            self.send_append(from);
+            self.tell_commits();
+        } else if from != id {
+            self.tell_commit_to(from);
         }
         if from != id {
             self.send_entries(from);

@@ -135,6 +135,7 @@ impl Store {
             applied: storage.apply_state().applied_index,
             read_mode: ReadMode::LeaseBased,
             async_storage_writes: true,
+            lazy_commits: self.config.lazy_commits,
             disable_proposal_forwarding: true,
             quarantine_ticks: if quarantine { election_tick } else { 0 },
             seed: self.config.seed,
@@ -209,6 +210,7 @@ impl Store {
             if !self.config.faults.is(Fault::LocalLeaseNotEnded) {
                 self.leases.end(&mut peer.lease);
             }
+            self.says_first = true;
             peer.raw.into_storage().destroy(&region, &mut self.batch)?;
         }
         Ok(())

@@ -19,10 +19,12 @@
 mod backoff;
 mod disks;
 mod figures;
+mod gather;
 mod gc;
 mod incoming;
 mod life;
 mod peer;
+mod persist;
 mod propose;
 mod ready;
 mod status;
@@ -40,7 +42,9 @@ use bytes::Bytes;
 
 use self::{
     disks::Disks,
+    gather::Gathering,
     peer::{Peer, Saved},
+    persist::Writing,
 };
 use crate::{
     Applier, ApplyTask, Clock, CommandError, Engines, Error, Inbox, InboxLimits, Result,
@@ -90,15 +94,6 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<Inbox<StoreMessage>>,
 }
 
-/// A turn's write on its way.
-struct Writing {
-    turn: u64,
-    since: Duration,
-    /// False where there was nothing to write, and it only waits for the turns before.
-    writes: bool,
-    saved: Vec<Saved>,
-}
-
 /// The store loop.
 pub struct Store {
     config: StoreConfig,
@@ -130,11 +125,18 @@ pub struct Store {
     next_gc: Duration,
     flushing: bool,
     disks: Disks,
+    gathering: Gathering,
     turn: u64,
     /// This turn's write.
     batch: WriteBatch,
     saved: Vec<Saved>,
     writing: VecDeque<Writing>,
+    /// How long the last sync of raftdb took.
+    last_sync: Duration,
+    /// What this turn says must leave before anything more is made durable: it has synced, or removes a peer.
+    says_first: bool,
+    /// The write of the turn before, where it was left to this one.
+    unsynced: Option<(u64, WriteBatch)>,
     /// The last turn whose write is durable, with all before it.
     persisted: u64,
     /// Snapshots that were installed, and the turn whose write ends their intent.
@@ -217,7 +219,11 @@ impl Store {
             ticked: now,
             flushing: false,
             disks: Disks::default(),
+            gathering: Gathering::default(),
             turn: 0,
+            last_sync: Duration::ZERO,
+            says_first: false,
+            unsynced: None,
             batch: WriteBatch::new(),
             saved: Vec::new(),
             writing: VecDeque::new(),
@@ -267,14 +273,24 @@ impl Store {
         self.ticked + self.config.tick
     }
 
+    /// Whether it wants a turn though nothing has come.
+    #[must_use]
+    pub fn wants_turn(&self) -> bool {
+        self.unsynced.is_some()
+    }
+
     /// For how long it may rest if nothing comes before.
     #[must_use]
     pub fn idle(&self) -> Duration {
+        if self.wants_turn() {
+            return Duration::ZERO;
+        }
         self.next_tick().saturating_sub(self.clock.now())
     }
 
     /// One turn. Never blocks for long, never panics for what the world did.
     pub fn turn(&mut self) {
+        self.says_first = false;
         let messages = self.inbox.take();
         self.now = self.clock.now();
         self.metrics.turn_messages.observe(messages.len() as u64);
@@ -296,6 +312,11 @@ impl Store {
         if let Err(error) = self.count_ticks() {
             self.fence(error.to_string());
         }
+        if self.fenced.is_none()
+            && let Err(error) = self.sync_unsynced()
+        {
+            self.fence(error.to_string());
+        }
         for message in messages {
             if self.fenced.is_some() {
                 self.refuse(message);
@@ -309,15 +330,20 @@ impl Store {
         }
         // Behind the messages: where this process stood still, its disk has answered meanwhile.
         self.watch_raftdb();
-        self.collect()?;
-        self.submit()?;
-        self.transport.flush();
-        if self.config.apply_on_loop {
-            // Behind what others wait for.
-            self.applier.turn_at_once();
-            self.apply.wake();
+        self.propose_gathered();
+        loop {
+            self.collect()?;
+            let is_durable = self.submit()?;
+            self.transport.flush();
+            if self.config.apply_on_loop {
+                // Behind what others wait for.
+                self.applier.turn_at_once();
+                self.apply.wake();
+            }
+            if !is_durable {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Stops serving, for good.
@@ -332,6 +358,9 @@ impl Store {
             self.leases.end(&mut peer.lease);
             peer.fail_all(&error);
             peer.fail_handed();
+        }
+        for proposal in self.gathering.waiting.drain(..) {
+            proposal.callback.fail(error.clone());
         }
         self.fenced.get_or_insert(why);
         self.close_loops();
@@ -393,7 +422,7 @@ impl Store {
     fn handle_message(&mut self, message: StoreMessage) -> Result<()> {
         match message {
             StoreMessage::Raft(message) => self.handle_raft_message(*message)?,
-            StoreMessage::Propose(proposal) => self.propose(*proposal),
+            StoreMessage::Propose(proposal) => self.gathering.waiting.push_back(*proposal),
             StoreMessage::Read(read) => self.read(*read),
             StoreMessage::Status(callback) => callback.tell(Ok(self.status())),
             StoreMessage::Unreachable { region_id, peer_id } => {
@@ -417,6 +446,7 @@ impl Store {
                 self.fence("it was told to stop".to_owned());
             }
             StoreMessage::Persisted { turn, result } => {
+                self.last_sync = self.raftdb_silent();
                 if result.is_err() {
                     self.give_way_at_last();
                 }
@@ -450,58 +480,6 @@ impl Store {
         if let Some(logger) = &self.logger {
             logger.log(level, line);
         }
-    }
-
-    /// Submits the turn's write. What it had to save waits for it.
-    fn submit(&mut self) -> Result<()> {
-        if self.batch.is_empty() && self.saved.is_empty() {
-            return Ok(());
-        }
-        self.turn += 1;
-        let turn = self.turn;
-        let saved = std::mem::take(&mut self.saved);
-        let writes = !self.batch.is_empty();
-        self.writing.push_back(Writing {
-            turn,
-            since: self.now,
-            writes,
-            saved,
-        });
-        if !writes {
-            // Nothing to write: it waits for what is on its way, if anything is.
-            if self.writing.len() == 1 {
-                self.inbox.push(StoreMessage::Persisted {
-                    turn,
-                    result: Ok(()),
-                });
-            }
-            return Ok(());
-        }
-        let batch = std::mem::take(&mut self.batch);
-        self.metrics
-            .raftdb_batch
-            .observe(batch.encoded_len() as u64);
-        let ticket = self
-            .engines
-            .raft
-            .submit_waiting(batch, basalt_engine::WriteOptions::SYNC)
-            .map_err(Error::Raftdb)?;
-        if self.config.faults.is(Fault::AckBeforeSync) {
-            self.inbox.push(StoreMessage::Persisted {
-                turn,
-                result: Ok(()),
-            });
-            return Ok(());
-        }
-        let (inbox, clock) = (Arc::clone(&self.inbox), Arc::clone(&self.clock));
-        let (metrics, since) = (Arc::clone(&self.metrics), self.now);
-        ticket.on_done(move |result| {
-            let took = clock.now().saturating_sub(since);
-            metrics.raftdb_sync.observe(took);
-            let result = result.map(drop);
-            inbox.push(StoreMessage::Persisted { turn, result });
-        });
-        Ok(())
     }
 }
 

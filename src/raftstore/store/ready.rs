@@ -9,7 +9,7 @@ use basalt_raft::{
     eraftpb::{Message, MessageType},
 };
 
-use super::{Peer, Store, Writing, peer::Saved, raft_failed};
+use super::{Peer, Store, peer::Saved, raft_failed};
 use crate::{
     Applied, AppliedEntries, ApplyTask, Error, RegionSnapshot, Result, Save, WorkTask,
     faults::Fault,
@@ -160,72 +160,6 @@ impl Store {
             }
         }
         Ok(())
-    }
-
-    /// Writes up to a turn are durable.
-    pub(super) fn persisted(
-        &mut self,
-        turn: u64,
-        result: Result<(), basalt_engine::Error>,
-    ) -> Result<()> {
-        result.map_err(Error::Raftdb)?;
-        while let Some(writing) = self.writing.front() {
-            if writing.turn > turn && writing.writes {
-                break;
-            }
-            let Some(Writing { turn, saved, .. }) = self.writing.pop_front() else {
-                break;
-            };
-            self.persisted = turn;
-            for saved in saved {
-                self.saved(saved)?;
-            }
-        }
-        // A restart does not ask for their files any more.
-        for (_, snapshot) in self.ended.extract_if(.., |(until, _)| *until <= turn) {
-            // What is left of them goes with a later sweep.
-            let _ = self.snapshots.release(&snapshot);
-        }
-        Ok(())
-    }
-
-    fn saved(&mut self, saved: Saved) -> Result<()> {
-        let Some(peer) = self.peers.get_mut(&saved.region_id) else {
-            return Ok(());
-        };
-        if peer.meta.id != saved.peer_id {
-            return Ok(());
-        }
-        peer.is_dirty = true;
-        peer.saving -= 1;
-        peer.raw.storage_mut().published(saved.save);
-        peer.durable += u64::from(saved.promises);
-        while let Some((_, to, message)) = peer
-            .held
-            .pop_front_if(|(promised, ..)| *promised <= peer.durable)
-        {
-            send(&mut *self.transport, peer, to, message);
-        }
-        if saved.is_snapshot {
-            peer.snapshots_saving -= 1;
-            if peer.snapshots_saving > 0 {
-                // A newer one has taken its place, and is not durable yet: that one is installed.
-                peer.overtaken.extend(saved.responses);
-                return Ok(());
-            }
-            let mut responses = std::mem::take(&mut peer.overtaken);
-            responses.extend(saved.responses);
-            let installation = peer.raw.storage().installation()?;
-            peer.installing
-                .push_back((installation.snapshot().clone(), responses));
-            self.apply.push(ApplyTask::Install {
-                region_id: saved.region_id,
-                peer_id: saved.peer_id,
-                installation: Box::new(installation),
-            });
-            return Ok(());
-        }
-        self.deliver(saved.region_id, saved.responses)
     }
 
     /// Responses that waited for storage: to the node itself, or to others.

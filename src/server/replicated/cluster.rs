@@ -433,6 +433,9 @@ async fn run(mut store_loop: StoreLoop) {
     while let Some(idle) = store_loop.turn() {
         // Those whom it has answered first; and more may come in meanwhile, for one turn.
         yield_now().await;
+        if idle.is_zero() {
+            continue;
+        }
         if rest.is_elapsed() {
             rest.as_mut().reset(Instant::now() + idle);
         }

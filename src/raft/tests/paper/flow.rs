@@ -53,6 +53,41 @@ fn a_batch_is_one_append_for_all_proposals_of_a_ready() {
 }
 
 #[test]
+fn lazy_commits_go_with_the_next_append_or_heartbeat_and_changes_of_members_at_once() {
+    let mut leader = replicating(Config {
+        lazy_commits: true,
+        ..Config::new(1)
+    });
+    let commits = |sent: &[Message]| -> Vec<u64> { sent.iter().map(|m| m.commit).collect() };
+    leader.raw.propose("a".into()).expect("a leader");
+    leader.sync();
+    let first = leader.take_sent();
+    assert_eq!(commits(&first), [1]);
+    leader.step(accept(&first[0]));
+    assert_eq!(leader.raft().log().committed(), 2);
+    assert_eq!(commits(&leader.take_sent()), [0; 0], "nobody is told of it");
+    leader.raw.propose("b".into()).expect("a leader");
+    leader.sync();
+    let second = leader.take_sent();
+    assert_eq!(commits(&second), [2], "the next append does");
+    leader.step(accept(&second[0]));
+    assert_eq!(commits(&leader.take_sent()), [0; 0]);
+    leader.raw.tick().expect("a tick");
+    leader.sync();
+    let sent = leader.take_sent();
+    let kinds: Vec<_> = sent.iter().map(|m| (m.msg_type(), m.commit)).collect();
+    assert_eq!(kinds, [(MessageType::MsgHeartbeat, 3)], "or a heartbeat");
+    let change = change(ConfChangeType::AddLearnerNode, 3);
+    leader.raw.propose_conf_change(change).expect("a leader");
+    leader.sync();
+    let third = leader.take_sent();
+    leader.step(accept(&third[0]));
+    let told: Vec<_> = leader.take_sent();
+    let told = told.iter().find(|m| m.to == 2).map(|m| m.commit);
+    assert_eq!(told, Some(4), "a change of members is told at once");
+}
+
+#[test]
 fn without_batching_each_proposal_is_an_append() {
     let mut leader = replicating(Config {
         batch_appends: false,

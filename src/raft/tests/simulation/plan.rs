@@ -311,6 +311,8 @@ impl Shared {
         config.heartbeat_tick = self.heartbeat_tick;
         config.async_storage_writes = chance(rng, self.asynchronous);
         config.batch_appends = chance(rng, self.batching);
+        // No draw, so that the rest of a seed's run stays as it was.
+        config.lazy_commits = id.is_multiple_of(2);
         config.pre_vote = chance(rng, self.pre_vote);
         config.check_quorum = chance(rng, self.check_quorum);
         config.read_mode = if self.lease {

@@ -96,6 +96,8 @@ impl Plan {
             entry_cache_bytes: *rng.pick(&[0, 1_000, 1 << 20]),
             apply_batch_bytes: *rng.pick(&[1, 500, 1 << 20]),
             apply_on_loop: rng.one_in(2),
+            sync_on_loop: rng.one_in(2),
+            lazy_commits: rng.one_in(2),
             faults,
             ..StoreConfig::new(1)
         };

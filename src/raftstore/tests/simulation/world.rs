@@ -315,7 +315,7 @@ impl World {
             new
         };
         let store = wants(
-            !running.store.inbox().is_empty(),
+            !running.store.inbox().is_empty() || running.store.wants_turn(),
             &mut running.scheduled.store,
         );
         let apply = wants(

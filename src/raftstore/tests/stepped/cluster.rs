@@ -366,7 +366,7 @@ pub(crate) fn get(key: &[u8]) -> Request {
 /// A turn of each loop that has something to do; whether any had.
 fn step(running: &mut Running, applies: bool, works: bool) -> bool {
     let mut moved = false;
-    if !running.store.inbox().is_empty() {
+    if !running.store.inbox().is_empty() || running.store.wants_turn() {
         running.store.turn();
         moved = true;
     }
