@@ -22,6 +22,9 @@ pub const MAX_BATCH_BYTES: usize = 1024 * 1024 * 1024;
 /// Bytes before the first operation.
 const HEADER_LEN: usize = 4;
 
+/// Most bytes an operation takes beside its keys and value.
+const OPERATION_OVERHEAD: usize = 32;
+
 const DELETE: u8 = 0;
 const PUT: u8 = 1;
 const DELETE_RANGE: u8 = 2;
@@ -58,6 +61,21 @@ impl WriteBatch {
             count: 0,
             has_puts: false,
             families: Vec::new(),
+            broken: None,
+        }
+    }
+
+    /// An empty batch with memory for one operation of `len` bytes.
+    pub(crate) fn with_room(len: usize) -> Self {
+        // More than that is refused, and needs no memory.
+        let room = HEADER_LEN + len.min(MAX_BATCH_BYTES) + OPERATION_OVERHEAD;
+        let mut bytes = Vec::with_capacity(room);
+        bytes.resize(HEADER_LEN, 0);
+        Self {
+            bytes,
+            count: 0,
+            has_puts: false,
+            families: Vec::with_capacity(1),
             broken: None,
         }
     }
@@ -156,7 +174,9 @@ impl WriteBatch {
             self.break_rule(format!("key of {} bytes, limit {MAX_KEY_LEN}", key.len()));
             return false;
         }
-        if self.bytes.len() + key.len() + more + 32 > MAX_BATCH_BYTES || self.count == u32::MAX {
+        if self.bytes.len() + key.len() + more + OPERATION_OVERHEAD > MAX_BATCH_BYTES
+            || self.count == u32::MAX
+        {
             self.break_rule(format!("batch over its limit of {MAX_BATCH_BYTES} bytes"));
             return false;
         }

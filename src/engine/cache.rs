@@ -1,41 +1,99 @@
 //! The cache of blocks that cannot be used where they lie: decompressed ones, and all of tables that are
 //! read through read calls.
 //!
-//! Sharded, bounded in bytes, and of a kind that one scan does not flush. Blocks are shared: one that is
-//! evicted lives on while a reader holds it.
+//! An open table has a slot for each of its blocks, so that a block in the cache is found without a search, a lock or
+//! a store to memory that other readers read. Blocks are shared: one that is evicted lives on while a reader holds it.
+//! The cache is bounded in bytes, in shards, and of a kind that one scan does not flush: a block that was used once
+//! waits in a small queue, and only one that is used again there comes into the large one.
 //!
 //! Not here: verification. What is put in has been verified.
 
 use std::{
-    hash::{BuildHasherDefault, Hasher},
+    collections::VecDeque,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
 };
 
-use crate::slice::PinLedger;
-use quick_cache::{
-    OptionsBuilder, Weighter,
-    sync::{Cache, DefaultLifecycle},
-};
+use arc_swap::{ArcSwapAny, Guard};
+use triomphe::ThinArc;
 
-/// Bytes charged for an entry beside its block.
+use crate::slice::PinLedger;
+
+/// Bytes charged for an entry beside its block: its slot, its place in a queue, and what the allocator adds.
 const ENTRY_OVERHEAD: usize = 96;
 /// Shards of the cache; a shard is the unit of locking and holds its part of the capacity.
 const SHARDS: usize = 16;
-/// Typical bytes of a block, for sizing the cache's own memory.
-const TYPICAL_BLOCK: usize = 4096;
+/// The part of a shard's bytes from which on the small queue is emptied first.
+const SMALL_SHARE: usize = 10;
+/// Most uses of a block that are remembered: so often it goes through the large queue again.
+const MAX_USES: u8 = 2;
 
-/// A block's place: number of the open table, offset in the file.
-type Key = (u64, u64);
+/// The bytes of a block, shared by the cache and by readers.
+pub(crate) type BlockBytes = ThinArc<(), u8>;
+
+/// A block for a short look, or none.
+pub(crate) type Glance = Guard<Option<BlockBytes>>;
+
+/// Shares the bytes of a block.
+pub(crate) fn share(bytes: &[u8]) -> BlockBytes {
+    ThinArc::from_header_and_slice((), bytes)
+}
+
+/// What is in memory of one open table.
+pub(crate) struct Slots {
+    owner: u64,
+    slots: Box<[Slot]>,
+}
+
+#[derive(Default)]
+struct Slot {
+    block: ArcSwapAny<Option<BlockBytes>>,
+    /// Uses since it came, or since it last was the oldest of its queue.
+    uses: AtomicU8,
+}
+
+impl Slots {
+    /// The block of that number, if it is here.
+    #[inline]
+    pub(crate) fn get(&self, ordinal: usize) -> Glance {
+        let slot = &self.slots[ordinal];
+        let block = slot.block.load();
+        if block.is_some() {
+            // Written at the first uses only, so that readers share the line. Which of two at a time counts is all one.
+            let uses = slot.uses.load(Ordering::Relaxed);
+            if uses < MAX_USES {
+                slot.uses.store(uses + 1, Ordering::Relaxed);
+            }
+        }
+        block
+    }
+}
 
 /// Blocks in memory, bounded in bytes.
 pub(crate) struct BlockCache {
-    blocks: Cache<Key, Arc<[u8]>, Bytes, BuildHasherDefault<PlaceHasher>>,
+    shards: Box<[Mutex<Shard>]>,
+    capacity: usize,
     next_owner: AtomicU64,
     /// What values read from the same tables hold in place.
     pins: Arc<PinLedger>,
+}
+
+/// Blocks by age. A block is in one queue, from when its slot was filled until it is emptied.
+#[derive(Default)]
+struct Shard {
+    small: VecDeque<Entry>,
+    large: VecDeque<Entry>,
+    small_bytes: usize,
+    bytes: usize,
+}
+
+/// A block in a queue. Those of a closed table are counted until their turn comes.
+struct Entry {
+    slots: Weak<Slots>,
+    ordinal: usize,
+    bytes: usize,
 }
 
 /// What is in the cache.
@@ -57,20 +115,9 @@ impl BlockCache {
 
     /// An empty cache for `capacity` bytes; values may hold `max_pinned` bytes in place.
     pub(crate) fn with_pins(capacity: usize, max_pinned: usize) -> Arc<Self> {
-        let options = OptionsBuilder::new()
-            .shards(SHARDS)
-            .estimated_items_capacity((capacity / TYPICAL_BLOCK).max(16))
-            .weight_capacity(capacity as u64)
-            .build()
-            .expect("both capacities are given");
-        let blocks = Cache::with_options(
-            options,
-            Bytes,
-            BuildHasherDefault::default(),
-            DefaultLifecycle::default(),
-        );
         Arc::new(Self {
-            blocks,
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            capacity,
             next_owner: AtomicU64::new(1),
             pins: PinLedger::new(max_pinned),
         })
@@ -81,62 +128,93 @@ impl BlockCache {
         &self.pins
     }
 
-    /// A number for a table that is being opened, never given twice: blocks of a closed table are never
-    /// found again, and leave by age.
-    pub(crate) fn new_owner(&self) -> u64 {
-        self.next_owner.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// The block of `owner` at `offset`.
-    pub(crate) fn get(&self, owner: u64, offset: u64) -> Option<Arc<[u8]>> {
-        self.blocks.get(&(owner, offset))
+    /// Empty slots for an open table of `blocks` blocks. Those of a closed table are never found again.
+    pub(crate) fn slots(&self, blocks: usize) -> Arc<Slots> {
+        Arc::new(Slots {
+            owner: self.next_owner.fetch_add(1, Ordering::Relaxed),
+            slots: (0..blocks).map(|_| Slot::default()).collect(),
+        })
     }
 
     /// Keeps a block. One larger than a shard is not kept.
-    pub(crate) fn insert(&self, owner: u64, offset: u64, block: Arc<[u8]>) {
-        self.blocks.insert((owner, offset), block);
+    pub(crate) fn insert(&self, slots: &Arc<Slots>, ordinal: usize, block: BlockBytes) {
+        let capacity = self.capacity / SHARDS;
+        let bytes = block.slice.len() + ENTRY_OVERHEAD;
+        if bytes > capacity {
+            return;
+        }
+        let mut shard = self.shard(slots.owner, ordinal);
+        let slot = &slots.slots[ordinal];
+        if slot.block.load().is_some() {
+            // Another reader was first.
+            return;
+        }
+        slot.uses.store(0, Ordering::Relaxed);
+        slot.block.store(Some(block));
+        shard.small.push_back(Entry {
+            slots: Arc::downgrade(slots),
+            ordinal,
+            bytes,
+        });
+        shard.small_bytes += bytes;
+        shard.bytes += bytes;
+        while shard.bytes > capacity {
+            shard.make_room(capacity);
+        }
+    }
+
+    fn shard(&self, owner: u64, ordinal: usize) -> std::sync::MutexGuard<'_, Shard> {
+        // Neighbours are in different shards.
+        let at = owner.wrapping_mul(7).wrapping_add(ordinal as u64) % SHARDS as u64;
+        let at = usize::try_from(at).expect("below the number of shards");
+        self.shards[at]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is in the cache now.
     pub(crate) fn stats(&self) -> BlockCacheStats {
-        BlockCacheStats {
-            blocks: self.blocks.len(),
-            bytes: self.blocks.weight(),
-            capacity: self.blocks.capacity(),
+        let mut stats = BlockCacheStats {
+            blocks: 0,
+            bytes: 0,
+            capacity: self.capacity as u64,
+        };
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            stats.blocks += shard.small.len() + shard.large.len();
+            stats.bytes += shard.bytes as u64;
         }
+        stats
     }
 }
 
-/// Weighs a block.
-#[derive(Clone)]
-struct Bytes;
-
-impl Weighter<Key, Arc<[u8]>> for Bytes {
-    fn weight(&self, _: &Key, block: &Arc<[u8]>) -> u64 {
-        (block.len() + ENTRY_OVERHEAD) as u64
-    }
-}
-
-/// Mixes two numbers that no adversary chooses; without a random seed, so that a simulated run repeats.
-#[derive(Default)]
-struct PlaceHasher(u64);
-
-impl Hasher for PlaceHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
+impl Shard {
+    /// Looks at the oldest block of one queue, of which there is one: evicts it, or lets it stay for its uses.
+    fn make_room(&mut self, capacity: usize) {
+        let from_small = self.small_bytes > capacity / SMALL_SHARE || self.large.is_empty();
+        let queue = if from_small {
+            &mut self.small
+        } else {
+            &mut self.large
+        };
+        let Some(entry) = queue.pop_front() else {
+            return;
+        };
+        if from_small {
+            self.small_bytes -= entry.bytes;
         }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        // Multiply, and fold the upper half in: the cache uses the low and the high bits.
-        let product = u128::from(self.0 ^ number ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93;
-        let folded = (product >> 64) ^ (product & u128::from(u64::MAX));
-        self.0 = u64::try_from(folded).expect("64 bits");
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
+        if let Some(slots) = entry.slots.upgrade() {
+            let slot = &slots.slots[entry.ordinal];
+            let uses = slot.uses.load(Ordering::Relaxed);
+            if uses > 0 {
+                let left = if from_small { 0 } else { uses - 1 };
+                slot.uses.store(left, Ordering::Relaxed);
+                self.large.push_back(entry);
+                return;
+            }
+            slot.block.store(None);
+        }
+        self.bytes -= entry.bytes;
     }
 }
 
@@ -144,37 +222,77 @@ impl Hasher for PlaceHasher {
 mod tests {
     use super::*;
 
+    fn is_in(slots: &Slots, ordinal: usize) -> bool {
+        slots.get(ordinal).is_some()
+    }
+
     #[test]
-    fn a_block_is_found_under_its_owner_and_offset_alone() {
+    fn a_block_is_found_in_its_slot_alone() {
         let cache = BlockCache::new(1 << 20);
-        let (one, two) = (cache.new_owner(), cache.new_owner());
-        cache.insert(one, 7, Arc::from(&b"block"[..]));
-        assert_eq!(cache.get(one, 7).as_deref(), Some(&b"block"[..]));
-        assert_eq!(cache.get(one, 8), None);
-        assert_eq!(cache.get(two, 7), None);
+        let (one, two) = (cache.slots(9), cache.slots(9));
+        cache.insert(&one, 7, share(b"block"));
+        assert_eq!(
+            one.get(7).as_ref().map(|block| &block.slice),
+            Some(&b"block"[..])
+        );
+        assert!(!is_in(&one, 8) && !is_in(&two, 7));
         assert_eq!(cache.stats().blocks, 1);
+        cache.insert(&one, 7, share(b"block"));
+        assert_eq!(
+            cache.stats().blocks,
+            1,
+            "one that is there already is kept once"
+        );
     }
 
     #[test]
     fn the_cache_stays_within_its_bytes() {
         let cache = BlockCache::new(1 << 20);
-        let owner = cache.new_owner();
-        for offset in 0..10_000 {
-            cache.insert(owner, offset, Arc::from(vec![0; 1000]));
+        let slots = cache.slots(100_000);
+        for ordinal in 0..10_000 {
+            cache.insert(&slots, ordinal, share(&[0; 1000]));
             assert!(cache.stats().bytes <= 1 << 20);
         }
-        assert!(cache.stats().blocks > 700, "{:?}", cache.stats());
-        cache.insert(owner, 99_999, Arc::from(vec![0; 2 << 20]));
+        let held = (0..10_000)
+            .filter(|&ordinal| is_in(&slots, ordinal))
+            .count();
+        assert!(held > 700 && held == cache.stats().blocks, "{held}");
+        cache.insert(&slots, 99_999, share(&vec![0; 2 << 20]));
         assert!(
-            cache.stats().bytes <= 1 << 20,
-            "a block larger than the cache is not kept"
+            !is_in(&slots, 99_999),
+            "a block larger than a shard is not kept"
         );
+    }
+
+    #[test]
+    fn blocks_of_a_closed_table_make_room() {
+        let cache = BlockCache::new(1 << 20);
+        let closed = cache.slots(900);
+        (0..900).for_each(|ordinal| cache.insert(&closed, ordinal, share(&[0; 1000])));
+        drop(closed);
+        let slots = cache.slots(900);
+        (0..900).for_each(|ordinal| cache.insert(&slots, ordinal, share(&[0; 1000])));
+        assert!((0..900).filter(|&ordinal| is_in(&slots, ordinal)).count() > 700);
+    }
+
+    #[test]
+    fn one_scan_does_not_flush_what_is_used_again_and_again() {
+        let cache = BlockCache::new(1 << 20);
+        let (hot, cold) = (cache.slots(400), cache.slots(10_000));
+        (0..400).for_each(|ordinal| cache.insert(&hot, ordinal, share(&[0; 1000])));
+        for ordinal in 0..10_000 {
+            assert!((0..400).all(|ordinal| ordinal % 50 != 0 || is_in(&hot, ordinal)));
+            cache.insert(&cold, ordinal, share(&[0; 1000]));
+        }
+        let block = hot.get(0).as_ref().cloned();
+        assert_eq!(block.map(|block| block.slice.len()), Some(1000));
     }
 
     #[test]
     fn a_cache_of_no_bytes_keeps_nothing() {
         let cache = BlockCache::new(0);
-        cache.insert(1, 1, Arc::from(vec![0; 10]));
-        assert_eq!(cache.get(1, 1), None);
+        let slots = cache.slots(1);
+        cache.insert(&slots, 0, share(&[0; 10]));
+        assert!(!is_in(&slots, 0));
     }
 }

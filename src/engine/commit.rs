@@ -42,6 +42,7 @@ use crate::{
     },
 };
 
+mod beside;
 mod queue;
 
 use queue::Chunk;
@@ -345,7 +346,7 @@ impl Commit {
     /// One round of the driver: writes what is pending, and syncs when asked.
     fn round<'a>(&'a self, mut queue: MutexGuard<'a, Queue>, sync: bool) -> MutexGuard<'a, Queue> {
         self.set_driving(&mut queue, true);
-        let chunks = std::mem::take(&mut queue.pending);
+        let mut chunks = std::mem::take(&mut queue.pending);
         let target = queue.end_pos();
         let unsynced = if sync {
             queue.unsynced.clone()
@@ -374,10 +375,13 @@ impl Commit {
             }
             Err(error) => self.fail_locked(&mut queue, error),
         }
-        for chunk in chunks {
+        for chunk in chunks.drain(..) {
             if queue.spare.len() < 2 && chunk.bytes.capacity() <= 1 << 20 {
                 queue.spare.push(chunk.bytes);
             }
+        }
+        if queue.pending.capacity() == 0 {
+            queue.pending = chunks;
         }
         if queue.waiting > 0 {
             self.changed.notify_all();
@@ -395,11 +399,13 @@ impl Commit {
             Error::io(op, format!("{:06}.log", segment.number), error)
         };
         for chunk in chunks {
-            chunk
-                .segment
-                .file
-                .write_at(chunk.offset, &chunk.bytes)
-                .map_err(|error| failed("write", &chunk.segment, error))?;
+            let file = &chunk.segment.file;
+            let written = if unsynced.is_empty() {
+                file.write_at(chunk.offset, &chunk.bytes)
+            } else {
+                file.write_before_sync(chunk.offset, &chunk.bytes)
+            };
+            written.map_err(|error| failed("write", &chunk.segment, error))?;
         }
         if self.faults.is(Fault::EarlyAck) {
             return Ok(());

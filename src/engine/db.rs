@@ -184,7 +184,7 @@ impl Db {
         value: &[u8],
         options: WriteOptions,
     ) -> Result<()> {
-        let mut batch = WriteBatch::new();
+        let mut batch = WriteBatch::with_room(key.len() + value.len());
         batch.put(cf, key, value);
         self.write(batch, options).map(|_| ())
     }

@@ -82,6 +82,7 @@ impl DbInner {
     /// Writes the tables and the edit.
     fn flush_work(self: &Arc<Self>, work: Vec<FlushWork>, upto: Frozen) -> Result<()> {
         if !self.options.faults.is(Fault::FlushBeforeLogSync) {
+            self.commit.sync_beside_writers(upto.pos);
             self.commit.sync_up_to(upto.pos, upto.seq)?;
         }
         let tables = self.write_tables(&work)?;

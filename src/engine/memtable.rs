@@ -1,8 +1,8 @@
 //! The memtable: what was written since the last flush, in memory and in order.
 //!
-//! A lock-free skip list of small handles over an arena that holds keys and values. Any number of
-//! threads may insert and read at a time; an entry is never changed nor taken out. The list is ordered
-//! as internal keys are: user keys ascend, and of one key the newest version comes first.
+//! A tree of small handles over an arena that holds keys and values. Any number of threads may insert and
+//! read at a time; an entry is never changed nor taken out. The tree is ordered as internal keys are: user
+//! keys ascend, and of one key the newest version comes first.
 //!
 //! What a reader at a sequence number sees stays still, because the number was published after all
 //! entries up to it were in. Entries above it may appear or not.
@@ -11,35 +11,35 @@
 
 #![expect(
     unsafe_code,
-    reason = "handles in the list point into the arena beside it"
+    reason = "handles in the tree point into the arena beside it"
 )]
 
 use std::{
     cmp::Ordering,
-    ops::Bound,
     ptr::NonNull,
     slice,
     sync::{Arc, Mutex, PoisonError, atomic},
 };
 
 use arc_swap::ArcSwap;
-use crossbeam_epoch as epoch;
-use crossbeam_skiplist::base::SkipList;
 
 use crate::{
-    key::{InternalKey, RangeTombstone, SequenceNumber, key_prefix},
+    key::{InternalKey, RangeTombstone, SequenceNumber},
     tombstones::Tombstones,
 };
 
 mod arena;
 mod iter;
+mod leaf;
+mod tree;
 
 use arena::Arena;
 pub(crate) use iter::MemtableIter;
+use tree::Tree;
 
-/// Bytes of a list node beside key and value: a handle, a reference count, two links on average, and
-/// what the allocator adds.
-const NODE_BYTES: usize = 72;
+/// Bytes of the tree for each entry beside key and value: a handle and its head in a leaf that is full to two thirds,
+/// and its share of the nodes above.
+const NODE_BYTES: usize = 50;
 /// Bytes of a range delete beside its two keys, in its fragments.
 const RANGE_BYTES: usize = 64;
 
@@ -51,7 +51,7 @@ const NUMBERS_PER_DELETE: usize = 128;
 /// An ordered buffer of entries and range deletes.
 pub(crate) struct Memtable {
     /// Declared before `arena`, and so dropped before it: see the `SAFETY` text at [`Handle`].
-    list: SkipList<Handle, ()>,
+    tree: Tree,
     arena: Arena,
     ranges: ArcSwap<Vec<RangeSet>>,
     /// Number of range deletes: readers ask nothing else of a memtable without.
@@ -75,16 +75,13 @@ struct RangeSet {
 /// SAFETY of every read through a handle: `key_len + value_len` bytes from `data` on are initialised
 /// and do not change while the handle is used. Handles are made in two places.
 /// - `Memtable::insert` points into the arena, whose bytes stay as stored until it is dropped. These
-///   handles live in `list`, in copies inside a call that borrows the memtable, and in a
-///   [`MemtableIter`], which owns an `Arc` of it. `Memtable` drops `list` before `arena`; dropping a
-///   list frees its nodes one after the other and compares no keys, and a handle has no destructor.
-///   Nodes are never retired earlier, for later destruction by the epoch collector: nothing is removed.
-/// - `Handle::lookup` points at the caller's key. It is private to a call that borrows that key, and
-///   is only passed by reference as a search bound, which the list does not keep.
-#[derive(Clone, Copy)]
+///   handles live in `tree`, in copies inside a call that borrows the memtable, and in a
+///   [`MemtableIter`], which owns an `Arc` of it. `Memtable` drops `tree` before `arena`. Nodes that were replaced
+///   may be freed later than the arena: that looks at no handle in them, and a handle has no destructor.
+/// - `Handle::lookup` points at the caller's key, and `Handle::least` at nothing. The former is private to a call that
+///   borrows that key, and is only passed by reference as a search bound, which the tree does not keep.
+#[derive(Clone, Copy, Debug)]
 struct Handle {
-    /// [`key_prefix`] of the key: decides most comparisons without touching the key.
-    prefix: u64,
     data: NonNull<u8>,
     key_len: u32,
     value_len: u32,
@@ -100,7 +97,6 @@ impl Handle {
     fn new(key: InternalKey<'_>, data: NonNull<u8>, value_len: usize) -> Self {
         let len = |len| u32::try_from(len).expect("keys and values are below 4 GiB");
         Self {
-            prefix: key_prefix(key.user_key),
             data,
             key_len: len(key.user_key.len()),
             value_len: len(value_len),
@@ -113,11 +109,29 @@ impl Handle {
         Self::new(key, NonNull::from(key.user_key).cast(), 0)
     }
 
+    /// A handle of no entry that is before all.
+    const fn least() -> Self {
+        Self {
+            data: NonNull::dangling(),
+            key_len: 0,
+            value_len: 0,
+            trailer: u64::MAX,
+        }
+    }
+
+    /// The user key, while the handle is used.
+    #[inline]
+    fn user_key(&self) -> &[u8] {
+        // SAFETY: the bytes stay while the handle is used (see `Handle`).
+        unsafe { self.key() }.user_key
+    }
+
     /// The key.
     ///
     /// # Safety
     ///
     /// The bytes must stay for `'a`.
+    #[inline]
     unsafe fn key<'a>(self) -> InternalKey<'a> {
         // SAFETY: initialised and unchanged (see `Handle`); the caller vouches for the lifetime.
         let user_key = unsafe { slice::from_raw_parts(self.data.as_ptr(), self.key_len as usize) };
@@ -139,29 +153,12 @@ impl Handle {
             slice::from_raw_parts(data, self.value_len as usize)
         }
     }
-
-    /// The bytes of the key behind those in `prefix`; only for keys longer than the prefix.
-    fn tail(&self) -> &[u8] {
-        // SAFETY: the bytes stay while the handle is used (see `Handle`).
-        &unsafe { self.key() }.user_key[size_of::<u64>()..]
-    }
-
-    fn cmp_user_key(&self, other: &Self) -> Ordering {
-        self.prefix.cmp(&other.prefix).then_with(|| {
-            if self.key_len > 8 && other.key_len > 8 {
-                self.tail().cmp(other.tail())
-            } else {
-                // One key is at most the prefix. With equal prefixes the other is that key with zeros,
-                // and perhaps more, behind it: the shorter comes first.
-                self.key_len.cmp(&other.key_len)
-            }
-        })
-    }
 }
 
 impl Ord for Handle {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.cmp_user_key(other)
+        self.user_key()
+            .cmp(other.user_key())
             .then_with(|| other.trailer.cmp(&self.trailer))
     }
 }
@@ -184,7 +181,7 @@ impl Memtable {
     /// An empty memtable; it takes memory with its first entry.
     pub(crate) fn new() -> Self {
         Self {
-            list: SkipList::new(epoch::default_collector().clone()),
+            tree: Tree::new(),
             arena: Arena::new(),
             ranges: ArcSwap::default(),
             range_count: atomic::AtomicUsize::new(0),
@@ -196,11 +193,7 @@ impl Memtable {
     /// Adds an entry. No two entries of one key have the same sequence number.
     pub(crate) fn insert(&self, key: InternalKey<'_>, value: &[u8]) {
         let handle = Handle::new(key, self.arena.store(key.user_key, value), value.len());
-        let guard = epoch::pin();
-        // Unlike `insert`, this never takes an entry out.
-        let entry = self.list.get_or_insert(handle, (), &guard);
-        debug_assert_eq!(entry.key().data, handle.data, "{key:?} is already in");
-        entry.release(&guard);
+        self.tree.insert(handle);
     }
 
     /// Adds a range delete.
@@ -241,16 +234,8 @@ impl Memtable {
     /// The first entry at or after `seek` if it is of the same user key, as trailer and value: for
     /// [`InternalKey::seek_to`], the newest version visible there. Range deletes are not looked at.
     pub(crate) fn get(&self, seek: InternalKey<'_>) -> Option<(u64, &[u8])> {
-        let guard = epoch::pin();
-        let target = Handle::lookup(seek);
-        let found = *self
-            .list
-            .lower_bound(Bound::Included(&target), &guard)?
-            .key();
-        if found.cmp_user_key(&target).is_ne() {
-            return None;
-        }
-        // SAFETY: the handle was in the list, so that its bytes are in the arena, which `self` keeps.
+        let found = self.tree.first_version(&Handle::lookup(seek))?;
+        // SAFETY: the handle was in the tree, so that its bytes are in the arena, which `self` keeps.
         Some((found.trailer, unsafe { found.value() }))
     }
 
@@ -293,12 +278,12 @@ impl Memtable {
     /// Memory in use: keys, values, and an estimate of what keeps them in order.
     pub(crate) fn bytes(&self) -> usize {
         let ranges = self.range_bytes.load(atomic::Ordering::Relaxed);
-        self.arena.bytes() + self.list.len() * NODE_BYTES + ranges
+        self.arena.bytes() + self.tree.len() * NODE_BYTES + ranges
     }
 
     /// Number of entries and range deletes.
     pub(crate) fn len(&self) -> usize {
-        self.list.len() + self.range_count.load(atomic::Ordering::Relaxed)
+        self.tree.len() + self.range_count.load(atomic::Ordering::Relaxed)
     }
 
     /// True before the first entry or range delete.

@@ -19,9 +19,9 @@ use crate::{
     version::KeySpan,
 };
 
-/// What an iterator reads: cursors, each with a number that none of its entries exceeds, and the range
+/// What an iterator reads: cursors, for each a number that none of its entries exceeds, and the range
 /// tombstones over all of them.
-type Sources = (Vec<(Source, SequenceNumber)>, Vec<Arc<Tombstones>>);
+type Sources = (Vec<Source>, Vec<SequenceNumber>, Vec<Arc<Tombstones>>);
 
 /// What a place says about a key.
 enum Hit<T> {
@@ -155,10 +155,7 @@ impl DbInner {
         }
         let hash = key_hash(key);
         let version = &state.version;
-        let overlapping = version
-            .level(0)
-            .iter()
-            .filter(|meta| meta.span().contains(key));
+        let overlapping = version.newest_with(key);
         let deeper = (1..LEVELS).filter_map(|level| version.find(level, key));
         for meta in overlapping.chain(deeper) {
             let table = match meta.open_table() {
@@ -191,9 +188,9 @@ impl DbInner {
             .snapshot
             .as_ref()
             .map_or_else(|| self.commit.visible(), Snapshot::seq);
-        let (sources, tombstones) = self.sources(&state, options)?;
+        let (runs, max_seqs, tombstones) = self.sources(&state, options)?;
         Ok(UserIter::new(
-            MergingIter::with_max_seqs(sources),
+            MergingIter::with_max_seqs(runs, max_seqs),
             tombstones,
             seq,
             options.lower.clone(),
@@ -204,7 +201,10 @@ impl DbInner {
     /// Every source of `state` that can have keys within the bounds, newest first, each with a number
     /// that none of its entries exceeds; and the range tombstones of all of them.
     fn sources(&self, state: &ReadState, options: &ReadOptions) -> Result<Sources> {
-        let mut sources = Vec::new();
+        // Cursors are large: there is memory for as many as there can be, and no more.
+        let levels = (1..LEVELS).filter(|&level| !state.version.level(level).is_empty());
+        let most = state.memtables().count() + state.version.level(0).len() + levels.count();
+        let (mut runs, mut max_seqs) = (Vec::with_capacity(most), Vec::with_capacity(most));
         let mut sets: Vec<Arc<Tombstones>> = Vec::new();
         for slot in state.memtables() {
             sets.extend(slot.memtable.tombstone_sets());
@@ -212,7 +212,8 @@ impl DbInner {
                 let max = slot
                     .frozen()
                     .map_or(SequenceNumber::MAX, |frozen| frozen.seq);
-                sources.push((Source::Memtable(slot.memtable.iter()), max));
+                runs.push(Source::Memtable(slot.memtable.iter()));
+                max_seqs.push(max);
             }
         }
         let span = KeySpan {
@@ -232,24 +233,24 @@ impl DbInner {
             if !table.tombstones().is_empty() {
                 sets.push(Arc::clone(table.tombstones()));
             }
-            sources.push((Source::Table(table.iter()), meta.max_seq()));
+            runs.push(Source::Table(table.iter()));
+            max_seqs.push(meta.max_seq());
         }
         for level in 1..LEVELS {
-            let run = state.version.run(level, span);
-            if run.is_empty() {
+            let range = state.version.run_range(level, span);
+            if range.is_empty() {
                 continue;
             }
-            for meta in run.iter().filter(|meta| meta.info.tombstones > 0) {
-                sets.push(Arc::clone(meta.table(&*self.tables)?.tombstones()));
+            if state.version.level_has_tombstones(level) {
+                let run = &state.version.level(level)[range.clone()];
+                for meta in run.iter().filter(|meta| meta.info.tombstones > 0) {
+                    sets.push(Arc::clone(meta.table(&*self.tables)?.tombstones()));
+                }
             }
-            let max = run
-                .iter()
-                .map(|meta| meta.max_seq())
-                .max()
-                .unwrap_or_default();
-            sources.push((self.tables.run(run.to_vec()), max));
+            runs.push(self.tables.run(&state.version, level, range));
+            max_seqs.push(state.version.level_max_seq(level));
         }
-        Ok((sources, sets))
+        Ok((runs, max_seqs, sets))
     }
 
     /// Several keys of one family at one moment.

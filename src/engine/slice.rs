@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use crate::fs::ReadableFile;
+use crate::{cache::BlockBytes, fs::ReadableFile};
 
 /// Values below this length are copied instead of pinned.
 pub const PIN_MIN_LEN: usize = 1024;
@@ -38,21 +38,21 @@ struct Pin {
 }
 
 enum Place {
-    Block(Arc<[u8]>),
+    Block(BlockBytes),
     Mapped(Arc<dyn ReadableFile>),
 }
 
 impl Pin {
     fn held(&self) -> usize {
         match &self.place {
-            Place::Block(block) => block.len(),
+            Place::Block(block) => block.slice.len(),
             Place::Mapped(_) => self.range.len(),
         }
     }
 
     fn bytes(&self) -> &[u8] {
         match &self.place {
-            Place::Block(block) => &block[self.range.clone()],
+            Place::Block(block) => &block.slice[self.range.clone()],
             Place::Mapped(file) => {
                 let map = file
                     .map()
@@ -118,14 +118,14 @@ impl PinnedSlice {
 
     /// A range of a block: in place, or a copy where it is small or too much is held already.
     pub(crate) fn of_block(
-        block: &Arc<[u8]>,
+        block: &BlockBytes,
         range: Range<usize>,
         ledger: &Arc<PinLedger>,
     ) -> Self {
-        if range.len() < PIN_MIN_LEN || !ledger.take(block.len()) {
-            return Self::copied(&block[range]);
+        if range.len() < PIN_MIN_LEN || !ledger.take(block.slice.len()) {
+            return Self::copied(&block.slice[range]);
         }
-        let (place, ledger) = (Place::Block(Arc::clone(block)), Arc::clone(ledger));
+        let (place, ledger) = (Place::Block(block.clone()), Arc::clone(ledger));
         Self(Holder::Pinned(Arc::new(Pin {
             place,
             range,
@@ -191,7 +191,10 @@ impl<const N: usize> PartialEq<&[u8; N]> for PinnedSlice {
 
 #[cfg(test)]
 mod tests {
+    use triomphe::ThinArc;
+
     use super::*;
+    use crate::cache::share;
 
     #[test]
     fn copies_of_every_length_around_the_inline_one_are_whole() {
@@ -207,8 +210,9 @@ mod tests {
     #[test]
     fn a_range_of_a_block_outlives_its_other_holders_and_is_counted_until_the_last_clone_goes() {
         let ledger = PinLedger::new(10_000);
-        let block: Arc<[u8]> = (0..=255).cycle().take(4000).collect();
-        let expected = block[2..2000].to_vec();
+        let bytes: Vec<u8> = (0..=255).cycle().take(4000).collect();
+        let expected = bytes[2..2000].to_vec();
+        let block = share(&bytes);
         let slice = PinnedSlice::of_block(&block, 2..2000, &ledger);
         drop(block);
         let clone = slice.clone();
@@ -222,12 +226,12 @@ mod tests {
     #[test]
     fn small_values_and_those_beyond_the_bound_are_copied() {
         let ledger = PinLedger::new(5000);
-        let block: Arc<[u8]> = Arc::from(vec![7; 4000]);
+        let block = share(&[7; 4000]);
         let small = PinnedSlice::of_block(&block, 0..100, &ledger);
         assert_eq!(ledger.bytes(), 0);
         let first = PinnedSlice::of_block(&block, 0..2000, &ledger);
         let second = PinnedSlice::of_block(&block, 0..2000, &ledger);
-        assert_eq!((ledger.bytes(), Arc::strong_count(&block)), (4000, 2));
+        assert_eq!((ledger.bytes(), ThinArc::strong_count(&block)), (4000, 2));
         assert_eq!(second, first[..]);
         assert_eq!(small, [7; 100][..]);
     }

@@ -1,6 +1,6 @@
 //! Opens table files for versions: knows the directory, the disk, the read mode and the cache.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{ops::Range, path::PathBuf, sync::Arc};
 
 use crate::{
     cache::BlockCache,
@@ -14,7 +14,7 @@ use crate::{
     key::InternalKey,
     memtable::MemtableIter,
     table::{Table, TableIdentity, TableIter},
-    version::{TableMeta, TableOpener},
+    version::{Bounds, TableMeta, TableOpener, Version},
 };
 
 /// What it takes to open a table.
@@ -50,29 +50,50 @@ impl TableOpener for Tables {
     }
 }
 
-/// The tables of one level as a sorted run.
+/// Neighbouring tables of one level as a sorted run.
 pub(crate) struct Run {
-    metas: Vec<Arc<TableMeta>>,
+    level: Arc<[Arc<TableMeta>]>,
+    bounds: Arc<Bounds>,
+    range: Range<usize>,
     tables: Arc<Tables>,
+}
+
+impl Run {
+    fn meta(&self, at: usize) -> &Arc<TableMeta> {
+        &self.level[self.range.clone()][at]
+    }
+
+    /// A number of tables of the level, as a number of tables of the run.
+    fn within(&self, count: usize) -> usize {
+        count.clamp(self.range.start, self.range.end) - self.range.start
+    }
 }
 
 impl RunSource for Run {
     type Iter = TableIter;
 
     fn len(&self) -> usize {
-        self.metas.len()
+        self.range.len()
     }
 
     fn smallest(&self, at: usize) -> &[u8] {
-        &self.metas[at].info.smallest
+        &self.meta(at).info.smallest
     }
 
     fn largest(&self, at: usize) -> &[u8] {
-        &self.metas[at].info.largest
+        &self.meta(at).info.largest
+    }
+
+    fn ending_below(&self, user_key: &[u8]) -> usize {
+        self.within(self.bounds.ending_before(&self.level, user_key))
+    }
+
+    fn starting_by(&self, user_key: &[u8]) -> usize {
+        self.within(self.bounds.starting_by(&self.level, user_key))
     }
 
     fn open(&self, at: usize) -> Result<TableIter> {
-        Ok(self.metas[at].table(&*self.tables)?.iter())
+        Ok(self.meta(at).table(&*self.tables)?.iter())
     }
 }
 
@@ -84,10 +105,18 @@ pub(crate) enum Source {
 }
 
 impl Tables {
-    /// A cursor over tables of one level, which are opened as it comes to them.
-    pub(crate) fn run(self: &Arc<Self>, metas: Vec<Arc<TableMeta>>) -> Source {
+    /// A cursor over a range of the tables of one level, which are opened as it comes to them.
+    pub(crate) fn run(
+        self: &Arc<Self>,
+        version: &Version,
+        level: usize,
+        range: Range<usize>,
+    ) -> Source {
+        let (level, bounds) = version.share_level(level);
         Source::Run(LevelIter::new(Run {
-            metas,
+            level,
+            bounds,
+            range,
             tables: Arc::clone(self),
         }))
     }

@@ -24,6 +24,21 @@ enum Stall {
     Segment(u64),
 }
 
+/// The memtables of a batch, by family; of most batches it is one, which takes no memory.
+enum Slots {
+    One([(u32, Arc<Slot>); 1]),
+    Many(Vec<(u32, Arc<Slot>)>),
+}
+
+impl Slots {
+    fn as_slice(&self) -> &[(u32, Arc<Slot>)] {
+        match self {
+            Self::One(one) => one,
+            Self::Many(many) => many,
+        }
+    }
+}
+
 impl DbInner {
     /// Gives `batch` its place and inserts it; durability and publication are still to come.
     /// With `wait` it blocks while writes are stalled; without, a stall is `Busy`.
@@ -78,7 +93,7 @@ impl DbInner {
                 }
             }
         };
-        insert(payload, entry.first_seq(), &slots);
+        insert(payload, entry.first_seq(), slots.as_slice());
         entry.mark_inserted();
         Ok(entry)
     }
@@ -110,17 +125,19 @@ impl DbInner {
             self.memory_over.store(true, Ordering::Relaxed);
             self.freeze_largest(queue);
         }
-        if let Some(reason) = self.stall_reason(families) {
+        if let Some(reason) = self.memory_stall() {
             return Err(Stall::Work(reason));
         }
-        let full = |family: &&ColumnFamily| {
-            family.inner.peek().active.memtable.bytes() >= family.inner.options().write_buffer_bytes
-        };
-        if logged {
-            for family in families.iter().filter(full) {
+        let mut any_full = false;
+        for family in families {
+            any_full |= is_full(family).map_err(Stall::Work)?;
+        }
+        if any_full && logged {
+            // Of all families it is known by now that they need not wait.
+            for family in families.iter().filter(|family| is_full(family) == Ok(true)) {
                 self.freeze(queue, family);
             }
-        } else if families.iter().any(|family| full(&family)) {
+        } else if any_full {
             self.freeze_unlogged(queue);
         }
         if need > queue.room() {
@@ -207,18 +224,16 @@ impl DbInner {
     }
 
     /// The active memtables of a batch's families, which from now on need the log from `position`.
-    fn touch_memtables(
-        &self,
-        families: &[ColumnFamily],
-        logged: bool,
-        position: u64,
-    ) -> Vec<(u32, Arc<Slot>)> {
+    fn touch_memtables(&self, families: &[ColumnFamily], logged: bool, position: u64) -> Slots {
         let slot = |family: &ColumnFamily| {
             let slot = Arc::clone(&family.inner.peek().active);
             slot.touch(logged.then_some(position));
             (family.id(), slot)
         };
-        families.iter().map(slot).collect()
+        match families {
+            [family] => Slots::One([slot(family)]),
+            families => Slots::Many(families.iter().map(slot).collect()),
+        }
     }
 
     /// Freezes a family's memtable at this point of the write order, if it has anything, and has it
@@ -283,27 +298,7 @@ impl DbInner {
         if let Some(reason) = self.memory_stall() {
             return Some(reason);
         }
-        for family in families {
-            let options = family.inner.options();
-            let state = family.inner.peek();
-            if state.frozen.len() >= options.max_immutable_memtables.max(1)
-                && state.active.memtable.bytes() >= options.write_buffer_bytes
-            {
-                return Some(format!(
-                    "{} memtables of column family {:?} wait for flush",
-                    state.frozen.len(),
-                    family.name()
-                ));
-            }
-            let l0 = state.version.level(0).len();
-            if l0 >= options.l0_stop_trigger {
-                return Some(format!(
-                    "{l0} L0 tables of column family {:?} wait for compaction",
-                    family.name()
-                ));
-            }
-        }
-        None
+        families.iter().find_map(|family| is_full(family).err())
     }
 
     /// Whether a write to `families` would be stopped, or slowed down.
@@ -324,6 +319,28 @@ impl DbInner {
             self.options.executor.sleep(SLOWDOWN);
         }
     }
+}
+
+/// True where the memtable of a family is full; the reason where writes to it must wait for background work.
+fn is_full(family: &ColumnFamily) -> Result<bool, String> {
+    let options = family.inner.options();
+    let state = family.inner.peek();
+    let full = state.active.memtable.bytes() >= options.write_buffer_bytes;
+    if full && state.frozen.len() >= options.max_immutable_memtables.max(1) {
+        return Err(format!(
+            "{} memtables of column family {:?} wait for flush",
+            state.frozen.len(),
+            family.name()
+        ));
+    }
+    let l0 = state.version.level(0).len();
+    if l0 >= options.l0_stop_trigger {
+        return Err(format!(
+            "{l0} L0 tables of column family {:?} wait for compaction",
+            family.name()
+        ));
+    }
+    Ok(full)
 }
 
 /// Pause of one write while there are many L0 tables.

@@ -93,6 +93,13 @@ pub trait LogFile: Send + Sync + fmt::Debug {
     /// # Errors
     /// The system's. How much of `data` was written is then unknown.
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+    /// As [`write_at`](Self::write_at), by whoever is going to sync right away.
+    ///
+    /// # Errors
+    /// As for `write_at`.
+    fn write_before_sync(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.write_at(offset, data)
+    }
     /// Makes every byte written before the call durable.
     ///
     /// # Errors

@@ -18,6 +18,14 @@ pub(crate) trait RunSource {
     /// User key that none in table `index` is above. The next table may begin with it, where this one
     /// only has a range delete that ends there.
     fn largest(&self, index: usize) -> &[u8];
+    /// Number of tables at the start that end below `user_key`. Not counted may be one whose end it is.
+    fn ending_below(&self, user_key: &[u8]) -> usize {
+        first_not(self.len(), |index| self.largest(index) < user_key)
+    }
+    /// Number of tables that start at or before `user_key`.
+    fn starting_by(&self, user_key: &[u8]) -> usize {
+        first_not(self.len(), |index| self.smallest(index) <= user_key)
+    }
     /// A cursor over table `index`.
     fn open(&self, index: usize) -> Result<Self::Iter>;
 }
@@ -75,20 +83,6 @@ impl<S: RunSource> LevelIter<S> {
         Ok(())
     }
 
-    /// Index of the first table of which `holds` is not true; it is true of a first part of the run.
-    fn first_not(&self, holds: impl Fn(usize) -> bool) -> usize {
-        let (mut low, mut high) = (0, self.run.len());
-        while low < high {
-            let middle = low.midpoint(high);
-            if holds(middle) {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        low
-    }
-
     fn table(&self) -> &S::Iter {
         let (_, table) = self
             .open
@@ -104,6 +98,20 @@ impl<S: RunSource> LevelIter<S> {
             .expect("a cursor is moved only while valid");
         table
     }
+}
+
+/// The first of `len` indices for which `holds` is not true; it is true of a first part of them.
+fn first_not(len: usize, holds: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (0, len);
+    while low < high {
+        let middle = low.midpoint(high);
+        if holds(middle) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    low
 }
 
 impl<S: RunSource> InternalIterator for LevelIter<S> {
@@ -130,14 +138,14 @@ impl<S: RunSource> InternalIterator for LevelIter<S> {
     }
 
     fn seek(&mut self, target: InternalKey<'_>) -> Result<()> {
-        let index = self.first_not(|index| self.run.largest(index) < target.user_key);
+        let index = self.run.ending_below(target.user_key);
         // The table after this one may begin with the target's user key: seek there too.
         self.place(Some(index), |table| table.seek(target))?;
         self.settle_forward(|table| table.seek(target))
     }
 
     fn seek_for_prev(&mut self, target: InternalKey<'_>) -> Result<()> {
-        let after = self.first_not(|index| self.run.smallest(index) <= target.user_key);
+        let after = self.run.starting_by(target.user_key);
         self.place(after.checked_sub(1), |table| table.seek_for_prev(target))?;
         self.settle_backward(|table| table.seek_for_prev(target))
     }

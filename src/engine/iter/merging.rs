@@ -65,17 +65,14 @@ impl Head {
 impl<I: InternalIterator> MergingIter<I> {
     /// A cursor over the entries of all `runs`; not valid until positioned.
     pub(crate) fn new(runs: Vec<I>) -> Self {
-        Self::with_max_seqs(
-            runs.into_iter()
-                .map(|run| (run, SequenceNumber::MAX))
-                .collect(),
-        )
+        let max_seqs = vec![SequenceNumber::MAX; runs.len()];
+        Self::with_max_seqs(runs, max_seqs)
     }
 
-    /// As [`new`](Self::new), each run with a number that none of its entries exceeds, so that
+    /// As [`new`](Self::new), with a number for each run that none of its entries exceeds, so that
     /// [`skip_dead`](Self::skip_dead) can pass over old runs.
-    pub(crate) fn with_max_seqs(runs: Vec<(I, SequenceNumber)>) -> Self {
-        let (runs, max_seqs): (Vec<_>, Vec<_>) = runs.into_iter().unzip();
+    pub(crate) fn with_max_seqs(runs: Vec<I>, max_seqs: Vec<SequenceNumber>) -> Self {
+        assert_eq!(runs.len(), max_seqs.len(), "a number for each run");
         let heads = vec![
             Head {
                 rank: u64::MAX,
@@ -152,6 +149,7 @@ impl<I: InternalIterator> MergingIter<I> {
         if turn {
             self.turn(current, forward)?;
         }
+        let only = self.runs.len() == 1;
         let run = &mut self.runs[current];
         if forward {
             run.next()?;
@@ -160,6 +158,9 @@ impl<I: InternalIterator> MergingIter<I> {
         }
         if turn {
             self.choose_among_all();
+        } else if only {
+            // Nothing to compare with; heads are looked at only by those who do.
+            self.current = run.valid().then_some(0);
         } else {
             self.heads[current] = Head::of(run, forward);
             self.choose_after(current);

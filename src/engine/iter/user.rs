@@ -11,7 +11,7 @@ use std::{mem, path::PathBuf, sync::Arc};
 use super::{InternalIterator, MergingIter, merging::before_all_versions};
 use crate::{
     error::{Error, Result},
-    key::{InternalKey, SequenceNumber, ValueKind, trailer_kind, trailer_seq},
+    key::{InternalKey, SequenceNumber, ValueKind, key_prefix, trailer_kind, trailer_seq},
     tombstones::{Cover, TombstoneCursor, Tombstones},
 };
 
@@ -172,7 +172,7 @@ impl<I: InternalIterator> UserIter<I> {
                 return Ok(());
             }
             let newer = trailer_seq(trailer) > self.at;
-            if pass != Pass::None && (newer || pass == Pass::All) && *user_key == *self.key {
+            if pass != Pass::None && (newer || pass == Pass::All) && is_same(user_key, &self.key) {
                 passed += 1;
                 self.pass_version(pass, passed)?;
                 continue;
@@ -250,7 +250,7 @@ impl<I: InternalIterator> UserIter<I> {
     fn take_newest_visible(&mut self) -> Result<Option<u64>> {
         let mut newest = None;
         for _ in 0..MAX_STEPS {
-            if !self.inner.valid() || *self.inner.key().user_key != *self.key {
+            if !self.inner.valid() || !is_same(self.inner.key().user_key, &self.key) {
                 return Ok(newest);
             }
             let trailer = self.inner.key().trailer;
@@ -261,7 +261,7 @@ impl<I: InternalIterator> UserIter<I> {
             self.inner.prev()?;
         }
         self.inner.seek(InternalKey::seek_to(&self.key, self.at))?;
-        if self.inner.valid() && *self.inner.key().user_key == *self.key {
+        if self.inner.valid() && is_same(self.inner.key().user_key, &self.key) {
             newest = Some(self.inner.key().trailer);
             copy_to(&mut self.value, self.inner.value());
         }
@@ -273,7 +273,7 @@ impl<I: InternalIterator> UserIter<I> {
     fn leave_key_backward(&mut self) -> Result<()> {
         for _ in 0..MAX_STEPS {
             self.inner.prev()?;
-            if !self.inner.valid() || *self.inner.key().user_key != *self.key {
+            if !self.inner.valid() || !is_same(self.inner.key().user_key, &self.key) {
                 return Ok(());
             }
         }
@@ -306,6 +306,11 @@ fn covering<'a>(tombstones: &'a mut [TombstoneCursor], user_key: &[u8]) -> Optio
         .iter_mut()
         .filter_map(|set| set.covering(user_key));
     covers.max_by_key(|cover| cover.seq)
+}
+
+/// True for equal keys. Unequal ones mostly differ in their prefixes, which are compared without a call.
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && key_prefix(a) == key_prefix(b) && a == b
 }
 
 fn copy_to(buffer: &mut Vec<u8>, bytes: &[u8]) {

@@ -363,3 +363,47 @@ fn a_memtable_counts_its_bytes_and_an_idle_cursor_keeps_it_alive() {
         (&b"key"[..], &b"value"[..])
     );
 }
+
+#[test]
+fn any_order_of_inserts_gives_the_same_walk() {
+    const COUNT: u64 = 5000;
+    // The factor shares none with the count, so that each number comes once.
+    let orders: [fn(u64) -> u64; 4] = [
+        |i| i,
+        |i| COUNT - 1 - i,
+        |i| i * 1709 % COUNT,
+        // Two runs, each in order.
+        |i| i / 2 + (i % 2) * (COUNT / 2),
+    ];
+    for order in orders {
+        for keys in [COUNT, 7, 1] {
+            let memtable = Arc::new(Memtable::new());
+            let mut expected = Vec::new();
+            for number in (0..COUNT).map(order) {
+                // Keys with a long common start, of several lengths, and many versions of each where they are few.
+                let key = format!("a long common start/{}", number % keys).into_bytes();
+                let key = InternalKey::new(&key, SequenceNumber(1 + number), ValueKind::Put);
+                memtable.insert(key, &number.to_be_bytes());
+                expected.push((key.user_key.to_vec(), Reverse(key.trailer), number));
+            }
+            expected.sort_unstable();
+            let mut iter = memtable.iter();
+            iter.seek_to_first().unwrap();
+            for (key, Reverse(trailer), number) in &expected {
+                let found = (iter.key().user_key, iter.key().trailer, iter.value());
+                assert_eq!(found, (&key[..], *trailer, &number.to_be_bytes()[..]));
+                iter.next().unwrap();
+            }
+            assert!(!iter.valid());
+            iter.seek_to_last().unwrap();
+            for (key, Reverse(trailer), _) in expected.iter().rev() {
+                assert_eq!(
+                    (iter.key().user_key, iter.key().trailer),
+                    (&key[..], *trailer)
+                );
+                iter.prev().unwrap();
+            }
+            assert!(!iter.valid());
+        }
+    }
+}

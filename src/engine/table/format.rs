@@ -5,12 +5,13 @@
 //!
 //! Not here: data blocks (`block`), the index block (`index`), the filter block (`filter`).
 
-use std::sync::Arc;
+use std::cell::RefCell;
 
 use byteorder::{ByteOrder, LittleEndian};
 
 use super::TableInfo;
 use crate::{
+    cache::{BlockBytes, share},
     coding::{Reader, put_slice, put_u32, put_u64, put_varint},
     key::{MAX_KEY_LEN, RangeTombstone, SequenceNumber},
     tombstones::Tombstones,
@@ -118,7 +119,7 @@ pub(super) fn compress(raw: &[u8], out: &mut Vec<u8>) -> bool {
 }
 
 /// The bytes of a block stored with LZ4.
-pub(super) fn decompress(stored: &[u8]) -> Result<Arc<[u8]>, Damage> {
+pub(super) fn decompress(stored: &[u8]) -> Result<BlockBytes, Damage> {
     let mut reader = Reader::new(stored);
     let len = reader.u32().and_then(|len| usize::try_from(len).ok());
     let len = len.ok_or("compressed block without a length")?;
@@ -126,18 +127,28 @@ pub(super) fn decompress(stored: &[u8]) -> Result<Arc<[u8]>, Damage> {
     if len > MAX_BLOCK_LEN || len > body.len().saturating_mul(LZ4_MAX_RATIO) {
         return Err("compressed block claims an impossible length");
     }
-    let mut block = zeroed(len);
-    let bytes = Arc::get_mut(&mut block).expect("just made");
-    match lz4_flex::block::decompress_into(body, bytes) {
-        Ok(used) if used == len => Ok(block),
-        Ok(_) => Err("compressed block is shorter than it claims"),
-        Err(_) => Err("compressed block cannot be decompressed"),
-    }
+    SCRATCH.with_borrow_mut(|scratch| {
+        if scratch.len() < len {
+            scratch.resize(len, 0);
+        }
+        let block = match lz4_flex::block::decompress_into(body, &mut scratch[..len]) {
+            Ok(used) if used == len => Ok(share(&scratch[..len])),
+            Ok(_) => Err("compressed block is shorter than it claims"),
+            Err(_) => Err("compressed block cannot be decompressed"),
+        };
+        if len > MAX_SCRATCH {
+            *scratch = Vec::new();
+        }
+        block
+    })
 }
 
-/// `len` zeros, shared.
-pub(super) fn zeroed(len: usize) -> Arc<[u8]> {
-    std::iter::repeat_n(0, len).collect()
+/// Most bytes that a thread keeps to decompress into.
+const MAX_SCRATCH: usize = 1 << 20;
+
+thread_local! {
+    /// Where a block is decompressed before its length of memory is taken: it need not be cleared each time.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The end of a table: where everything else is.

@@ -10,7 +10,7 @@ use super::{
     Table,
     block::{BlockView, Entry, Place},
     format::{BlockHandle, Damage},
-    open::Block,
+    held::Held,
     reader::Access,
 };
 use crate::{
@@ -31,7 +31,7 @@ pub(crate) struct TableIter {
     /// Number of the current block, and where it stands in the file.
     ordinal: Option<usize>,
     handle: BlockHandle,
-    block: Block,
+    block: Held,
     /// Where its key parts end, and its values.
     end: Place,
     /// Where the current entry begins, and the next.
@@ -68,7 +68,7 @@ impl TableIter {
             valid: false,
             ordinal: None,
             handle: BlockHandle { offset: 0, len: 0 },
-            block: Block::Shared(Arc::from([])),
+            block: Held::NONE,
             end: NOWHERE,
             at: NOWHERE,
             next: NOWHERE,
@@ -103,7 +103,10 @@ impl TableIter {
             keep: self.keep,
             wait: true,
         };
-        self.block = self.table.data_block(ordinal, self.handle, access)?;
+        self.block = self
+            .table
+            .data_block(ordinal, self.handle, access)?
+            .counted();
         let view = BlockView::parse(self.block.bytes(&*self.table.file));
         let view = view.map_err(|what| self.damage(what))?;
         self.end = Place {

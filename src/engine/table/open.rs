@@ -2,7 +2,7 @@
 //!
 //! Every handle is checked against the file, and all blocks together must fill it without a gap.
 
-use std::{ops::Range, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use super::{
     TableIdentity,
@@ -17,11 +17,10 @@ use crate::{
     error::{Error, Result},
     fs::ReadableFile,
     key::SequenceNumber,
-    slice::{PinLedger, PinnedSlice},
     tombstones::Tombstones,
 };
 
-/// Verified bytes of a block, where they lie.
+/// Verified bytes of a block behind the data, where they lie.
 #[derive(Clone, Debug)]
 pub(super) enum Block {
     /// In the map of the file.
@@ -40,21 +39,6 @@ impl Block {
                 &map[*start..*start + *len]
             }
             Self::Shared(bytes) => bytes,
-        }
-    }
-
-    /// A value of the block: in place where it is long.
-    pub(super) fn pin(
-        &self,
-        file: &Arc<dyn ReadableFile>,
-        value: Range<usize>,
-        ledger: &Arc<PinLedger>,
-    ) -> PinnedSlice {
-        match self {
-            Self::Mapped { start, .. } => {
-                PinnedSlice::of_map(file, start + value.start..start + value.end, ledger)
-            }
-            Self::Shared(bytes) => PinnedSlice::of_block(bytes, value, ledger),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Index, filter, range tombstones and properties are verified when the table is opened, and kept or used in
 //! place. A data block of a mapped table is verified at its first touch since then; one that is read through read
-//! calls, each time it comes from the device. A lookup in an uncompressed mapped table allocates nothing and
+//! calls, each time it comes from the device. A lookup whose block is in a map or in the cache allocates nothing and
 //! writes to nothing that is shared.
 //!
 //! Not here: the walk over the entries (`iter`), and reading everything again (`verify`).
@@ -12,7 +12,7 @@ use std::{
     ops::Range,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -22,17 +22,24 @@ use super::{
     block::{BlockView, Bucket},
     filter::FilterShape,
     format::{BlockHandle, Damage, Properties, RAW, check_block, decompress},
+    held::Held,
     index::Index,
     open::{Block, Meta, Source},
 };
 use crate::{
-    cache::BlockCache,
+    cache::{BlockBytes, BlockCache, Slots, share},
     error::{Error, Result},
     fs::ReadableFile,
     key::{InternalKey, SequenceNumber},
     slice::PinnedSlice,
     tombstones::Tombstones,
 };
+
+/// Blocks whose two bits are in one word.
+const BLOCKS_PER_WORD: usize = 32;
+/// The two bits.
+const VERIFIED: u64 = 1;
+const COMPRESSED: u64 = 2;
 
 /// How an iterator or a lookup wants a block.
 #[derive(Clone, Copy, Debug)]
@@ -60,10 +67,11 @@ pub(crate) struct Table {
     filter: Option<(FilterShape, Block)>,
     tombstones: Arc<Tombstones>,
     properties: Properties,
-    /// A bit for each data block of a mapped table: it has been verified.
+    /// Two bits for each data block of a mapped table: it has been verified; it is compressed, as was seen then.
     verified: Box<[AtomicU64]>,
     cache: Arc<BlockCache>,
-    owner: u64,
+    /// Its blocks in the cache; made with the first.
+    slots: OnceLock<Arc<Slots>>,
 }
 
 impl Table {
@@ -95,7 +103,7 @@ impl Table {
             properties,
         } = source.meta(global_seq)?;
         let bits = if mapped {
-            index.count().div_ceil(64)
+            index.count().div_ceil(BLOCKS_PER_WORD)
         } else {
             0
         };
@@ -115,8 +123,8 @@ impl Table {
             tombstones,
             properties,
             verified: (0..bits).map(|_| AtomicU64::new(0)).collect(),
-            owner: cache.new_owner(),
             cache,
+            slots: OnceLock::new(),
             file,
         })
     }
@@ -242,7 +250,7 @@ impl Table {
         seek: InternalKey<'_>,
         hash: KeyHash,
         wait: bool,
-        found: impl FnOnce(&Block, u64, Range<usize>) -> R,
+        found: impl FnOnce(&Held, u64, Range<usize>) -> R,
     ) -> Result<Option<R>> {
         if let Some((shape, block)) = &self.filter
             && !shape.may_contain(block.bytes(&*self.file), hash)
@@ -269,17 +277,18 @@ impl Table {
         Ok(entry.map(|(trailer, value)| found(&block, trailer, value)))
     }
 
-    /// A data block, verified and decompressed.
+    /// A data block, verified and decompressed, for a short look.
     #[inline]
     pub(super) fn data_block(
         &self,
         ordinal: usize,
         handle: BlockHandle,
         access: Access,
-    ) -> Result<Block> {
+    ) -> Result<Held> {
         if !access.wait {
-            if let Some(block) = self.cache.get(self.owner, handle.offset) {
-                return Ok(Block::Shared(block));
+            let seen = self.slots.get().map(|slots| slots.get(ordinal));
+            if let Some(seen) = seen.filter(|seen| seen.is_some()) {
+                return Ok(Held::Seen(seen));
             }
             let may_touch = self.file.map().is_some()
                 && handle.stored_len() <= MAX_PROBED_BLOCK
@@ -289,7 +298,7 @@ impl Table {
             }
         }
         let Some(map) = self.file.map() else {
-            return self.cached(handle, access.keep, || self.read_block(handle));
+            return self.cached(ordinal, access.keep, || self.read_block(handle));
         };
         let damage = |what| self.damage(handle.offset, what);
         let range = usize::try_from(handle.offset)
@@ -299,39 +308,47 @@ impl Table {
         let stored = map
             .get(range.clone())
             .ok_or_else(|| damage("data block outside of the table"))?;
-        if !self.is_verified(ordinal) {
-            self.verify_mapped(ordinal, handle, stored, access)?;
+        let mut state = self.state(ordinal);
+        if state & VERIFIED == 0 {
+            state = self.verify_mapped(ordinal, handle, stored, access)?;
         }
-        let (raw, trailer) = stored.split_at(handle.len());
-        if trailer[0] == RAW {
-            return Ok(Block::Mapped {
+        // Nothing of the map is touched where the block is in the cache.
+        if state & COMPRESSED == 0 {
+            return Ok(Held::Mapped {
                 start: range.start,
-                len: raw.len(),
+                len: handle.len(),
             });
         }
-        self.cached(handle, access.keep, || decompress(raw).map_err(damage))
+        self.cached(ordinal, access.keep, || {
+            decompress(&stored[..handle.len()]).map_err(damage)
+        })
     }
 
     /// A block out of the cache, or made and put there.
+    #[inline]
     fn cached(
         &self,
-        handle: BlockHandle,
+        ordinal: usize,
         keep: bool,
-        make: impl FnOnce() -> Result<Arc<[u8]>>,
-    ) -> Result<Block> {
-        if let Some(block) = self.cache.get(self.owner, handle.offset) {
-            return Ok(Block::Shared(block));
+        make: impl FnOnce() -> Result<BlockBytes>,
+    ) -> Result<Held> {
+        if let Some(slots) = self.slots.get() {
+            let seen = slots.get(ordinal);
+            if seen.is_some() {
+                return Ok(Held::Seen(seen));
+            }
         }
         let block = make()?;
         if keep {
-            self.cache
-                .insert(self.owner, handle.offset, Arc::clone(&block));
+            let slots = || self.cache.slots(self.data_blocks());
+            let slots = self.slots.get_or_init(slots);
+            self.cache.insert(slots, ordinal, block.clone());
         }
-        Ok(Block::Shared(block))
+        Ok(Held::Counted(block))
     }
 
     /// Reads a data block from the device and verifies it.
-    fn read_block(&self, handle: BlockHandle) -> Result<Arc<[u8]>> {
+    fn read_block(&self, handle: BlockHandle) -> Result<BlockBytes> {
         let damage = |what| self.damage(handle.offset, what);
         let mut stored = vec![0; handle.stored_len()];
         self.file
@@ -340,16 +357,18 @@ impl Table {
         let kind = check_block(self.identity.table_id, handle.offset, &stored).map_err(damage)?;
         let raw = &stored[..handle.len()];
         if kind == RAW {
-            Ok(raw.into())
+            Ok(share(raw))
         } else {
             decompress(raw).map_err(damage)
         }
     }
 
+    /// What is known of a block of a mapped table.
     #[inline]
-    fn is_verified(&self, ordinal: usize) -> bool {
+    fn state(&self, ordinal: usize) -> u64 {
         // The bytes do not change, so no order with their reading is needed.
-        self.verified[ordinal / 64].load(Ordering::Relaxed) & (1 << (ordinal % 64)) != 0
+        let word = self.verified[ordinal / BLOCKS_PER_WORD].load(Ordering::Relaxed);
+        word >> (2 * (ordinal % BLOCKS_PER_WORD))
     }
 
     #[cold]
@@ -359,21 +378,27 @@ impl Table {
         handle: BlockHandle,
         stored: &[u8],
         access: Access,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         if !access.populated {
             self.file
                 .populate(handle.offset, stored.len())
                 .map_err(|error| Error::io("read", &self.path, error))?;
         }
-        check_block(self.identity.table_id, handle.offset, stored)
+        let kind = check_block(self.identity.table_id, handle.offset, stored)
             .map_err(|what| self.damage(handle.offset, what))?;
-        self.verified[ordinal / 64].fetch_or(1 << (ordinal % 64), Ordering::Relaxed);
-        Ok(())
+        let state = if kind == RAW {
+            VERIFIED
+        } else {
+            VERIFIED | COMPRESSED
+        };
+        let bits = state << (2 * (ordinal % BLOCKS_PER_WORD));
+        self.verified[ordinal / BLOCKS_PER_WORD].fetch_or(bits, Ordering::Relaxed);
+        Ok(state)
     }
 
     /// True where reading a block ahead of its use makes sense: it lies in a map, and was not touched.
     pub(super) fn wants_populate(&self, ordinal: usize) -> bool {
-        !self.verified.is_empty() && !self.is_verified(ordinal)
+        !self.verified.is_empty() && self.state(ordinal) & VERIFIED == 0
     }
 }
 

@@ -251,7 +251,7 @@ fn decode(bytes: &[u8], random: &mut Random) {
         assert!(tombstones.all().count() as u64 <= stored && stored <= bytes.len() as u64);
     }
     if let Ok(block) = decompress(bytes) {
-        assert!(block.len() <= bytes.len() * 255);
+        assert!(block.slice.len() <= bytes.len() * 255);
     }
     let _ = Properties::decode(bytes);
     let _ = check_block(random.next(), random.next(), bytes);

@@ -23,13 +23,77 @@ pub(crate) use state::ManifestState;
 
 use std::{cmp::Reverse, collections::HashSet, fmt, sync::Arc};
 
-use crate::options::LEVELS;
+use crate::{
+    key::{SequenceNumber, key_prefix},
+    options::LEVELS,
+};
 
 /// The tables of one column family at one moment.
 #[derive(Clone, Default)]
 pub(crate) struct Version {
     levels: [Arc<[Arc<TableMeta>]>; LEVELS],
     bytes: [u64; LEVELS],
+    bounds: [Arc<Bounds>; LEVELS],
+}
+
+/// What readers ask of the tables of a level, without a look at each.
+#[derive(Default)]
+pub(crate) struct Bounds {
+    /// [`key_prefix`] of the smallest and the largest key of each table, in the order of the level.
+    smallest: Box<[u64]>,
+    largest: Box<[u64]>,
+    /// No entry of the level has a larger number.
+    max_seq: SequenceNumber,
+    /// A table has range tombstones.
+    has_tombstones: bool,
+}
+
+impl Bounds {
+    fn of(tables: &[Arc<TableMeta>]) -> Self {
+        Self {
+            smallest: tables
+                .iter()
+                .map(|table| key_prefix(&table.info.smallest))
+                .collect(),
+            largest: tables
+                .iter()
+                .map(|table| key_prefix(&table.info.largest))
+                .collect(),
+            max_seq: tables
+                .iter()
+                .map(|table| table.max_seq())
+                .max()
+                .unwrap_or_default(),
+            has_tombstones: tables.iter().any(|table| table.info.tombstones > 0),
+        }
+    }
+
+    /// Number of tables of a level below L0 that end before `user_key`; `tables` are those of the level.
+    pub(crate) fn ending_before(&self, tables: &[Arc<TableMeta>], user_key: &[u8]) -> usize {
+        let wanted = key_prefix(user_key);
+        let from = self.largest.partition_point(|&prefix| prefix < wanted);
+        let equal = self.largest[from..].partition_point(|&prefix| prefix == wanted);
+        let same = &tables[from..from + equal];
+        from + same.partition_point(|table| table.span().ends_before(user_key))
+    }
+
+    /// Number of tables of a level below L0 that start at or before `user_key`; `tables` are those of the level.
+    pub(crate) fn starting_by(&self, tables: &[Arc<TableMeta>], user_key: &[u8]) -> usize {
+        let wanted = key_prefix(user_key);
+        let from = self.smallest.partition_point(|&prefix| prefix < wanted);
+        let equal = self.smallest[from..].partition_point(|&prefix| prefix == wanted);
+        let same = &tables[from..from + equal];
+        from + same.partition_point(|table| table.info.smallest.as_slice() <= user_key)
+    }
+
+    /// True where the table at `at`, which is `table`, may hold `user_key`, whose prefix is `wanted`.
+    fn holds(&self, at: usize, table: &TableMeta, user_key: &[u8], wanted: u64) -> bool {
+        let (smallest, largest) = (self.smallest[at], self.largest[at]);
+        if smallest < wanted && wanted < largest {
+            return true;
+        }
+        smallest <= wanted && wanted <= largest && table.span().contains(user_key)
+    }
 }
 
 impl Version {
@@ -52,22 +116,68 @@ impl Version {
     }
 
     /// The one table of a level below L0 whose range holds `user_key`.
+    #[inline]
     pub(crate) fn find(&self, level: usize, user_key: &[u8]) -> Option<&Arc<TableMeta>> {
         debug_assert!(level > 0, "tables of L0 overlap");
-        let tables = &self.levels[level];
-        let at = tables.partition_point(|table| table.span().ends_before(user_key));
+        let (tables, bounds) = (&self.levels[level], &self.bounds[level]);
+        if tables.is_empty() {
+            return None;
+        }
+        let at = bounds.ending_before(tables, user_key);
+        let wanted = key_prefix(user_key);
         tables
             .get(at)
-            .filter(|table| table.info.smallest.as_slice() <= user_key)
+            .filter(|table| bounds.holds(at, table, user_key, wanted))
+    }
+
+    /// The tables of L0 whose range holds `user_key`, newest first.
+    pub(crate) fn newest_with(&self, user_key: &[u8]) -> impl Iterator<Item = &Arc<TableMeta>> {
+        let (wanted, bounds) = (key_prefix(user_key), &self.bounds[0]);
+        let tables = self.levels[0].iter().enumerate();
+        let holds = move |(at, table): &(usize, &Arc<TableMeta>)| {
+            bounds.holds(*at, table, user_key, wanted)
+        };
+        tables.filter(holds).map(|(_, table)| table)
+    }
+
+    /// No entry of a level has a larger number.
+    pub(crate) fn level_max_seq(&self, level: usize) -> SequenceNumber {
+        self.bounds[level].max_seq
+    }
+
+    /// True where a table of a level has range tombstones.
+    pub(crate) fn level_has_tombstones(&self, level: usize) -> bool {
+        self.bounds[level].has_tombstones
+    }
+
+    /// The tables of a level and what is known of their bounds, to keep.
+    pub(crate) fn share_level(&self, level: usize) -> (Arc<[Arc<TableMeta>]>, Arc<Bounds>) {
+        (
+            Arc::clone(&self.levels[level]),
+            Arc::clone(&self.bounds[level]),
+        )
+    }
+
+    /// Where in a level below L0 the tables stand that overlap `span`.
+    pub(crate) fn run_range(&self, level: usize, span: KeySpan<'_>) -> std::ops::Range<usize> {
+        debug_assert!(level > 0, "tables of L0 overlap");
+        let (tables, bounds) = (&self.levels[level], &self.bounds[level]);
+        let from = if span.start.is_empty() {
+            0
+        } else {
+            bounds.ending_before(tables, span.start)
+        };
+        let len = if span.end == std::ops::Bound::Unbounded {
+            tables.len() - from
+        } else {
+            tables[from..].partition_point(|table| !span.ends_before(&table.info.smallest))
+        };
+        from..from + len
     }
 
     /// The tables of a level below L0 that overlap `span`: neighbours, in key order.
     pub(crate) fn run(&self, level: usize, span: KeySpan<'_>) -> &[Arc<TableMeta>] {
-        debug_assert!(level > 0, "tables of L0 overlap");
-        let tables = &self.levels[level];
-        let from = tables.partition_point(|table| table.span().ends_before(span.start));
-        let len = tables[from..].partition_point(|table| !span.ends_before(&table.info.smallest));
-        &tables[from..from + len]
+        &self.levels[level][self.run_range(level, span)]
     }
 
     /// The tables of any level that overlap `span`, in the order of the level.
@@ -144,6 +254,7 @@ impl Version {
             result.bytes[level] = tables
                 .iter()
                 .fold(0, |sum: u64, table| sum.saturating_add(table.info.size));
+            result.bounds[level] = Arc::new(Bounds::of(&tables));
             result.levels[level] = tables.into();
             result.check_level(level)?;
         }

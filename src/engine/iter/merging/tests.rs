@@ -102,7 +102,7 @@ fn old_runs_are_moved_over_a_dead_range_and_newer_ones_are_not() {
         (run(100), seq(120)),
         (run(200), seq(220)),
     ];
-    let mut merged = MergingIter::with_max_seqs(runs);
+    let mut merged = with_max_seqs(runs);
     merged.seek_to_first().unwrap();
     merged.skip_dead(b"10", seq(200)).unwrap();
     let mut newest_first = Vec::new();
@@ -144,7 +144,7 @@ fn turning_after_a_dead_range_gives_the_neighbours_of_the_current_entry() {
     ]);
     let new = VecIter::new(vec![entry("b", 11), entry("d", 12), entry("f", 13)]);
     let runs = vec![(old, SequenceNumber(4)), (new, SequenceNumber(13))];
-    let mut merged = MergingIter::with_max_seqs(runs);
+    let mut merged = with_max_seqs(runs);
     merged.seek_to_first().unwrap();
     merged.skip_dead(b"z", SequenceNumber(5)).unwrap();
     assert_eq!(shown(&merged), Some(entry("b", 11)));
@@ -184,4 +184,9 @@ fn entries_a_memtable_takes_between_two_steps_do_not_turn_the_order_around() {
     );
     merged.next().unwrap();
     assert_eq!(merged.key().user_key, b"m");
+}
+
+fn with_max_seqs(runs: Vec<(VecIter, SequenceNumber)>) -> MergingIter<VecIter> {
+    let (runs, max_seqs) = runs.into_iter().unzip();
+    MergingIter::with_max_seqs(runs, max_seqs)
 }

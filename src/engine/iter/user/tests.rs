@@ -123,7 +123,10 @@ fn readers_at_every_age_see_what_the_model_says_in_both_directions() {
             rows_seen += rows.len();
             let context = format!("seed {seed}, at {at:?}, {} runs", runs.len());
             let mut iter = UserIter::new(
-                MergingIter::with_max_seqs(runs.clone()),
+                {
+                    let (runs, max_seqs) = runs.iter().cloned().unzip();
+                    MergingIter::with_max_seqs(runs, max_seqs)
+                },
                 tombstones.clone(),
                 at,
                 bounds.lower,
@@ -144,7 +147,7 @@ fn reader(entries: Vec<Entry>, tombstones: Tombstones, at: u64) -> UserIter<VecI
         .map(|entry| entry.key().seq())
         .max()
         .unwrap_or_default();
-    let inner = MergingIter::with_max_seqs(vec![(VecIter::new(entries), max)]);
+    let inner = MergingIter::with_max_seqs(vec![VecIter::new(entries)], vec![max]);
     UserIter::new(
         inner,
         vec![Arc::new(tombstones)],
