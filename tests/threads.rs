@@ -26,7 +26,8 @@ use std::{
 use basalt_testkit::long_factor;
 
 use basalt_engine::{
-    CfOptions, Db, Error, Ingest, Options, ReadOptions, SequenceNumber, WriteBatch, WriteOptions,
+    CfOptions, Db, Error, Ingest, MemtableKind, Options, ReadOptions, SequenceNumber, WriteBatch,
+    WriteOptions,
     executor::ThreadPool,
     fs::{
         SimFs,
@@ -367,8 +368,15 @@ fn threads_power_cuts_and_failing_disks_meet_without_a_hang_a_hole_or_half_a_bat
 fn run(breaks: bool) {
     let fs = SimFs::new();
     let db = Db::open("db", small(&fs)).expect("opened");
-    for name in FAMILIES {
-        db.create_cf(name, small_family()).expect("created");
+    for (name, memtable) in FAMILIES
+        .into_iter()
+        .zip([MemtableKind::Tree, MemtableKind::SkipList])
+    {
+        let options = CfOptions {
+            memtable,
+            ..small_family()
+        };
+        db.create_cf(name, options).expect("created");
     }
     let world = Arc::new(World {
         fs,

@@ -14,7 +14,11 @@ use std::{
 use arc_swap::ArcSwap;
 
 use crate::{
-    batch::FamilyId, key::SequenceNumber, memtable::Memtable, options::CfOptions, version::Version,
+    batch::FamilyId,
+    key::SequenceNumber,
+    memtable::Memtable,
+    options::{CfOptions, MemtableKind},
+    version::Version,
 };
 
 /// A handle of a column family. Cheap to clone, without a lifetime; a handle of a dropped family
@@ -67,9 +71,9 @@ pub(crate) struct Frozen {
 }
 
 impl Slot {
-    pub(crate) fn new() -> Arc<Self> {
+    pub(crate) fn new(kind: MemtableKind) -> Arc<Self> {
         Arc::new(Self {
-            memtable: Arc::new(Memtable::new()),
+            memtable: Arc::new(Memtable::new(kind)),
             first_pos: AtomicU64::new(u64::MAX),
             touched: AtomicBool::new(false),
             frozen: OnceLock::new(),
@@ -111,7 +115,7 @@ impl Family {
         flushed: SequenceNumber,
     ) -> Self {
         let state = ReadState {
-            active: Slot::new(),
+            active: Slot::new(options.memtable),
             frozen: Vec::new(),
             version,
         };
@@ -178,10 +182,24 @@ impl Family {
             frozen.push(Arc::clone(&state.active));
             frozen.extend(state.frozen.iter().cloned());
             ReadState {
-                active: Slot::new(),
+                active: Slot::new(self.options().memtable),
                 frozen,
                 version: Arc::clone(&state.version),
             }
+        });
+    }
+
+    /// Has the active memtable be of the kind that the options say, if nothing was directed to it; under the commit
+    /// lock.
+    pub(crate) fn renew_untouched(&self) {
+        self.replace(|state| ReadState {
+            active: if state.active.is_touched() {
+                Arc::clone(&state.active)
+            } else {
+                Slot::new(self.options().memtable)
+            },
+            frozen: state.frozen.clone(),
+            version: Arc::clone(&state.version),
         });
     }
 
@@ -192,7 +210,7 @@ impl Family {
             "readers look for the drop after they have taken the state"
         );
         self.replace(|_| ReadState {
-            active: Slot::new(),
+            active: Slot::new(MemtableKind::default()),
             frozen: Vec::new(),
             version: Arc::default(),
         });

@@ -650,7 +650,7 @@ impl DbInner {
             created: vec![FamilyCreated {
                 id,
                 name: name.to_owned(),
-                options: options.clone(),
+                options: options.stored(),
             }],
             ..VersionEdit::default()
         };
@@ -688,12 +688,22 @@ impl DbInner {
         self.check_writable(false)?;
         let mut manifest = self.manifest.lock();
         self.check_family(&family)?;
-        let edit = VersionEdit {
-            options: vec![(family.id(), options.clone())],
-            ..VersionEdit::default()
-        };
-        self.apply_locked(&mut manifest, edit)?;
+        let stored = options.stored();
+        let state = manifest.state.family(family.id());
+        if state.is_none_or(|state| state.options != stored) {
+            let edit = VersionEdit {
+                options: vec![(family.id(), stored)],
+                ..VersionEdit::default()
+            };
+            self.apply_locked(&mut manifest, edit)?;
+        }
+        let renew = family.options().memtable != options.memtable;
         family.inner.set_options(options.clone());
+        drop(manifest);
+        if renew {
+            let _queue = self.commit.lock();
+            family.inner.renew_untouched();
+        }
         Ok(family)
     }
 

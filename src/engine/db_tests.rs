@@ -9,7 +9,7 @@ use std::{
 
 use super::*;
 use crate::{
-    TableFile,
+    MemtableKind, TableFile,
     executor::{Executor, Job, SimExecutor, ThreadPool},
     fs::{
         SimFs,
@@ -378,4 +378,45 @@ fn a_log_without_current_and_mark_is_not_wiped() {
     fs.write_raw("db/CURRENT", &current).expect("put back");
     let db = Db::open("db", options).expect("opened");
     assert!(db.get(&db.default_cf(), b"k").expect("read").is_some());
+}
+
+#[test]
+fn the_kind_of_memtable_is_chosen_while_open_and_is_not_stored() {
+    let (_, options) = simulated();
+    let of = |kind| CfOptions {
+        memtable: kind,
+        ..CfOptions::default()
+    };
+    let kind = |cf: &ColumnFamily| cf.inner.peek().active.memtable.kind();
+    let db = Db::open("db", options.clone()).expect("opened");
+    let cf = db
+        .create_cf("list", of(MemtableKind::SkipList))
+        .expect("new");
+    assert_eq!(kind(&cf), MemtableKind::SkipList);
+    // The memtable that has nothing changes at once, and the manifest has nothing new to say.
+    let manifest = |db: &Db| db.inner.manifest.lock().writer.synced();
+    let before = manifest(&db);
+    for chosen in [MemtableKind::Tree, MemtableKind::SkipList] {
+        db.open_cf("list", of(chosen)).expect("there");
+        assert_eq!(kind(&cf), chosen);
+    }
+    assert_eq!(manifest(&db), before);
+    // One that has something stays as it is until it is frozen.
+    db.put(&cf, b"k", b"1", WriteOptions::SYNC)
+        .expect("written");
+    db.open_cf("list", of(MemtableKind::Tree)).expect("there");
+    assert_eq!(kind(&cf), MemtableKind::SkipList);
+    assert_eq!(db.get(&cf, b"k").expect("read").as_deref(), Some(&b"1"[..]));
+    db.flush(&cf).expect("flushed");
+    assert_eq!(kind(&cf), MemtableKind::Tree);
+    assert_eq!(db.get(&cf, b"k").expect("read").as_deref(), Some(&b"1"[..]));
+    db.open_cf("list", of(MemtableKind::SkipList))
+        .expect("there");
+    db.close().expect("closed");
+    let db = Db::open("db", options).expect("opened");
+    let cf = db.cf("list").expect("kept");
+    assert_eq!(*cf.options(), CfOptions::default());
+    db.open_cf("list", of(MemtableKind::SkipList))
+        .expect("there");
+    assert_eq!(kind(&cf), MemtableKind::SkipList);
 }

@@ -437,7 +437,7 @@ impl DbInner {
     ) -> Result<Vec<TableAdded>> {
         let mut added = Vec::new();
         for family in families {
-            let slot = Slot::new();
+            let slot = Slot::new(family.inner.options().memtable);
             fill(family, &slot);
             if slot.memtable.is_empty() && !slot.memtable.has_tombstones() {
                 continue;

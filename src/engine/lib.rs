@@ -91,7 +91,9 @@ pub use error::{Error, Result};
 pub use faults::{Fault, Faults};
 pub use ingest::{Ingest, TableFile, TableWriter};
 pub use key::{MAX_KEY_LEN, MAX_VALUE_LEN, SequenceNumber};
-pub use options::{CfOptions, Compression, LEVELS, Options, ReadOptions, WriteOptions, prefix_end};
+pub use options::{
+    CfOptions, Compression, LEVELS, MemtableKind, Options, ReadOptions, WriteOptions, prefix_end,
+};
 pub use recovery::RecoveryReport;
 pub use slice::{PIN_MIN_LEN, PinnedSlice};
 pub use snapshot::Snapshot;

@@ -1,8 +1,8 @@
 //! The memtable: what was written since the last flush, in memory and in order.
 //!
-//! A tree of small handles over an arena that holds keys and values. Any number of threads may insert and
-//! read at a time; an entry is never changed nor taken out. The tree is ordered as internal keys are: user
-//! keys ascend, and of one key the newest version comes first.
+//! Small handles, kept in order by a tree or a skip list, over an arena that holds keys and values. Any number
+//! of threads may insert and read at a time; an entry is never changed nor taken out. The order is that of
+//! internal keys: user keys ascend, and of one key the newest version comes first.
 //!
 //! What a reader at a sequence number sees stays still, because the number was published after all
 //! entries up to it were in. Entries above it may appear or not.
@@ -11,7 +11,7 @@
 
 #![expect(
     unsafe_code,
-    reason = "handles in the tree point into the arena beside it"
+    reason = "handles in their order point into the arena beside it"
 )]
 
 use std::{
@@ -25,21 +25,21 @@ use arc_swap::ArcSwap;
 
 use crate::{
     key::{InternalKey, RangeTombstone, SequenceNumber},
+    options::MemtableKind,
     tombstones::Tombstones,
 };
 
 mod arena;
 mod iter;
 mod leaf;
+mod order;
+mod skip_list;
 mod tree;
 
 use arena::Arena;
 pub(crate) use iter::MemtableIter;
-use tree::Tree;
+use order::Order;
 
-/// Bytes of the tree for each entry beside key and value: a handle and its head in a leaf that is full to two thirds,
-/// and its share of the nodes above.
-const NODE_BYTES: usize = 50;
 /// Bytes of a range delete beside its two keys, in its fragments.
 const RANGE_BYTES: usize = 64;
 
@@ -51,7 +51,7 @@ const NUMBERS_PER_DELETE: usize = 128;
 /// An ordered buffer of entries and range deletes.
 pub(crate) struct Memtable {
     /// Declared before `arena`, and so dropped before it: see the `SAFETY` text at [`Handle`].
-    tree: Tree,
+    order: Order,
     arena: Arena,
     ranges: ArcSwap<Vec<RangeSet>>,
     /// Number of range deletes: readers ask nothing else of a memtable without.
@@ -75,11 +75,12 @@ struct RangeSet {
 /// SAFETY of every read through a handle: `key_len + value_len` bytes from `data` on are initialised
 /// and do not change while the handle is used. Handles are made in two places.
 /// - `Memtable::insert` points into the arena, whose bytes stay as stored until it is dropped. These
-///   handles live in `tree`, in copies inside a call that borrows the memtable, and in a
-///   [`MemtableIter`], which owns an `Arc` of it. `Memtable` drops `tree` before `arena`. Nodes that were replaced
-///   may be freed later than the arena: that looks at no handle in them, and a handle has no destructor.
+///   handles live in `order`, in copies inside a call that borrows the memtable, and in a
+///   [`MemtableIter`], which owns an `Arc` of it. `Memtable` drops `order` before `arena`, which compares no keys.
+///   Nodes of a tree that were replaced may be freed later than the arena: that looks at no handle in them, and a
+///   handle has no destructor. Nodes of a skip list are not: nothing is taken out of it.
 /// - `Handle::lookup` points at the caller's key, and `Handle::least` at nothing. The former is private to a call that
-///   borrows that key, and is only passed by reference as a search bound, which the tree does not keep.
+///   borrows that key, and is only passed by reference as a search bound, which the order does not keep.
 #[derive(Clone, Copy, Debug)]
 struct Handle {
     data: NonNull<u8>,
@@ -179,9 +180,9 @@ impl Eq for Handle {}
 
 impl Memtable {
     /// An empty memtable; it takes memory with its first entry.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(kind: MemtableKind) -> Self {
         Self {
-            tree: Tree::new(),
+            order: Order::new(kind),
             arena: Arena::new(),
             ranges: ArcSwap::default(),
             range_count: atomic::AtomicUsize::new(0),
@@ -193,7 +194,7 @@ impl Memtable {
     /// Adds an entry. No two entries of one key have the same sequence number.
     pub(crate) fn insert(&self, key: InternalKey<'_>, value: &[u8]) {
         let handle = Handle::new(key, self.arena.store(key.user_key, value), value.len());
-        self.tree.insert(handle);
+        self.order.insert(handle);
     }
 
     /// Adds a range delete.
@@ -234,8 +235,8 @@ impl Memtable {
     /// The first entry at or after `seek` if it is of the same user key, as trailer and value: for
     /// [`InternalKey::seek_to`], the newest version visible there. Range deletes are not looked at.
     pub(crate) fn get(&self, seek: InternalKey<'_>) -> Option<(u64, &[u8])> {
-        let found = self.tree.first_version(&Handle::lookup(seek))?;
-        // SAFETY: the handle was in the tree, so that its bytes are in the arena, which `self` keeps.
+        let found = self.order.first_version(&Handle::lookup(seek))?;
+        // SAFETY: the handle was in `order`, so that its bytes are in the arena, which `self` keeps.
         Some((found.trailer, unsafe { found.value() }))
     }
 
@@ -275,15 +276,24 @@ impl Memtable {
         MemtableIter::new(Arc::clone(self))
     }
 
+    /// What keeps the entries in order.
+    #[cfg(test)]
+    pub(crate) fn kind(&self) -> MemtableKind {
+        match self.order {
+            Order::Tree(_) => MemtableKind::Tree,
+            Order::SkipList(_) => MemtableKind::SkipList,
+        }
+    }
+
     /// Memory in use: keys, values, and an estimate of what keeps them in order.
     pub(crate) fn bytes(&self) -> usize {
         let ranges = self.range_bytes.load(atomic::Ordering::Relaxed);
-        self.arena.bytes() + self.tree.len() * NODE_BYTES + ranges
+        self.arena.bytes() + self.order.bytes() + ranges
     }
 
     /// Number of entries and range deletes.
     pub(crate) fn len(&self) -> usize {
-        self.tree.len() + self.range_count.load(atomic::Ordering::Relaxed)
+        self.order.len() + self.range_count.load(atomic::Ordering::Relaxed)
     }
 
     /// True before the first entry or range delete.

@@ -3,7 +3,7 @@
 use std::{ops::Bound, sync::Arc};
 
 use basalt_engine::{
-    CfOptions, Compression, LEVELS, Options, ReadOptions,
+    CfOptions, Compression, LEVELS, MemtableKind, Options, ReadOptions,
     executor::Executor,
     fs::{Fs, ReadMode},
 };
@@ -36,6 +36,7 @@ pub(crate) fn cf_options(rng: &mut Rng, logged: bool) -> CfOptions {
     CfOptions {
         logged,
         write_buffer_bytes: *rng.pick(&[1 << 10, 4 << 10, 16 << 10, 64 << 10]),
+        memtable: *rng.pick(&[MemtableKind::Tree, MemtableKind::SkipList]),
         max_immutable_memtables: 1 + rng.index(4),
         block_bytes: *rng.pick(&[64, 200, 1024, 4096]),
         restart_interval: *rng.pick(&[1, 2, 5, 16, 64]),

@@ -245,7 +245,13 @@ impl World {
             let id = cf.id();
             *cf = self.db.cf(cf.name()).expect("it is kept");
             assert_eq!(cf.id(), id);
+            let kind = std::mem::take(&mut options.memtable);
             assert_eq!(*cf.options(), *options, "options are kept");
+            if self.rng.one_in(2) {
+                options.memtable = kind;
+                let again = self.db.open_cf(cf.name(), options.clone());
+                assert!(again.expect("the same class").id() == cf.id());
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use crate::{
     fs::{ReadMode, SimFs, sim::OpKind, sim::fail_nth},
     key::{ValueKind, trailer_kind, trailer_seq},
     memtable::Memtable,
-    options::Compression,
+    options::{Compression, MemtableKind},
     table::key_hash,
     tables::Tables,
     version::{
@@ -241,7 +241,7 @@ impl World {
 
     /// Some writes, flushed into L0 at a moment when only a part of them is visible.
     fn flush(&mut self) {
-        let memtable = Arc::new(Memtable::new());
+        let memtable = Arc::new(Memtable::new(MemtableKind::default()));
         for _ in 0..1 + self.rng.below(40) {
             self.write(&memtable);
         }
@@ -621,7 +621,7 @@ fn outputs_and_their_names_are_durable_when_a_job_returns_and_not_under_the_faul
     for (fault, durable) in [(Fault::None, true), (Fault::NoDirSyncForTable, false)] {
         let world = World::new(1);
         world.fs.sync_dir(Path::new("/")).expect("no faults");
-        let memtable = Arc::new(Memtable::new());
+        let memtable = Arc::new(Memtable::new(MemtableKind::default()));
         let key = InternalKey::new(b"k", SequenceNumber(1), ValueKind::Put);
         memtable.insert(key, b"v");
         let made = world.with_job(|job| {
@@ -646,7 +646,7 @@ fn outputs_and_their_names_are_durable_when_a_job_returns_and_not_under_the_faul
 #[test]
 fn a_flush_of_nothing_makes_no_table() {
     let world = World::new(1);
-    let memtable = Arc::new(Memtable::new());
+    let memtable = Arc::new(Memtable::new(MemtableKind::default()));
     let made = world
         .with_job(|job| flush_to_table(vec![memtable.iter()], &Tombstones::default(), job))
         .expect("no faults");
@@ -663,7 +663,7 @@ fn cuts(table_bytes: u64, l5: &[&str]) -> Vec<String> {
         compression: [Compression::None; LEVELS],
         ..CfOptions::default()
     };
-    let memtable = Arc::new(Memtable::new());
+    let memtable = Arc::new(Memtable::new(MemtableKind::default()));
     for number in 0..100 {
         let key = format!("k{number:03}");
         let key = InternalKey::new(key.as_bytes(), SequenceNumber(1 + number), ValueKind::Put);

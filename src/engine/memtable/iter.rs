@@ -1,6 +1,6 @@
 //! The cursor of a memtable.
 //!
-//! It copies the handles of a leaf of the tree at a time, so that an idle cursor holds back nobody.
+//! It copies some neighbouring handles at a time, as of a leaf of the tree, so that an idle cursor holds back nobody.
 //! An entry that is inserted within what was copied already is not seen there. A reader does not miss
 //! it: entries at or below a published sequence number were in before the number was published.
 
@@ -17,7 +17,7 @@ use crate::{error::Result, iter::InternalIterator, key::InternalKey};
 /// A cursor over the entries of a memtable, which it keeps alive.
 pub(crate) struct MemtableIter {
     memtable: Arc<Memtable>,
-    /// Neighbours in `memtable.tree`, ascending.
+    /// Neighbours in `memtable.order`, ascending.
     chunk: Vec<Handle>,
     /// Index of the current entry in `chunk`; its length where there is none.
     at: usize,
@@ -42,13 +42,13 @@ impl MemtableIter {
 
     /// Copies entries from the first one within `bound` on, and stands on that.
     fn copy_forward(&mut self, bound: Bound<&Handle>) {
-        self.memtable.tree.copy_forward(bound, &mut self.chunk);
+        self.memtable.order.copy_forward(bound, &mut self.chunk);
         self.at = 0;
     }
 
     /// Copies entries up to the last one within `bound`, and stands on that.
     fn copy_backward(&mut self, bound: Bound<&Handle>) {
-        self.memtable.tree.copy_backward(bound, &mut self.chunk);
+        self.memtable.order.copy_backward(bound, &mut self.chunk);
         self.at = self.chunk.len().saturating_sub(1);
     }
 }
@@ -59,7 +59,7 @@ impl InternalIterator for MemtableIter {
     }
 
     fn key(&self) -> InternalKey<'_> {
-        // SAFETY: the handle is of the tree, and its bytes are in the arena of `memtable`, which
+        // SAFETY: the handle is of `order`, and its bytes are in the arena of `memtable`, which
         // `self` keeps for as long as the result borrows it.
         unsafe { self.current().key() }
     }

@@ -1,4 +1,4 @@
-//! The memtable against a `BTreeMap`, and with several threads at once.
+//! The memtable of each kind against a `BTreeMap`, and with several threads at once.
 
 use std::{cmp::Reverse, collections::BTreeMap, sync::atomic::AtomicU64, thread};
 
@@ -7,6 +7,35 @@ use crate::{
     iter::InternalIterator,
     key::{MAX_KEY_LEN, ValueKind, pack_trailer},
 };
+
+/// Tests of every kind.
+macro_rules! of_each_kind {
+    ($($test:ident)*) => {
+        mod of_tree {
+            $(#[test]
+            fn $test() {
+                super::$test(super::MemtableKind::Tree);
+            })*
+        }
+
+        mod of_skip_list {
+            $(#[test]
+            fn $test() {
+                super::$test(super::MemtableKind::SkipList);
+            })*
+        }
+    };
+}
+
+of_each_kind! {
+    get_gives_what_an_ordered_map_gives
+    the_cursor_walks_as_an_ordered_map_does_in_both_directions
+    keys_that_differ_only_in_length_and_zeros_keep_their_order
+    the_longest_keys_are_told_apart_by_their_last_byte
+    readers_see_every_published_entry_while_threads_insert
+    a_memtable_counts_its_bytes_and_an_idle_cursor_keeps_it_alive
+    any_order_of_inserts_gives_the_same_walk
+}
 
 type Model = BTreeMap<(Vec<u8>, Reverse<u64>), Vec<u8>>;
 
@@ -48,8 +77,8 @@ impl Random {
     }
 }
 
-fn filled(random: &mut Random, count: u64) -> (Arc<Memtable>, Model) {
-    let memtable = Arc::new(Memtable::new());
+fn filled(kind: MemtableKind, random: &mut Random, count: u64) -> (Arc<Memtable>, Model) {
+    let memtable = Arc::new(Memtable::new(kind));
     let mut model = Model::new();
     for seq in 1..=count {
         let key = random.key();
@@ -76,12 +105,11 @@ fn shown(iter: &MemtableIter) -> Option<(Vec<u8>, u64, Vec<u8>)> {
     })
 }
 
-#[test]
-fn get_gives_what_an_ordered_map_gives() {
+fn get_gives_what_an_ordered_map_gives(kind: MemtableKind) {
     for seed in 1..60 {
         let random = &mut Random::new(seed);
         let count = random.below(150);
-        let (memtable, model) = filled(random, count);
+        let (memtable, model) = filled(kind, random, count);
         assert_eq!(memtable.len(), model.len());
         let present: Vec<_> = model.keys().map(|(key, _)| key.clone()).collect();
         for _ in 0..200 {
@@ -106,12 +134,11 @@ fn get_gives_what_an_ordered_map_gives() {
     }
 }
 
-#[test]
-fn the_cursor_walks_as_an_ordered_map_does_in_both_directions() {
+fn the_cursor_walks_as_an_ordered_map_does_in_both_directions(kind: MemtableKind) {
     for seed in 1..60 {
         let random = &mut Random::new(seed);
         let count = random.below(250);
-        let (memtable, model) = filled(random, count);
+        let (memtable, model) = filled(kind, random, count);
         let entries: Vec<_> = model
             .iter()
             .map(|((key, Reverse(trailer)), value)| (key.clone(), *trailer, value.clone()))
@@ -166,8 +193,7 @@ fn the_cursor_walks_as_an_ordered_map_does_in_both_directions() {
     }
 }
 
-#[test]
-fn keys_that_differ_only_in_length_and_zeros_keep_their_order() {
+fn keys_that_differ_only_in_length_and_zeros_keep_their_order(kind: MemtableKind) {
     let keys: [&[u8]; 9] = [
         b"",
         b"\0",
@@ -179,7 +205,7 @@ fn keys_that_differ_only_in_length_and_zeros_keep_their_order() {
         b"a\0\0\0\0\0\0\0\x01",
         b"b",
     ];
-    let memtable = Arc::new(Memtable::new());
+    let memtable = Arc::new(Memtable::new(kind));
     for (seq, key) in [3, 7, 0, 8, 4, 1, 6, 2, 5]
         .map(|at| keys[at])
         .into_iter()
@@ -197,9 +223,8 @@ fn keys_that_differ_only_in_length_and_zeros_keep_their_order() {
     assert!(!iter.valid());
 }
 
-#[test]
-fn the_longest_keys_are_told_apart_by_their_last_byte() {
-    let memtable = Memtable::new();
+fn the_longest_keys_are_told_apart_by_their_last_byte(kind: MemtableKind) {
+    let memtable = Memtable::new(kind);
     let mut key = vec![b'k'; MAX_KEY_LEN];
     for last in 0..40 {
         key[MAX_KEY_LEN - 1] = last;
@@ -222,11 +247,10 @@ fn the_longest_keys_are_told_apart_by_their_last_byte() {
     );
 }
 
-#[test]
-fn readers_see_every_published_entry_while_threads_insert() {
+fn readers_see_every_published_entry_while_threads_insert(kind: MemtableKind) {
     const THREADS: usize = 4;
     const EACH: u64 = 4000;
-    let memtable = Arc::new(Memtable::new());
+    let memtable = Arc::new(Memtable::new(kind));
     // How many entries each thread has in: entry `i` of thread `t` is published once `done[t] > i`.
     let done: [AtomicU64; THREADS] = Default::default();
     let number = |thread: usize, i: u64| i * THREADS as u64 + thread as u64;
@@ -289,7 +313,7 @@ fn readers_see_every_published_entry_while_threads_insert() {
 
 #[test]
 fn range_deletes_are_seen_by_key_and_as_one_set() {
-    let memtable = Memtable::new();
+    let memtable = Memtable::new(MemtableKind::default());
     assert!(memtable.is_empty() && memtable.tombstone_sets().is_empty());
     let mut list = Vec::new();
     for seq in 1..200_u8 {
@@ -321,7 +345,7 @@ fn range_deletes_are_seen_by_key_and_as_one_set() {
 #[test]
 fn range_deletes_nested_in_each_other_do_not_take_memory_by_their_square() {
     const DELETES: u32 = 3000;
-    let memtable = Memtable::new();
+    let memtable = Memtable::new(MemtableKind::default());
     for seq in 1..=DELETES {
         memtable.insert_range_tombstone(b"", &seq.to_be_bytes(), SequenceNumber(seq.into()));
     }
@@ -346,15 +370,18 @@ fn range_deletes_nested_in_each_other_do_not_take_memory_by_their_square() {
     }
 }
 
-#[test]
-fn a_memtable_counts_its_bytes_and_an_idle_cursor_keeps_it_alive() {
-    let memtable = Arc::new(Memtable::new());
+fn a_memtable_counts_its_bytes_and_an_idle_cursor_keeps_it_alive(kind: MemtableKind) {
+    let memtable = Arc::new(Memtable::new(kind));
     assert_eq!(memtable.bytes(), 0);
     memtable.insert(
         InternalKey::new(b"key", SequenceNumber(1), ValueKind::Put),
         b"value",
     );
-    assert_eq!(memtable.bytes(), 8 + NODE_BYTES);
+    let node = match kind {
+        MemtableKind::Tree => tree::Tree::NODE_BYTES,
+        MemtableKind::SkipList => skip_list::SkipList::NODE_BYTES,
+    };
+    assert_eq!(memtable.bytes(), 8 + node);
     let mut iter = memtable.iter();
     iter.seek_to_last().unwrap();
     drop(memtable);
@@ -364,8 +391,7 @@ fn a_memtable_counts_its_bytes_and_an_idle_cursor_keeps_it_alive() {
     );
 }
 
-#[test]
-fn any_order_of_inserts_gives_the_same_walk() {
+fn any_order_of_inserts_gives_the_same_walk(kind: MemtableKind) {
     const COUNT: u64 = 5000;
     // The factor shares none with the count, so that each number comes once.
     let orders: [fn(u64) -> u64; 4] = [
@@ -377,7 +403,7 @@ fn any_order_of_inserts_gives_the_same_walk() {
     ];
     for order in orders {
         for keys in [COUNT, 7, 1] {
-            let memtable = Arc::new(Memtable::new());
+            let memtable = Arc::new(Memtable::new(kind));
             let mut expected = Vec::new();
             for number in (0..COUNT).map(order) {
                 // Keys with a long common start, of several lengths, and many versions of each where they are few.

@@ -1,4 +1,4 @@
-//! The order of a memtable: a tree of handles that many threads insert into and read at a time.
+//! The order of a memtable as a tree: handles that many threads insert into and read at a time.
 //!
 //! Readers take no lock and write to nothing that is shared. An entry goes to the end of its leaf, under the leaf's
 //! own lock, and is there once the leaf's length says so; leaves are put in order when they are read. A full leaf is
@@ -79,6 +79,10 @@ fn common(low: Option<&Handle>, high: Option<&Handle>) -> usize {
 }
 
 impl Tree {
+    /// Bytes for each entry beside key and value: a handle and its head in a leaf that is full to two thirds, and its
+    /// share of the nodes above.
+    pub(super) const NODE_BYTES: usize = 50;
+
     /// An empty tree, which has allocated nothing.
     pub(super) fn new() -> Self {
         Self {

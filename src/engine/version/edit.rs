@@ -9,7 +9,7 @@ use crate::{
     batch::FamilyId,
     coding::{Reader, put_slice, put_u32, put_u64, put_varint},
     key::{MAX_KEY_LEN, SequenceNumber},
-    options::{CfOptions, Compression, LEVELS},
+    options::{CfOptions, Compression, LEVELS, MemtableKind},
     table::TableInfo,
 };
 
@@ -287,7 +287,7 @@ impl TableRecord {
     }
 }
 
-/// Options of a family as they stand in a manifest: every setting with its tag, in order of tags.
+/// Options of a family as they stand in a manifest: every setting that is stored with its tag, in order of tags.
 fn encode_options(options: &CfOptions) -> Vec<u8> {
     let mut out = Vec::new();
     for (tag, value) in (1..).zip(option_values(options)) {
@@ -333,6 +333,7 @@ fn decode_options(bytes: &[u8]) -> Option<CfOptions> {
             _ => return None,
         },
         write_buffer_bytes: size(next(2)?)?,
+        memtable: MemtableKind::default(),
         max_immutable_memtables: size(next(3)?)?,
         block_bytes: size(next(4)?)?,
         restart_interval: size(next(5)?)?,

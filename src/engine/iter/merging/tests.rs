@@ -5,6 +5,7 @@ use crate::{
     iter::model::{Entry, History, Random, VecIter, shown, walk},
     key::ValueKind,
     memtable::Memtable,
+    options::MemtableKind,
 };
 use std::sync::Arc;
 
@@ -156,12 +157,12 @@ fn turning_after_a_dead_range_gives_the_neighbours_of_the_current_entry() {
 
 #[test]
 fn entries_a_memtable_takes_between_two_steps_do_not_turn_the_order_around() {
-    let memtable = Arc::new(Memtable::new());
+    let memtable = Arc::new(Memtable::new(MemtableKind::default()));
     let insert = |key: &str, seq| {
         let key = InternalKey::new(key.as_bytes(), SequenceNumber(seq), ValueKind::Put);
         memtable.insert(key, b"");
     };
-    let other = Arc::new(Memtable::new());
+    let other = Arc::new(Memtable::new(MemtableKind::default()));
     other.insert(
         InternalKey::new(b"m", SequenceNumber(1), ValueKind::Put),
         b"",
