@@ -304,3 +304,5 @@ impl Memtable {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod thread_tests;

@@ -8,7 +8,7 @@ impl Commit {
     /// Makes the log durable up to `position`, if all of that is written, while writers go on: a flush has much to sync,
     /// and whoever drives keeps all others waiting. What fails is told by the queue.
     pub(crate) fn sync_beside_writers(&self, position: u64) {
-        let (segments, target) = {
+        let (segments, target, last_seq) = {
             let queue = self.lock();
             let is_due = queue.synced < position && position <= queue.written;
             if !is_due || queue.failed.is_some() || self.faults.is(Fault::EarlyAck) {
@@ -17,7 +17,8 @@ impl Commit {
             // Of a later segment not even the header may be written.
             let target = queue.written;
             let begun = queue.unsynced.iter().filter(|s| s.base < target);
-            (begun.cloned().collect::<Vec<_>>(), target)
+            // What is published now is written, or needs no log.
+            (begun.cloned().collect::<Vec<_>>(), target, self.visible())
         };
         let skip = if self.faults.is(Fault::SkipOlderSegmentSync) {
             segments.len().saturating_sub(1)
@@ -38,6 +39,13 @@ impl Commit {
                 self.fail(error);
                 return;
             }
+        }
+        // As each sync that may be acknowledged: `sync_all` asks for none where all is synced.
+        if let Some(last) = segments.last()
+            && let Err(error) = self.mark.log_synced(last.number, target, last_seq)
+        {
+            self.fail(error);
+            return;
         }
         let mut queue = self.lock();
         if queue.failed.is_none() {

@@ -14,7 +14,7 @@ use std::{
     slice,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -31,6 +31,8 @@ const LAZY: usize = 4;
 pub(super) struct Leaf {
     /// Held by who adds an entry or replaces the leaf; true once it was replaced and takes no more entries.
     dead: Mutex<bool>,
+    /// It stayed as it was at a split. Changed under the lock.
+    kept: AtomicBool,
     /// Bytes that all keys have in common.
     pub(super) skip: usize,
     len: AtomicUsize,
@@ -79,6 +81,7 @@ impl Leaf {
         let skip = if keep { skipped } else { skip };
         let mut leaf = Box::new(Self {
             dead: Mutex::new(false),
+            kept: AtomicBool::new(false),
             skip,
             len: AtomicUsize::new(entries.len()),
             ordered: AtomicUsize::new(entries.len()),
@@ -108,6 +111,12 @@ impl Leaf {
                 slice::from_raw_parts(self.handles.get().cast(), len),
             )
         }
+    }
+
+    /// True the first time, for who holds the lock. Once is enough: were a full leaf kept for each entry that comes
+    /// between its last and the next leaf, each of them would get a leaf of its own.
+    pub(super) fn may_keep(&self) -> bool {
+        !self.kept.swap(true, Ordering::Relaxed)
     }
 
     /// Keeps others from changing the leaf; tells whether it was replaced.

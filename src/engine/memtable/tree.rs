@@ -97,6 +97,24 @@ impl Tree {
         self.len.load(Ordering::Relaxed)
     }
 
+    /// Number of leaves.
+    #[cfg(test)]
+    pub(super) fn leaves(&self) -> usize {
+        fn below(inner: &Inner) -> usize {
+            if inner.height == 1 {
+                return inner.len;
+            }
+            let children = inner.children[..inner.len].iter();
+            // SAFETY: above the lowest height children are nodes of this type; they stay while the caller is pinned.
+            let below_child = |child: &AtomicPtr<Node>| unsafe {
+                below(&*child.load(Ordering::Acquire).cast::<Inner>())
+            };
+            children.map(below_child).sum()
+        }
+        let guard = &epoch::pin();
+        self.root(guard).map_or(0, below)
+    }
+
     /// Adds an entry, which is not in yet. What it points at must stay until the tree is dropped.
     pub(super) fn insert(&self, handle: Handle) {
         let guard = &epoch::pin();
@@ -216,7 +234,8 @@ impl Tree {
             entries.push((head, handle));
         });
         let (low, high) = (place.low(), place.high());
-        let is_last = entries.last().is_some_and(|(_, last)| last < handle);
+        let follows = entries.last().is_some_and(|(_, last)| last < handle);
+        let is_last = follows && leaf.may_keep();
         let (above, at) = way[way.len() - 1];
         let kept = above.children[at].load(Ordering::Relaxed);
         // Where entries come in order, leaves stay full. The old leaf loses the keys from `handle` on, of which it has
