@@ -93,6 +93,7 @@ fn an_edit_comes_back_with_and_without_each_field() {
 #[test]
 fn every_option_is_kept() {
     let mut options = CfOptions {
+        append_prefix_bytes: None,
         logged: false,
         write_buffer_bytes: 1,
         max_immutable_memtables: 2,
@@ -109,7 +110,22 @@ fn every_option_is_kept() {
     };
     options.compression[3] = Compression::Lz4;
     options.compression[6] = Compression::Lz4;
-    assert_eq!(decode_options(&encode_options(&options)), Some(options));
+    let plain = encode_options(&options);
+    assert_eq!(decode_options(&plain), Some(options.clone()));
+    for bytes in [0, 11, 1024] {
+        options.append_prefix_bytes = Some(bytes);
+        let append = encode_options(&options);
+        assert!(
+            append.starts_with(&plain),
+            "plain families stay as they were"
+        );
+        assert_eq!(decode_options(&append), Some(options.clone()));
+    }
+    assert_eq!(decode_options(&[&plain[..], &[15, 1]].concat()), None);
+    assert_eq!(
+        decode_options(&[&plain[..], &[14, 1, 14, 1]].concat()),
+        None
+    );
 }
 
 #[test]
