@@ -6,6 +6,9 @@
 //!
 //! Not here: hostile bytes in general (beside the code), damage of whole stores (`corruption`).
 
+#[path = "format/append.rs"]
+mod append;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Debug,
@@ -31,11 +34,14 @@ const DB: u64 = 0x0102_0304_0506_0708;
 const TABLE_ID: u64 = 0x1122_3344_5566_7788;
 
 /// The examples that are read below; there are no others.
-const EXAMPLES: [&str; 22] = [
+const EXAMPLES: [&str; 25] = [
     "varints",
     "current",
     "log-segment",
     "write-batch",
+    "append-batch",
+    "append-packed",
+    "append-options",
     "internal-key",
     "lz4-block",
     "table-data-block",
@@ -370,6 +376,7 @@ fn write_batch() {
                 Operation::Put { key, value } => ('p', key, value),
                 Operation::Delete { key } => ('d', key, &[][..]),
                 Operation::DeleteRange { start, end } => ('r', start, end),
+                _ => return None,
             };
             Some((family, kind, key.to_vec(), value.to_vec()))
         });

@@ -232,11 +232,13 @@ impl DbInner {
         });
     }
 
-    fn file_work(self: &Arc<Self>) -> Result<()> {
+    pub(crate) fn file_work(self: &Arc<Self>) -> Result<()> {
         if self.may_work() {
-            self.logs.prepare(0)?;
+            self.prepare_segment(0)?;
             self.commit.sync_full_segments();
             self.bound_manifest()?;
+            self.release_log()?;
+            self.rewrite_lagging()?;
         }
         self.remove_obsolete_tables()
     }

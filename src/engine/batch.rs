@@ -5,16 +5,23 @@
 //! operation = 0 delete        | family varint | key slice
 //!           | 1 put           | family varint | key slice | value slice
 //!           | 2 range delete  | family varint | start slice | end slice
+//!           | 3 append        | family varint | prefix slice | first varint | count varint | (crc u32 | value slice)*
+//!           | 4 truncate front | family varint | prefix slice | index varint
+//!           | 5 truncate back | family varint | prefix slice | index varint
+//!           | 6 rewrite       | family varint | prefix slice | first varint | count varint | (seq varint | crc u32 | value slice)*
+//!           | 7 packed append | family varint | prefix slice | first varint | block (`append/pack.rs`)
 //! ```
+//! 3 to 7 are those of append families, and only theirs; how a batch takes them is in `append/batch.rs`.
 //! Operation `i` of a batch has the sequence number `first + i`. FORMAT.md, write batch.
 
 use byteorder::{ByteOrder, LittleEndian};
 
 use crate::{
+    append::{AppendOp, Span, Tag, pack, pack::Block},
     coding::{Reader, put_slice, put_varint},
     column_family::ColumnFamily,
     error::{Error, Result},
-    key::{MAX_KEY_LEN, MAX_VALUE_LEN},
+    key::{MAX_KEY_LEN, MAX_VALUE_LEN, SequenceNumber},
 };
 
 /// Most bytes a batch may hold once encoded.
@@ -28,6 +35,11 @@ const OPERATION_OVERHEAD: usize = 32;
 const DELETE: u8 = 0;
 const PUT: u8 = 1;
 const DELETE_RANGE: u8 = 2;
+pub(crate) const APPEND: u8 = 3;
+pub(crate) const TRUNCATE_FRONT: u8 = 4;
+pub(crate) const TRUNCATE_BACK: u8 = 5;
+pub(crate) const REWRITE: u8 = 6;
+pub(crate) const APPEND_PACKED: u8 = 7;
 
 /// Number of a column family; never reused within a database.
 pub type FamilyId = u32;
@@ -37,13 +49,17 @@ pub type FamilyId = u32;
 /// Limits (keys, values, the batch as a whole) are checked by the write, which then changes nothing.
 #[derive(Clone, Debug)]
 pub struct WriteBatch {
-    bytes: Vec<u8>,
-    count: u32,
-    has_puts: bool,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) count: u32,
+    pub(crate) has_puts: bool,
     /// Families named, each once, in order of first use; the write checks that they are of this database.
     families: Vec<ColumnFamily>,
     /// First broken rule, reported by the write.
     broken: Option<String>,
+    /// The operations on append families, their prefixes back to back, and where their values stand in `bytes`.
+    pub(crate) appends: Vec<AppendOp>,
+    pub(crate) prefixes: Vec<u8>,
+    pub(crate) spans: Vec<Span>,
 }
 
 impl Default for WriteBatch {
@@ -62,6 +78,9 @@ impl WriteBatch {
             has_puts: false,
             families: Vec::new(),
             broken: None,
+            appends: Vec::new(),
+            prefixes: Vec::new(),
+            spans: Vec::new(),
         }
     }
 
@@ -77,6 +96,9 @@ impl WriteBatch {
             has_puts: false,
             families: Vec::with_capacity(1),
             broken: None,
+            appends: Vec::new(),
+            prefixes: Vec::new(),
+            spans: Vec::new(),
         }
     }
 
@@ -139,6 +161,9 @@ impl WriteBatch {
         self.has_puts = false;
         self.families.clear();
         self.broken = None;
+        self.appends.clear();
+        self.prefixes.clear();
+        self.spans.clear();
     }
 
     /// Completes the encoded form.
@@ -170,6 +195,24 @@ impl WriteBatch {
 
     /// Appends kind, family and first key; false when a rule is broken (and then nothing is appended).
     fn begin(&mut self, kind: u8, cf: &ColumnFamily, key: &[u8], more: usize) -> bool {
+        if cf.is_append() {
+            self.break_rule(format!(
+                "column family {:?} is an append family: it takes appends and truncations only",
+                cf.name()
+            ));
+            return false;
+        }
+        self.begin_any(kind, cf, key, more)
+    }
+
+    /// The same for a family of any class.
+    pub(crate) fn begin_any(
+        &mut self,
+        kind: u8,
+        cf: &ColumnFamily,
+        key: &[u8],
+        more: usize,
+    ) -> bool {
         if key.len() > MAX_KEY_LEN {
             self.break_rule(format!("key of {} bytes, limit {MAX_KEY_LEN}", key.len()));
             return false;
@@ -190,7 +233,7 @@ impl WriteBatch {
         true
     }
 
-    fn break_rule(&mut self, what: String) {
+    pub(crate) fn break_rule(&mut self, what: String) {
         self.broken.get_or_insert(what);
     }
 }
@@ -217,6 +260,178 @@ pub enum Operation<'a> {
         /// First key kept.
         end: &'a [u8],
     },
+    /// Replaces every entry of `prefix` from index `first` on by `values`.
+    Append {
+        /// What the keys begin with.
+        prefix: &'a [u8],
+        /// Index of the first value.
+        first: u64,
+        /// The values, at least one.
+        values: Values<'a>,
+    },
+    /// Removes every entry of `prefix` below `index`.
+    TruncateFront {
+        /// What the keys begin with.
+        prefix: &'a [u8],
+        /// First index kept.
+        index: u64,
+    },
+    /// Removes the entry of `prefix` at `index` and every one above.
+    TruncateBack {
+        /// What the keys begin with.
+        prefix: &'a [u8],
+        /// First index removed.
+        index: u64,
+    },
+    /// The same as an append, of values that are stored compressed together.
+    AppendPacked {
+        /// What the keys begin with.
+        prefix: &'a [u8],
+        /// Index of the first value.
+        first: u64,
+        /// The values.
+        block: Packed<'a>,
+    },
+    /// Says where entries stand from now on; they are the same as before.
+    Rewrite {
+        /// What the keys begin with.
+        prefix: &'a [u8],
+        /// Index of the first value.
+        first: u64,
+        /// The values with the sequence numbers of the operations that appended them; at least one.
+        values: Values<'a>,
+    },
+}
+
+impl Operation<'_> {
+    /// True for the operations of append families.
+    #[must_use]
+    pub fn is_append(&self) -> bool {
+        !matches!(
+            self,
+            Self::Delete { .. } | Self::Put { .. } | Self::DeleteRange { .. }
+        )
+    }
+}
+
+/// The values of an append or a rewrite, borrowed from an encoded batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Values<'a> {
+    bytes: &'a [u8],
+    /// Where `bytes` stands in the payload.
+    at: usize,
+    count: u32,
+    has_seqs: bool,
+}
+
+/// Values that are stored compressed together, borrowed from an encoded batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packed<'a> {
+    /// Offset of the block in the payload.
+    pub at: usize,
+    /// CRC over family, prefix, index of the first value, and `body`.
+    pub crc: u32,
+    /// Lengths and values.
+    pub body: &'a [u8],
+    count: u32,
+}
+
+impl<'a> Packed<'a> {
+    fn decode(reader: &mut Reader<'a>) -> Option<Self> {
+        let at = reader.position();
+        let crc = reader.u32()?;
+        let size = usize::try_from(reader.u32()?).ok()?;
+        let body = reader.bytes(size)?;
+        let count = pack::count(body).filter(|_| size <= pack::BODY_MAX)?;
+        Some(Self {
+            at,
+            crc,
+            body,
+            count,
+        })
+    }
+
+    /// The values, decompressed; `None` where that is not possible.
+    #[must_use]
+    pub fn values(&self) -> Option<Vec<Vec<u8>>> {
+        let block = Block::unpack(self.body)?;
+        let values = (0..self.count as usize).map(|at| {
+            let (bytes, range) = block.value(at)?;
+            Some(bytes.slice[range].to_vec())
+        });
+        values.collect()
+    }
+
+    /// How its entries stand in it.
+    pub(crate) fn tags(&self) -> impl Iterator<Item = Tag> {
+        let (count, bytes) = (self.count, pack::HEAD_LEN + self.body.len());
+        (0..count).map(move |at| Tag::packed(at, count, bytes))
+    }
+}
+
+/// One value of an append or a rewrite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Value<'a> {
+    /// Offset of its checksum in the payload; the value follows as a slice.
+    pub at: usize,
+    /// Sequence number of the append; zero in an append itself, where it is the operation's own.
+    pub seq: SequenceNumber,
+    /// CRC over family, prefix, index and the value.
+    pub crc: u32,
+    /// The value.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> Values<'a> {
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    /// Never true: no operation without values is accepted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The values, in order of their indexes.
+    pub fn iter(&self) -> impl Iterator<Item = Value<'a>> {
+        let (mut reader, at, has_seqs) = (Reader::new(self.bytes), self.at, self.has_seqs);
+        std::iter::from_fn(move || Self::next(&mut reader, at, has_seqs))
+    }
+
+    fn next(reader: &mut Reader<'a>, base: usize, has_seqs: bool) -> Option<Value<'a>> {
+        let seq = if has_seqs { reader.varint()? } else { 0 };
+        let at = base + reader.position();
+        let value = Value {
+            at,
+            seq: SequenceNumber(seq),
+            crc: reader.u32()?,
+            bytes: reader.slice()?,
+        };
+        let fits = value.bytes.len() <= MAX_VALUE_LEN && value.seq <= SequenceNumber::MAX;
+        (fits && has_seqs == (seq > 0)).then_some(value)
+    }
+
+    /// Takes the values of an operation whose prefix was read.
+    fn decode(reader: &mut Reader<'a>, has_seqs: bool) -> Option<(u64, Self)> {
+        let first = reader.varint()?;
+        let count = reader.varint_u32()?;
+        first.checked_add(u64::from(count))?;
+        let (at, rest) = (reader.position(), reader.rest());
+        for _ in 0..count {
+            Self::next(reader, 0, has_seqs)?;
+        }
+        let bytes = &rest[..reader.position() - at];
+        let values = Self {
+            bytes,
+            at,
+            count,
+            has_seqs,
+        };
+        (count > 0).then_some((first, values))
+    }
 }
 
 /// Walks the operations of an encoded batch; yields `Err(what is wrong)` once for damaged bytes.
@@ -254,6 +469,41 @@ impl<'a> Operations<'a> {
             DELETE_RANGE => Operation::DeleteRange {
                 start: key,
                 end: self.reader.slice()?,
+            },
+            APPEND | REWRITE => {
+                let (first, values) = Values::decode(&mut self.reader, kind == REWRITE)?;
+                let prefix = key;
+                if kind == APPEND {
+                    Operation::Append {
+                        prefix,
+                        first,
+                        values,
+                    }
+                } else {
+                    Operation::Rewrite {
+                        prefix,
+                        first,
+                        values,
+                    }
+                }
+            }
+            APPEND_PACKED => {
+                let first = self.reader.varint()?;
+                let block = Packed::decode(&mut self.reader)?;
+                first.checked_add(u64::from(block.count))?;
+                Operation::AppendPacked {
+                    prefix: key,
+                    first,
+                    block,
+                }
+            }
+            TRUNCATE_FRONT => Operation::TruncateFront {
+                prefix: key,
+                index: self.reader.varint()?,
+            },
+            TRUNCATE_BACK => Operation::TruncateBack {
+                prefix: key,
+                index: self.reader.varint()?,
             },
             _ => return None,
         };

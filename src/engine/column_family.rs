@@ -14,6 +14,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use crate::{
+    append::AppendFamily,
     batch::FamilyId,
     key::SequenceNumber,
     memtable::Memtable,
@@ -39,6 +40,8 @@ pub(crate) struct Family {
     pub(crate) dropped: AtomicBool,
     /// Every write of the family up to here is in tables whose edit is durable.
     pub(crate) flushed_seq: AtomicU64,
+    /// What an append family has instead of memtables and tables; its `read` stays empty.
+    pub(crate) append: Option<AppendFamily>,
     read: ArcSwap<ReadState>,
     replacing: Mutex<()>,
 }
@@ -123,6 +126,9 @@ impl Family {
             id,
             name,
             logged: options.logged,
+            append: options
+                .append_prefix_bytes
+                .map(|bytes| AppendFamily::new(id, bytes)),
             options: ArcSwap::from_pointee(options),
             instance,
             dropped: AtomicBool::new(false),
@@ -276,6 +282,12 @@ impl ColumnFamily {
     #[must_use]
     pub fn is_logged(&self) -> bool {
         self.inner.logged
+    }
+
+    /// True for an append family.
+    #[must_use]
+    pub fn is_append(&self) -> bool {
+        self.inner.append.is_some()
     }
 
     /// True once the family was dropped.

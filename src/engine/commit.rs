@@ -43,6 +43,7 @@ use crate::{
 };
 
 mod beside;
+mod full_segments;
 mod queue;
 
 use queue::Chunk;
@@ -69,6 +70,8 @@ pub(crate) struct Commit {
     queue: Mutex<Queue>,
     changed: Condvar,
     visible: AtomicU64,
+    /// Mirrors `Queue::synced` for readers of the log.
+    synced: Arc<AtomicU64>,
     mark: Arc<MarkFile>,
     executor: Arc<dyn Executor>,
     faults: Faults,
@@ -102,8 +105,10 @@ impl Commit {
         mark: Arc<MarkFile>,
         executor: Arc<dyn Executor>,
         faults: Faults,
+        synced: Arc<AtomicU64>,
     ) -> Self {
         let position = segment.base + offset - HEADER_LEN as u64;
+        synced.store(position, Ordering::Release);
         Self {
             db,
             queue: Mutex::new(Queue {
@@ -125,6 +130,7 @@ impl Commit {
             }),
             changed: Condvar::new(),
             visible: AtomicU64::new(last_seq.0),
+            synced,
             mark,
             executor,
             faults,
@@ -147,7 +153,7 @@ impl Commit {
 
     /// Gives a batch its place. The caller has made sure that it fits in the segment's room.
     pub(crate) fn enqueue(&self, queue: &mut Queue, batch: &Submission<'_>) -> Arc<Entry> {
-        let first = queue.next_seq;
+        let (first, start_pos) = (queue.next_seq, queue.end_pos());
         if let Some((payload, payload_crc)) = batch.payload {
             let file = FileSeed::new(self.db, queue.segment.number, self.faults);
             let header = record::encode_header(
@@ -162,7 +168,7 @@ impl Commit {
             );
             queue.push_bytes(&[&header, payload]);
         }
-        self.enqueue_unwritten(queue, batch.count, batch.sync)
+        self.enqueue_from(queue, start_pos, batch.count, batch.sync)
     }
 
     /// Gives an entry without log bytes its place: an unlogged batch, or an ingest.
@@ -172,18 +178,31 @@ impl Commit {
         count: u32,
         sync: bool,
     ) -> Arc<Entry> {
+        let start_pos = queue.end_pos();
+        self.enqueue_from(queue, start_pos, count, sync)
+    }
+
+    fn enqueue_from(
+        &self,
+        queue: &mut Queue,
+        start_pos: u64,
+        count: u32,
+        sync: bool,
+    ) -> Arc<Entry> {
         let first = queue.next_seq;
         queue.next_seq += u64::from(count);
         self.inserting.fetch_add(1, Ordering::Relaxed);
         let entry = Arc::new(Entry {
             first_seq: SequenceNumber(first),
             last_seq: SequenceNumber(queue.next_seq - 1),
+            start_pos,
             end_pos: queue.end_pos(),
             sync,
             inserted: AtomicBool::new(false),
             inserting: Arc::clone(&self.inserting),
             result: OnceLock::new(),
             callback: Mutex::new(None),
+            delta: Mutex::new(None),
         });
         queue.entries.push_back(Arc::clone(&entry));
         entry
@@ -192,6 +211,12 @@ impl Commit {
     /// Goes on in a new segment; its header is written with the next bytes.
     pub(crate) fn switch_segment(&self, queue: &mut Queue, number: u64, file: Arc<dyn LogFile>) {
         let base = queue.end_pos();
+        // Positions do not count headers: that of a segment left without a record could not be told from a
+        // durable one.
+        debug_assert!(
+            base > queue.segment.base || queue.synced_segment >= queue.segment.number,
+            "a segment is begun for a record"
+        );
         let header = SegmentHeader {
             db: self.db,
             number,
@@ -434,56 +459,12 @@ impl Commit {
     /// Takes note that the log is durable before `position`, for the segments synced.
     fn note_synced(&self, queue: &mut Queue, position: u64, synced: &[Segment]) {
         queue.synced = queue.synced.max(position);
+        self.synced.store(queue.synced, Ordering::Release);
         if let Some(last) = synced.last() {
             queue.synced_segment = queue.synced_segment.max(last.number);
             queue
                 .unsynced
                 .retain(|segment| segment.number >= last.number);
-        }
-    }
-
-    /// Syncs the segments that are full, off the write path. Their successors stay unsynced.
-    pub(crate) fn sync_full_segments(&self) {
-        loop {
-            let (segment, end) = {
-                let queue = self.lock();
-                let [oldest, next, ..] = &queue.unsynced[..] else {
-                    return;
-                };
-                if queue.failed.is_some() || queue.written < next.base {
-                    return;
-                }
-                (oldest.clone(), next.base)
-            };
-            // Once others have synced it, its file may be another segment already, whose error would be told here.
-            let is_unsynced = || {
-                let queue = self.lock();
-                queue.unsynced.iter().any(|s| s.number == segment.number)
-            };
-            let result = segment.sync_if(is_unsynced);
-            let mut queue = self.lock();
-            match result {
-                Ok(()) => {
-                    // Somebody else may have synced it, and more, meanwhile.
-                    if queue
-                        .unsynced
-                        .first()
-                        .is_some_and(|first| first.number == segment.number)
-                    {
-                        queue.unsynced.remove(0);
-                        queue.synced = queue.synced.max(end);
-                        queue.synced_segment = queue.synced_segment.max(segment.number);
-                    }
-                }
-                Err(error) => {
-                    self.note_failed_sync();
-                    let error = Error::io("sync", format!("{:06}.log", segment.number), error);
-                    self.fail_locked(&mut queue, error);
-                }
-            }
-            if queue.waiting > 0 {
-                self.changed.notify_all();
-            }
         }
     }
 
@@ -512,6 +493,7 @@ impl Commit {
                 break;
             }
             let head = queue.entries.pop_front().expect("there is a head");
+            head.apply_delta();
             self.visible.store(head.last_seq.0, Ordering::Release);
             let result = Ok(head.last_seq);
             if let Some(callback) = head.finish(result.clone()) {

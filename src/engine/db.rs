@@ -12,6 +12,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 
 use crate::{
+    append::Appends,
     background::{Background, is_in_a_job},
     batch::{FamilyId, WriteBatch},
     column_family::{ColumnFamily, Family},
@@ -69,6 +70,7 @@ pub(crate) struct DbInner {
     pub(crate) numbers: Arc<FileNumbers>,
     pub(crate) tables: Arc<Tables>,
     pub(crate) snapshots: Arc<SnapshotList>,
+    pub(crate) appends: Appends,
     pub(crate) background: Arc<Background>,
     pub(crate) counters: Counters,
     pub(crate) compactions: Compactions,
@@ -289,8 +291,7 @@ impl Db {
         options: &ReadOptions,
     ) -> Result<Option<PinnedSlice>> {
         self.inner.check_snapshot(options)?;
-        self.inner
-            .get(cf, key, options.snapshot.as_ref().map(Snapshot::seq), Pin)
+        self.inner.get(cf, key, options.snapshot.as_ref(), Pin)
     }
 
     /// Whether a write to `families` would be held up now, by a flush or a compaction that is behind, so that a
@@ -313,12 +314,7 @@ impl Db {
         options: &ReadOptions,
     ) -> Result<Option<PinnedSlice>> {
         self.inner.check_snapshot(options)?;
-        self.inner.get(
-            cf,
-            key,
-            options.snapshot.as_ref().map(Snapshot::seq),
-            PinNow,
-        )
+        self.inner.get(cf, key, options.snapshot.as_ref(), PinNow)
     }
 
     /// Copies the value of `key` into `value` (cleared first); false when it is absent. Writes to no
@@ -350,7 +346,7 @@ impl Db {
     /// Holds this moment for reading, across all families.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.inner.snapshots.acquire(|| self.inner.commit.visible())
+        self.inner.snapshot()
     }
 
     /// A cursor over a family, not positioned yet. It sees one moment whatever happens meanwhile, the
@@ -428,6 +424,9 @@ impl Db {
     /// `Io`, `NoSuchColumnFamily`.
     pub fn table_writer(&self, cf: &ColumnFamily, path: impl AsRef<Path>) -> Result<TableWriter> {
         self.inner.check_family(cf)?;
+        if cf.is_append() {
+            return Err(Error::invalid("an append family has no tables"));
+        }
         let options = &self.inner.options;
         TableWriter::create(&*options.fs, path.as_ref(), cf, options.executor.random())
     }
@@ -644,6 +643,9 @@ impl DbInner {
                 "{MAX_CFS} column families, which is the limit"
             )));
         }
+        if options.append_prefix_bytes.is_some() {
+            self.begin_appends(&mut manifest)?;
+        }
         let id = manifest.state.next_family_id;
         let edit = VersionEdit {
             next_family_id: Some(id + 1),
@@ -685,6 +687,12 @@ impl DbInner {
                 family.is_logged()
             )));
         }
+        let prefix_bytes = family.options().append_prefix_bytes;
+        if prefix_bytes != options.append_prefix_bytes {
+            return Err(Error::invalid(format!(
+                "column family {name:?} was created with append_prefix_bytes = {prefix_bytes:?}, which cannot change"
+            )));
+        }
         self.check_writable(false)?;
         let mut manifest = self.manifest.lock();
         self.check_family(&family)?;
@@ -724,6 +732,13 @@ impl DbInner {
         self.apply_locked(&mut manifest, edit)?;
         cf.inner.dropped.store(true, Ordering::Release);
         cf.inner.release();
+        if let Some(append) = &cf.inner.append {
+            // Nothing is published, and no segment begun, between the look at the segments and the count.
+            let queue = self.commit.lock();
+            let index = append.close(&self.logs.segments());
+            drop(queue);
+            drop(index);
+        }
         self.families
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -750,7 +765,9 @@ impl DbInner {
             Ok(())
         };
         self.commit.fail(Error::Closed);
-        let removed = self.remove_obsolete_tables();
+        let removed = self
+            .remove_obsolete_tables()
+            .and(self.logs.release_retired());
         let marked = if self.read_only.load().is_none() {
             self.mark.sync()
         } else {

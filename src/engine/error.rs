@@ -54,6 +54,9 @@ pub enum Error {
     },
     /// No column family has this name, or it was dropped.
     NoSuchColumnFamily(String),
+    /// A snapshot or iterator was given up, because it held more than it may. Take a new one; the text
+    /// names the limit.
+    Expired(String),
     /// The database was closed.
     Closed,
 }
@@ -137,6 +140,7 @@ impl fmt::Display for Error {
                 )
             }
             Self::NoSuchColumnFamily(name) => write!(f, "no column family {name:?}"),
+            Self::Expired(what) => write!(f, "given up: {what}"),
             Self::Closed => write!(f, "the database is closed"),
         }
     }

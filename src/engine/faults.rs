@@ -32,6 +32,18 @@ pub enum Fault {
     IgnoreSyncError,
     /// Take any bad record as the end of the log, also below the synced offset.
     CutBelowSynced,
+    /// Let the manifest give up log segments before what killed their last entries is synced.
+    ReleaseBeforeKillSync,
+    /// Let `resume` go on after a failure of the log that is the only copy of append families.
+    ResumeUnfenced,
+    /// Write entries forward without a look whether they are still live when that takes its place.
+    RewriteUnchecked,
+    /// Let append families give up log segments that unflushed memtables still need.
+    ReleaseUnflushed,
+    /// Write a log segment's file again while a snapshot holds it.
+    ReuseHeldSegment,
+    /// Let append families give up the segments of batches that are not published yet.
+    FloorAbovePending,
 }
 
 /// The fault that is on.

@@ -85,6 +85,7 @@ impl DbInner {
             self.commit.sync_beside_writers(upto.pos);
             self.commit.sync_up_to(upto.pos, upto.seq)?;
         }
+        self.raise_floor()?;
         let tables = self.write_tables(&work)?;
         let mut manifest = self.manifest.lock();
         let edit = VersionEdit {
@@ -194,13 +195,16 @@ impl DbInner {
     }
 
     /// Where recovery has to start once `flushing` are in tables.
-    fn log_start(&self, flushing: &[Arc<Slot>]) -> LogStart {
+    pub(crate) fn log_start(&self, flushing: &[Arc<Slot>]) -> LogStart {
         let queue = self.commit.lock();
         let flushed = |slot: &Arc<Slot>| flushing.iter().any(|gone| Arc::ptr_eq(gone, slot));
+        let is_needed = |family: &&ColumnFamily| {
+            family.is_logged() && !self.options.faults.is(Fault::ReleaseUnflushed)
+        };
         let oldest = self
             .families()
             .iter()
-            .filter(|family| family.is_logged())
+            .filter(is_needed)
             .flat_map(|family| {
                 let state = family.inner.peek();
                 state
@@ -210,7 +214,8 @@ impl DbInner {
                     .collect::<Vec<_>>()
             })
             .min()
-            .unwrap_or_else(|| queue.end_pos());
+            .unwrap_or_else(|| queue.end_pos())
+            .min(self.appends.floor());
         let (segment, base) = self.logs.segment_of(oldest, queue.synced_segment());
         LogStart { segment, base }
     }
@@ -270,8 +275,14 @@ impl DbInner {
     /// Writes manifest `number`, durable with its name.
     fn write_manifest(&self, number: u64, state: &ManifestState) -> Result<ManifestWriter> {
         let fs = &*self.options.fs;
-        let mut writer =
-            ManifestWriter::create(fs, &self.dir, number, self.id, self.options.faults)?;
+        let mut writer = ManifestWriter::create(
+            fs,
+            &self.dir,
+            number,
+            self.id,
+            state.has_appends,
+            self.options.faults,
+        )?;
         writer.append(&state.to_edit().encode())?;
         fs.sync_dir(&self.dir)
             .map_err(|e| Error::io("sync directory", &self.dir, e))?;

@@ -259,6 +259,12 @@ impl DbInner {
 
     fn check_ingest(&self, request: &Ingest, families: &[ColumnFamily]) -> Result<()> {
         self.check_families(families)?;
+        if let Some(family) = families.iter().find(|family| family.is_append()) {
+            return Err(Error::invalid(format!(
+                "column family {:?} is an append family and takes no ingest",
+                family.name()
+            )));
+        }
         self.check_writable(false)?;
         for (_, start, end) in &request.range_deletes {
             if start.len().max(end.len()) > MAX_KEY_LEN {

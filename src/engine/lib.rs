@@ -26,6 +26,8 @@
 //! - [`Db`]: open, families, reads, writes, flush, compaction, checkpoint, ingest, verify. Handles ([`Db`],
 //!   [`ColumnFamily`], [`Snapshot`]) are cheap clones without lifetimes, `Send + Sync`.
 //! - [`WriteBatch`]: atomic over any families of one class; [`Db::submit`] answers a [`Ticket`] at once.
+//! - [`CfOptions::append`]: the class of family for logs that are appended and cut at both ends; the log is its store,
+//!   and nothing of it is written twice ([`WriteBatch::append`], [`Db::append_range`]).
 //! - [`DbIter`] and [`DbRange`]: one moment, forward and backward, within bounds.
 //! - [`Options`], [`CfOptions`]: unit, default and effect of each.
 //! - [`fs`] and [`executor`]: all the engine asks of the world; with [`fs::SimFs`] and
@@ -43,6 +45,7 @@
 //! No transactions beyond batches and snapshots, no merge operators, no time to live, one process at a time for a directory.
 //! Each open table holds a file descriptor: a database of thousands of tables needs a limit to match.
 
+mod append;
 mod background;
 pub mod batch;
 mod cache;
@@ -92,16 +95,20 @@ pub use faults::{Fault, Faults};
 pub use ingest::{Ingest, TableFile, TableWriter};
 pub use key::{MAX_KEY_LEN, MAX_VALUE_LEN, SequenceNumber};
 pub use options::{
-    CfOptions, Compression, LEVELS, MemtableKind, Options, ReadOptions, WriteOptions, prefix_end,
+    CfOptions, Compression, LEVELS, MAX_APPEND_PREFIX_BYTES, MemtableKind, Options, ReadOptions,
+    WriteOptions, prefix_end,
 };
 pub use recovery::RecoveryReport;
 pub use slice::{PIN_MIN_LEN, PinnedSlice};
 pub use snapshot::Snapshot;
-pub use stats::{CacheStats, FamilyStats, LevelStats, Stats};
+pub use stats::{AppendStats, CacheStats, FamilyStats, LevelStats, Stats};
 pub use verify::{VerifyReport, verify_dir};
 
 /// Seams for the tests of the format; no promise to anyone.
 #[doc(hidden)]
 pub mod testing {
-    pub use crate::{table::testing as table, version::testing as version, wal::testing as wal};
+    pub use crate::{
+        append::testing as append, table::testing as table, version::testing as version,
+        wal::testing as wal,
+    };
 }

@@ -5,15 +5,22 @@
 use std::{
     collections::VecDeque,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering, fence},
+    },
 };
 
+use arc_swap::ArcSwap;
+
 use crate::{
+    append::{LogSegment, Segments},
     error::{Error, Result},
     faults::{Fault, Faults},
     filename,
-    fs::{Fs, LogFile},
+    fs::{Fs, LogFile, ReadMode},
     numbers::FileNumbers,
+    options::Options,
 };
 
 /// A segment that recovery may need.
@@ -35,6 +42,12 @@ pub(crate) struct LogFiles {
     faults: Faults,
     recycle_max: usize,
     capacity_max: u64,
+    mode: ReadMode,
+    /// Log position before which everything is durable.
+    synced: Arc<AtomicU64>,
+    /// The live segments for readers.
+    segments: ArcSwap<Segments>,
+    max_pinned: u64,
     /// Held while a file is made, so that files become ready in the order of their numbers. Taken before `state`.
     making: Mutex<()>,
     state: Mutex<State>,
@@ -44,6 +57,8 @@ pub(crate) struct LogFiles {
 struct State {
     /// Oldest first; the last one is written.
     live: VecDeque<LiveSegment>,
+    /// No part of the log any more, but held by readers of append families; oldest first.
+    retired: VecDeque<Retired>,
     prepared: Option<(u64, Arc<dyn LogFile>)>,
     recyclable: Vec<(u64, Arc<dyn LogFile>)>,
     /// Capacity of the next new segment.
@@ -52,25 +67,43 @@ struct State {
     pins: usize,
 }
 
+/// A segment that was released while somebody held it.
+#[derive(Debug)]
+struct Retired {
+    segment: Arc<LogSegment>,
+    file: Option<Arc<dyn LogFile>>,
+    /// Bytes of the log it holds.
+    bytes: u64,
+}
+
+impl Retired {
+    /// True while a snapshot or iterator holds it, or a slice its map.
+    fn is_held(&self) -> bool {
+        let is_held = Arc::strong_count(&self.segment) > 1 || self.segment.is_mapped_by_others();
+        // Whoever let go of it last has read it before it is written again.
+        fence(Ordering::Acquire);
+        is_held
+    }
+}
+
 impl LogFiles {
-    pub(crate) fn new(
-        dir: &Path,
-        fs: Arc<dyn Fs>,
-        numbers: Arc<FileNumbers>,
-        faults: Faults,
-        recycle_max: usize,
-        capacity: (u64, u64),
-    ) -> Self {
+    pub(crate) fn new(dir: &Path, options: &Options, numbers: Arc<FileNumbers>) -> Self {
+        let capacity = options.log_segment_bytes;
         Self {
             dir: dir.to_path_buf(),
-            fs,
+            fs: Arc::clone(&options.fs),
             numbers,
-            faults,
-            recycle_max,
+            faults: options.faults,
+            recycle_max: options.recycled_segments,
             capacity_max: capacity.1.max(capacity.0),
+            mode: options.read_mode,
+            synced: Arc::default(),
+            segments: ArcSwap::default(),
+            max_pinned: options.max_pinned_log_bytes,
             making: Mutex::default(),
             state: Mutex::new(State {
                 live: VecDeque::new(),
+                retired: VecDeque::new(),
                 prepared: None,
                 recyclable: Vec::new(),
                 capacity: capacity.0,
@@ -122,6 +155,9 @@ impl LogFiles {
         for segment in &mut state.live {
             segment.file = None;
         }
+        for segment in &mut state.retired {
+            segment.file = None;
+        }
         let prepared = state.prepared.take();
         let spare = state.recyclable.drain(..).chain(prepared);
         spare.map(|(number, _)| number).collect()
@@ -155,9 +191,11 @@ impl LogFiles {
                 .map_err(|e| Error::io("rename", old, e))?;
             file
         } else {
-            self.fs
-                .open_log(&path, capacity)
-                .map_err(|e| Error::io("create", &path, e))?
+            self.fs.open_log(&path, capacity).map_err(|e| {
+                // Begun and of no use: on a full disk its room may be what is missing.
+                let _ = self.fs.remove_file(&path);
+                Error::io("create", &path, e)
+            })?
         };
         if !self.faults.is(Fault::NoDirSyncForLog) {
             self.fs
@@ -176,7 +214,28 @@ impl LogFiles {
                 "segments ascend"
             );
         }
+        let LiveSegment { number, base, .. } = segment;
         state.live.push_back(segment);
+        let path = filename::log(&self.dir, number);
+        let mut segments = self.segments.load().0.clone();
+        let fs = Arc::clone(&self.fs);
+        segments.push(Arc::new(LogSegment::new(number, base, path, fs, self.mode)));
+        self.segments.store(Arc::new(Segments(segments)));
+    }
+
+    /// The live segments for readers; held, they stay as they are.
+    pub(crate) fn segments(&self) -> Arc<Segments> {
+        self.segments.load_full()
+    }
+
+    /// Log position before which everything is durable.
+    pub(crate) fn synced(&self) -> u64 {
+        self.synced.load(Ordering::Acquire)
+    }
+
+    /// The same, for who moves it.
+    pub(crate) fn synced_mirror(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.synced)
     }
 
     /// The live segments, oldest first.
@@ -196,28 +255,62 @@ impl LogFiles {
         (holder.number, holder.base)
     }
 
-    /// Drops the segments before `number`: kept for reuse, or removed. The manifest must not need them.
+    /// Drops the segments before `number`: kept for reuse, or removed, once nobody reads them. The manifest must
+    /// not need them.
     pub(crate) fn release_before(&self, number: u64) -> Result<()> {
-        let mut remove = Vec::new();
         {
             let mut state = self.lock();
             if state.pins > 0 {
                 return Ok(());
             }
+            let mut segments = self.segments.load().0.clone();
             while state
                 .live
                 .front()
                 .is_some_and(|segment| segment.number < number)
             {
                 let old = state.live.pop_front().expect("there is a first");
+                let next = state.live.front().map_or(old.base, |next| next.base);
+                state.retired.push_back(Retired {
+                    segment: segments.remove(0),
+                    file: old.file,
+                    bytes: next - old.base,
+                });
+            }
+            self.segments.store(Arc::new(Segments(segments)));
+        }
+        self.release_retired()
+    }
+
+    /// Reuses or removes the files that were released and that nobody holds any more. Those that are held beyond
+    /// the bound are removed all the same, oldest first; what holds them reads them no more.
+    pub(crate) fn release_retired(&self) -> Result<()> {
+        let mut remove = Vec::new();
+        {
+            let mut state = self.lock();
+            if state.pins > 0 {
+                return Ok(());
+            }
+            let mut bytes: u64 = state.retired.iter().map(|old| old.bytes).sum();
+            for old in std::mem::take(&mut state.retired) {
+                let is_held = old.is_held() && !self.faults.is(Fault::ReuseHeldSegment);
+                if is_held && bytes <= self.max_pinned {
+                    state.retired.push_back(old);
+                    continue;
+                }
+                bytes -= old.bytes;
+                if is_held {
+                    old.segment.give_up();
+                }
                 match old.file {
                     Some(file)
-                        if state.recyclable.len() < self.recycle_max
+                        if !is_held
+                            && state.recyclable.len() < self.recycle_max
                             && file.capacity() <= self.capacity_max =>
                     {
-                        state.recyclable.push((old.number, file));
+                        state.recyclable.push((old.segment.number, file));
                     }
-                    _ => remove.push(old.number),
+                    _ => remove.push(old.segment.number),
                 }
             }
         }
@@ -228,6 +321,22 @@ impl LogFiles {
                 .map_err(|e| Error::io("remove", path, e))?;
         }
         Ok(())
+    }
+
+    /// Removes the files that are kept for reuse.
+    pub(crate) fn remove_recyclable(&self) -> Result<()> {
+        let spare = std::mem::take(&mut self.lock().recyclable);
+        spare.into_iter().try_for_each(|(number, _)| {
+            let path = filename::log(&self.dir, number);
+            self.fs
+                .remove_file(&path)
+                .map_err(|e| Error::io("remove", path, e))
+        })
+    }
+
+    /// Bytes of log that only readers hold.
+    pub(crate) fn pinned_bytes(&self) -> u64 {
+        self.lock().retired.iter().map(|old| old.bytes).sum()
     }
 
     /// Keeps every segment as it is until the pin is dropped.

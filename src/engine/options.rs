@@ -46,6 +46,13 @@ pub struct Options {
     pub memtable_budget_bytes: usize,
     /// The disk (default [`RealFs`]).
     pub fs: Arc<dyn Fs>,
+    /// Bytes of dead entries and records in full log segments above which append families have live entries
+    /// written forward (default 256 MiB), where at most a quarter of the oldest segments is live. So the log has
+    /// dead bytes up to this, or three times what is live, whichever is more.
+    pub max_log_garbage_bytes: u64,
+    /// Bytes of log segments that snapshots, iterators and slices of append families may hold after nothing
+    /// else needs them (default 1 GiB); beyond, what holds the oldest of them answers `Expired`.
+    pub max_pinned_log_bytes: u64,
     /// Threads, time and randomness (default: four threads of this database's own: two for compactions,
     /// one for flushes, one for log syncs).
     pub executor: Arc<dyn Executor>,
@@ -77,6 +84,8 @@ impl Options {
             max_compactions: 2,
             reserve_bytes: 1 << 20,
             memtable_budget_bytes: 512 << 20,
+            max_log_garbage_bytes: 256 << 20,
+            max_pinned_log_bytes: 1 << 30,
             fs,
             executor,
             faults: crate::faults::Faults::default(),
@@ -138,7 +147,10 @@ pub enum MemtableKind {
     SkipList,
 }
 
-/// Settings of one column family. `logged` is fixed at creation and `memtable` is not stored; the rest is
+/// Longest prefix of the keys of an append family in bytes.
+pub const MAX_APPEND_PREFIX_BYTES: usize = 1024;
+
+/// Settings of one column family. `logged` and `append_prefix_bytes` are fixed at creation and `memtable` is not stored; the rest is
 /// stored with the family and may be changed at each open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CfOptions {
@@ -173,6 +185,11 @@ pub struct CfOptions {
     pub l0_slowdown_trigger: usize,
     /// L0 tables at which writes wait (default 36).
     pub l0_stop_trigger: usize,
+    /// `Some(n)`: an append family, whose keys are `n` bytes of prefix and a big-endian `u64` index
+    /// (default `None`: a plain one). Fixed at creation. Of the other settings only `logged`, which must be
+    /// true, and `compression[0]` matter then: whether small values of appends of 8 KiB and more are
+    /// compressed together (in [`CfOptions::append`]: yes).
+    pub append_prefix_bytes: Option<usize>,
 }
 
 impl Default for CfOptions {
@@ -195,6 +212,7 @@ impl Default for CfOptions {
             l0_compaction_trigger: 4,
             l0_slowdown_trigger: 20,
             l0_stop_trigger: 36,
+            append_prefix_bytes: None,
         }
     }
 }
@@ -236,6 +254,14 @@ impl CfOptions {
             1,
             1 << 16,
         )?;
+        if let Some(bytes) = self.append_prefix_bytes {
+            check(self.logged, || {
+                "an append family is logged: the log is all there is of it".to_owned()
+            })?;
+            check(bytes <= MAX_APPEND_PREFIX_BYTES, || {
+                format!("append_prefix_bytes {bytes}, range 0 to {MAX_APPEND_PREFIX_BYTES}")
+            })?;
+        }
         let (slow, stop) = (self.l0_slowdown_trigger, self.l0_stop_trigger);
         check(self.l0_compaction_trigger <= slow && slow <= stop, || {
             format!(
@@ -243,6 +269,17 @@ impl CfOptions {
                 self.l0_compaction_trigger
             )
         })
+    }
+
+    /// An append family whose keys have `prefix_bytes` bytes before the index (docs/adr/0009): the class for
+    /// logs that are appended, and cut at both ends.
+    #[must_use]
+    pub fn append(prefix_bytes: usize) -> Self {
+        Self {
+            append_prefix_bytes: Some(prefix_bytes),
+            compression: [Compression::Lz4; LEVELS],
+            ..Self::default()
+        }
     }
 
     /// As they come back from a manifest: what is not stored is as by default.

@@ -5,13 +5,14 @@
 use std::{ops::Bound, sync::Arc};
 
 use crate::{
+    append::LogBytes,
     column_family::{ColumnFamily, ReadState},
     db::DbInner,
     error::{Error, Result},
     iter::{merging::MergingIter, user::UserIter},
     key::{InternalKey, SequenceNumber, ValueKind, trailer_kind, trailer_seq},
     options::{LEVELS, ReadOptions},
-    slice::PinnedSlice,
+    slice::{PinLedger, PinnedSlice},
     snapshot::Snapshot,
     table::{KeyHash, Table, key_hash},
     tables::Source,
@@ -47,6 +48,10 @@ pub(crate) trait Take {
         seek: InternalKey<'_>,
         hash: KeyHash,
     ) -> Result<Option<(u64, Self::Output)>>;
+    /// From the log.
+    fn log(&mut self, value: &LogBytes, _ledger: &Arc<PinLedger>) -> Self::Output {
+        self.bytes(value)
+    }
 }
 
 /// Hands over a slice that keeps alive what holds it.
@@ -66,6 +71,14 @@ impl Take for Pin {
         hash: KeyHash,
     ) -> Result<Option<(u64, PinnedSlice)>> {
         table.get(seek, hash)
+    }
+
+    fn log(&mut self, value: &LogBytes, ledger: &Arc<PinLedger>) -> PinnedSlice {
+        match value {
+            LogBytes::Mapped(file, range) => PinnedSlice::of_map(file, range.clone(), ledger),
+            LogBytes::Block(block, range) => PinnedSlice::of_block(block, range.clone(), ledger),
+            LogBytes::Owned(bytes) => PinnedSlice::copied(bytes),
+        }
     }
 }
 
@@ -121,14 +134,20 @@ impl DbInner {
         &self,
         cf: &ColumnFamily,
         key: &[u8],
-        at: Option<SequenceNumber>,
+        at: Option<&Snapshot>,
         mut take: T,
     ) -> Result<Option<T::Output>> {
+        if let Some(append) = &cf.inner.append {
+            if !T::WAITS {
+                return Err(Error::Busy("the log may have to be read".to_owned()));
+            }
+            return self.append_get(cf, append, key, at, &mut take);
+        }
         // The state first, then the number: what this state lacks was written after the number.
         let state = cf.inner.peek();
         // Of a family that is dropped the state is empty.
         self.check_family(cf)?;
-        let seq = at.unwrap_or_else(|| self.commit.visible());
+        let seq = at.map_or_else(|| self.commit.visible(), Snapshot::seq);
         self.get_in(&state, key, seq, &mut take)
     }
 
@@ -181,6 +200,9 @@ impl DbInner {
         cf: &ColumnFamily,
         options: &ReadOptions,
     ) -> Result<UserIter<Source>> {
+        if let Some(append) = &cf.inner.append {
+            return self.append_iter(cf, append, options);
+        }
         // The state first, then the number, as for `get`.
         let state = cf.inner.read_state();
         self.check_family(cf)?;
@@ -260,6 +282,9 @@ impl DbInner {
         keys: &[K],
         options: &ReadOptions,
     ) -> Result<Vec<Option<PinnedSlice>>> {
+        if let Some(append) = &cf.inner.append {
+            return self.append_multi_get(cf, append, keys, options.snapshot.as_ref(), &mut Pin);
+        }
         let state = cf.inner.read_state();
         self.check_family(cf)?;
         let seq = options

@@ -17,6 +17,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 
 use crate::{
+    append::Appends,
     batch::Operations,
     cache::BlockCache,
     column_family::{ColumnFamily, Family, Frozen},
@@ -31,7 +32,7 @@ use crate::{
     log_files::{LiveSegment, LogFiles},
     manifest::Manifest,
     numbers::FileNumbers,
-    options::Options,
+    options::{CfOptions, Options},
     snapshot::SnapshotList,
     stats::Counters,
     tables::Tables,
@@ -41,7 +42,7 @@ use crate::{
         current,
         manifest_file::{self, ManifestWriter},
         mark::{self, MARK_LEN, Mark, MarkFile, MarkFound},
-        record::Record,
+        record::{HEADER_LEN as RECORD_HEADER_LEN, Record},
         segment::{HEADER_LEN, SegmentHeader, SegmentKind},
         tail,
     },
@@ -86,6 +87,13 @@ pub(crate) struct Found {
     pub(crate) log: RecoveredLog,
     pub(crate) files: Vec<(String, Option<FileKind>)>,
     pub(crate) report: RecoveryReport,
+}
+
+impl Found {
+    /// Number of the segment from which on the log is needed.
+    pub(crate) fn log_start(&self) -> u64 {
+        self.state.log.map_or(0, |start| start.segment)
+    }
 }
 
 /// Opens the database in `dir`.
@@ -134,6 +142,7 @@ pub(crate) fn read(fs: &dyn Fs, dir: &Path, number: u64, options: &Options) -> R
     let manifest =
         manifest_file::Manifest::read(&path, &bytes, number, mark.as_deref(), options.faults)?;
     let mut state = ManifestState::default();
+    state.has_appends = manifest.has_appends;
     let mut edits = 0;
     for (offset, payload) in manifest.payloads() {
         edits += 1;
@@ -199,6 +208,14 @@ fn check_state(state: &ManifestState) -> Result<(), &'static str> {
         .any(|(_, family)| family.options.validate().is_err())
     {
         return Err("a column family has options out of range");
+    }
+    let is_append = |options: &CfOptions| options.append_prefix_bytes.is_some();
+    if !state.has_appends
+        && state
+            .families()
+            .any(|(_, family)| is_append(&family.options))
+    {
+        return Err("an append family in a manifest of format version 1");
     }
     let positions = state.log.map_or(0, |log| log.base);
     if state.last_seq.0.max(state.next_file_number).max(positions) > PLAUSIBLE {
@@ -273,6 +290,20 @@ fn apply_record(
                 "a write to column family {id}, which is not logged"
             ));
         }
+        if let Some(append) = &family.inner.append {
+            append.replay(
+                &operation,
+                SequenceNumber(seq),
+                position + RECORD_HEADER_LEN as u64,
+            )?;
+            applied += 1;
+            continue;
+        }
+        if operation.is_append() {
+            return Err(format!(
+                "an append to column family {id}, which is a plain one"
+            ));
+        }
         if seq <= family.inner.flushed() {
             continue;
         }
@@ -326,20 +357,16 @@ fn start(
     let families = make_families(&found.state, instance);
     let last_seq = replay(&*fs, dir, &mut found, &families)?;
     let numbers = Arc::new(FileNumbers::new(first_free_number(dir, &found)?));
-    let logs = Arc::new(LogFiles::new(
-        dir,
-        Arc::clone(&fs),
-        Arc::clone(&numbers),
-        options.faults,
-        options.recycled_segments,
-        options.log_segment_bytes,
-    ));
+    let logs = Arc::new(LogFiles::new(dir, &options, Arc::clone(&numbers)));
     let previous = seal(dir, &options, &numbers, &logs, &mut found)?;
     let segment = first_segment(dir, &options, db, &logs, &found, previous)?;
 
+    let appends = Appends::recovered(&families, &logs, segment.base)
+        .map_err(|what| Error::corruption(filename::log(dir, found.log_start()), 0, what))?;
     let oldest = families
         .iter()
         .filter_map(|family| family.inner.peek().oldest_pos())
+        .chain(appends.exist().then(|| appends.floor()))
         .min();
     let start = oldest.map_or((segment.number, segment.base), |position| {
         logs.segment_of(position, segment.number)
@@ -351,7 +378,14 @@ fn start(
         base: start.1,
     });
     found.state.last_seq = found.state.last_seq.max(last_seq);
-    let mut writer = ManifestWriter::create(&*fs, dir, number, db, options.faults)?;
+    let mut writer = ManifestWriter::create(
+        &*fs,
+        dir,
+        number,
+        db,
+        found.state.has_appends,
+        options.faults,
+    )?;
     writer.append(&found.state.to_edit().encode())?;
     fs.sync_dir(dir)
         .map_err(|e| Error::io("sync directory", dir, e))?;
@@ -390,6 +424,7 @@ fn start(
         Arc::clone(&mark),
         Arc::clone(&options.executor),
         options.faults,
+        logs.synced_mirror(),
     ));
     let cache = BlockCache::with_pins(options.block_cache_bytes, options.max_pinned_bytes);
     let tables = Arc::new(Tables {
@@ -409,6 +444,7 @@ fn start(
         numbers,
         tables,
         snapshots: Arc::new(SnapshotList::default()),
+        appends,
         background: Arc::default(),
         counters: Counters::default(),
         compactions: Compactions::default(),

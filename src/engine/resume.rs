@@ -1,8 +1,8 @@
 //! Taking writes again after a failure.
 //!
-//! Nothing of the old log or manifest is trusted: every memtable becomes a table, a new segment and a new
+//! Without append families nothing of the old log or manifest is trusted: every memtable becomes a table, a new segment and a new
 //! manifest are begun, and `CURRENT` is switched, in this order. Until that switch is durable the next
-//! open finds the old state.
+//! open finds the old state. A database with append families goes on only where its log has not failed.
 
 use std::sync::{Arc, PoisonError};
 
@@ -12,6 +12,7 @@ use crate::{
     commit::Segment,
     db::DbInner,
     error::{Error, Result},
+    faults::Fault,
     filename,
     flush::FlushWork,
     key::SequenceNumber,
@@ -38,6 +39,9 @@ impl DbInner {
         if cause.is_corruption() {
             // What is damaged stays damaged: only a repair or a restore helps.
             return Err(Error::ReadOnly { cause });
+        }
+        if self.appends.exist() && !self.options.faults.is(Fault::ResumeUnfenced) {
+            return self.resume_beside_appends();
         }
         // Files that nobody needs make room for what follows.
         self.remove_spare_segments();
@@ -72,6 +76,33 @@ impl DbInner {
         self.read_only.store(None);
         // The segments of before: what a sync has failed for is not used again.
         self.remove_spare_segments();
+        crate::recovery::make_reserve(&*self.options.fs, &self.dir, self.options.reserve_bytes);
+        self.background.notify();
+        self.schedule_compaction();
+        self.schedule_file_work();
+        Ok(())
+    }
+
+    /// The same with append families, whose only copy is the log: after a failure of the log it is not known
+    /// which of its bytes will be there, so only the next open may say; after any other, the log goes on as it is.
+    fn resume_beside_appends(self: &Arc<Self>) -> Result<()> {
+        if let Some(cause) = self.commit.failure() {
+            return Err(Error::ReadOnly { cause });
+        }
+        self.remove_spare_segments();
+        {
+            let mut manifest = self.manifest.lock();
+            if manifest.writer.has_failed() {
+                self.begin_manifest(&mut manifest)?;
+            }
+        }
+        self.release_log()?;
+        self.freeze_all();
+        self.flush_frozen()?;
+        if let Some(cause) = self.commit.failure() {
+            return Err(Error::ReadOnly { cause });
+        }
+        self.read_only.store(None);
         crate::recovery::make_reserve(&*self.options.fs, &self.dir, self.options.reserve_bytes);
         self.background.notify();
         self.schedule_compaction();
@@ -133,7 +164,11 @@ impl DbInner {
                 segment: segment.number,
                 base: segment.base,
             }),
-            flushed: work.iter().map(|w| (w.family.id(), w.upto)).collect(),
+            flushed: work
+                .iter()
+                .filter(|w| !w.family.is_append())
+                .map(|w| (w.family.id(), w.upto))
+                .collect(),
             added: tables,
             ..VersionEdit::default()
         };

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::key::SequenceNumber;
+use crate::{append::View, key::SequenceNumber};
 
 /// A moment of the database, across all its column families. Cheap to clone; the last clone dropped
 /// lets compaction forget what only it could see.
@@ -17,6 +17,8 @@ pub struct Snapshot {
 
 struct Held {
     seq: SequenceNumber,
+    /// Append families keep no old versions, so what they were is held here.
+    view: Option<View>,
     list: Arc<SnapshotList>,
 }
 
@@ -25,6 +27,11 @@ impl Snapshot {
     #[must_use]
     pub fn seq(&self) -> SequenceNumber {
         self.inner.seq
+    }
+
+    /// The append families at that moment, where there were any.
+    pub(crate) fn view(&self) -> Option<&View> {
+        self.inner.view.as_ref()
     }
 
     /// True where this snapshot was taken from the database `list` belongs to.
@@ -55,12 +62,22 @@ impl SnapshotList {
     /// Takes a snapshot of what `visible` answers. It is asked under the lock, so that a compaction
     /// that looks at the list next either sees this snapshot or a later visible number.
     pub(crate) fn acquire(self: &Arc<Self>, visible: impl FnOnce() -> SequenceNumber) -> Snapshot {
+        self.acquire_with(visible, None)
+    }
+
+    /// The same with a view of the append families at that moment.
+    pub(crate) fn acquire_with(
+        self: &Arc<Self>,
+        visible: impl FnOnce() -> SequenceNumber,
+        view: Option<View>,
+    ) -> Snapshot {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let seq = visible();
         *held.entry(seq).or_default() += 1;
         Snapshot {
             inner: Arc::new(Held {
                 seq,
+                view,
                 list: Arc::clone(self),
             }),
         }

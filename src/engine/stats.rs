@@ -19,6 +19,7 @@ pub(crate) struct Counters {
     pub(crate) compacted_bytes_read: AtomicU64,
     pub(crate) compacted_bytes_written: AtomicU64,
     pub(crate) compaction_turns: AtomicU64,
+    pub(crate) rewritten_bytes: AtomicU64,
     pub(crate) stalls: AtomicU64,
     pub(crate) slowdowns: AtomicU64,
 }
@@ -53,6 +54,19 @@ pub struct FamilyStats {
     pub pending_compaction_bytes: u64,
     /// Every write up to here is in tables.
     pub flushed_seq: SequenceNumber,
+    /// What an append family has instead of memtables and levels.
+    pub append: Option<AppendStats>,
+}
+
+/// The index of an append family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AppendStats {
+    /// Prefixes that have entries.
+    pub prefixes: usize,
+    /// Entries.
+    pub entries: usize,
+    /// Bytes of memory, about.
+    pub index_bytes: usize,
 }
 
 /// A database at one moment.
@@ -66,6 +80,12 @@ pub struct Stats {
     pub log_bytes: u64,
     /// Log segments alive.
     pub log_segments: usize,
+    /// Bytes of the log that entries of append families take, about.
+    pub log_live_bytes: u64,
+    /// Bytes of log that entries of append families took when they were written forward, since open.
+    pub log_rewritten_bytes: u64,
+    /// Bytes of log that only snapshots, iterators and slices hold.
+    pub log_pinned_bytes: u64,
     /// Snapshots and their clones counted once each.
     pub snapshots: usize,
     /// Why writes wait now, if they do.
@@ -126,6 +146,9 @@ impl DbInner {
                 .first()
                 .map_or(0, |oldest| end.saturating_sub(oldest.base)),
             log_segments: live.len(),
+            log_live_bytes: self.logs.segments().0.iter().map(|s| s.live_bytes()).sum(),
+            log_rewritten_bytes: get(&counters.rewritten_bytes),
+            log_pinned_bytes: self.logs.pinned_bytes(),
             snapshots: self.snapshots.len(),
             stall: self.stall_reason(&families),
             read_only: self.read_only_cause().map(|cause| Error::clone(&cause)),
@@ -172,6 +195,14 @@ impl DbInner {
                         flushed_seq: SequenceNumber(
                             family.inner.flushed_seq.load(Ordering::Acquire),
                         ),
+                        append: family.inner.append.as_ref().map(|append| {
+                            let sizes = append.sizes();
+                            AppendStats {
+                                prefixes: sizes.prefixes,
+                                entries: sizes.entries,
+                                index_bytes: sizes.memory_bytes,
+                            }
+                        }),
                     }
                 })
                 .collect(),

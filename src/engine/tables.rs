@@ -3,6 +3,7 @@
 use std::{ops::Range, path::PathBuf, sync::Arc};
 
 use crate::{
+    append::AppendIter,
     cache::BlockCache,
     error::{Error, Result},
     filename,
@@ -102,6 +103,8 @@ pub(crate) enum Source {
     Memtable(MemtableIter),
     Table(TableIter),
     Run(LevelIter<Run>),
+    /// An append family, which has nothing else.
+    Append(Box<AppendIter>),
 }
 
 impl Tables {
@@ -129,6 +132,7 @@ macro_rules! delegate {
             Source::Memtable($cursor) => $call,
             Source::Table($cursor) => $call,
             Source::Run($cursor) => $call,
+            Source::Append($cursor) => $call,
         }
     };
 }

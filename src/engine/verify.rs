@@ -35,6 +35,8 @@ pub struct VerifyReport {
     pub table_bytes: u64,
     /// Entries of tables.
     pub entries: u64,
+    /// Entries of append families, of an open database.
+    pub append_entries: u64,
     /// Log segments read.
     pub log_segments: u64,
     /// Records of the log.
@@ -78,6 +80,12 @@ pub fn verify_dir(path: impl AsRef<Path>, options: &Options) -> Result<VerifyRep
     let families = recovery::make_families(&found.state, next_instance());
     if let Err(error) = recovery::replay(fs, dir, &mut found, &families) {
         note(&mut report, error)?;
+    } else {
+        let appends = families.iter().filter_map(|f| f.inner.append.as_ref());
+        for what in appends.filter_map(|append| append.check().err()) {
+            let path = filename::log(dir, found.log_start());
+            report.damage.push(Error::corruption(path, 0, what));
+        }
     }
     report.log_records = found.report.records;
     let tables = Tables {
@@ -134,6 +142,7 @@ impl DbInner {
     pub(crate) fn verify(self: &Arc<Self>) -> Result<VerifyReport> {
         let fs = &*self.options.fs;
         let mut report = VerifyReport::default();
+        let mut damage = VerifyReport::default();
         let _pin = self.logs.pin();
         let point = self
             .take_point()
@@ -143,6 +152,8 @@ impl DbInner {
                 note(&mut report, error)?;
             }
         }
+        report.append_entries = self.verify_appends(|error| note(&mut damage, error))?;
+        report.damage.append(&mut damage.damage);
         let opened = Tables {
             dir: self.dir.clone(),
             fs: Arc::clone(&self.options.fs),

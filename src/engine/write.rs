@@ -5,6 +5,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use crate::{
+    append::Delta,
     batch::{Operation, Operations, WriteBatch},
     column_family::{ColumnFamily, Frozen, Slot},
     commit::{Entry, Queue, Submission},
@@ -17,7 +18,7 @@ use crate::{
 };
 
 /// Why a batch must wait before it gets its place.
-enum Stall {
+pub(crate) enum Stall {
     /// For a flush or a compaction, with the reason for people.
     Work(String),
     /// For a log segment of at least this many bytes.
@@ -62,7 +63,7 @@ impl DbInner {
         if wait {
             self.slow_down(batch.families());
         }
-        let (entry, slots) = loop {
+        let (entry, slots, position) = loop {
             self.check_writable(batch.deletes_only())?;
             self.check_families(batch.families())?;
             let mut queue = self.commit.lock();
@@ -76,6 +77,8 @@ impl DbInner {
             } else {
                 0
             };
+            // Against everything that has a place, and before a segment is begun for this.
+            let undo = batch.submit_appends()?;
             match self.make_room(&mut queue, batch.families(), logged, need) {
                 Ok(()) => {
                     let position = queue.end_pos();
@@ -85,15 +88,28 @@ impl DbInner {
                         sync: options.sync,
                         payload: logged.then_some((payload, crc)),
                     };
-                    break (self.commit.enqueue(&mut queue, &submission), slots);
+                    let entry = self.commit.enqueue(&mut queue, &submission);
+                    break (entry, slots, position);
                 }
                 Err(stall) => {
+                    batch.unsubmit_appends(undo);
                     drop(queue);
                     self.end_stall(stall, batch.families(), wait)?;
                 }
             }
         };
-        insert(payload, entry.first_seq(), slots.as_slice());
+        if !slots.as_slice().is_empty() {
+            insert(payload, entry.first_seq(), slots.as_slice());
+        }
+        if batch.has_appends() {
+            let truncates = batch.truncates();
+            let payload = position + record::HEADER_LEN as u64;
+            let logs = Arc::clone(&self.logs);
+            entry.carry(Delta::new(batch, entry.first_seq(), payload, logs));
+            if truncates && self.is_floor_behind() {
+                self.schedule_file_work();
+            }
+        }
         entry.mark_inserted();
         Ok(entry)
     }
@@ -114,7 +130,7 @@ impl DbInner {
     }
 
     /// Makes sure that every family can take the batch and that the log has room for it.
-    fn make_room(
+    pub(crate) fn make_room(
         self: &Arc<Self>,
         queue: &mut Queue,
         families: &[ColumnFamily],
@@ -231,8 +247,11 @@ impl DbInner {
             (family.id(), slot)
         };
         match families {
-            [family] => Slots::One([slot(family)]),
-            families => Slots::Many(families.iter().map(slot).collect()),
+            [family] if !family.is_append() => Slots::One([slot(family)]),
+            families => {
+                let has_memtable = |family: &&ColumnFamily| !family.is_append();
+                Slots::Many(families.iter().filter(has_memtable).map(slot).collect())
+            }
         }
     }
 
@@ -264,17 +283,17 @@ impl DbInner {
         }
     }
 
-    fn end_stall(
+    pub(crate) fn end_stall(
         self: &Arc<Self>,
         stall: Stall,
         families: &[ColumnFamily],
         wait: bool,
     ) -> Result<()> {
         match stall {
-            Stall::Segment(bytes) => self
-                .logs
-                .prepare(bytes)
-                .map_err(|error| self.note_failure(error)),
+            Stall::Segment(bytes) => {
+                let prepared = self.prepare_segment(bytes);
+                prepared.map_err(|error| self.note_failure(error))
+            }
             Stall::Work(reason) => {
                 self.see_to_work();
                 if !wait {
@@ -351,6 +370,9 @@ pub(crate) fn insert(payload: &[u8], first: SequenceNumber, slots: &[(u32, Arc<S
     let operations = Operations::new(payload).expect("a batch made here has its header");
     for (seq, operation) in (first.0..).zip(operations) {
         let (family, operation) = operation.expect("a batch made here decodes");
+        if operation.is_append() {
+            continue;
+        }
         let slot = slots
             .iter()
             .find(|(id, _)| *id == family)
@@ -373,6 +395,13 @@ pub(crate) fn insert_one(slot: &Slot, operation: Operation<'_>, seq: SequenceNum
         }
         Operation::DeleteRange { start, end } => {
             slot.memtable.insert_range_tombstone(start, end, seq);
+        }
+        Operation::Append { .. }
+        | Operation::AppendPacked { .. }
+        | Operation::TruncateFront { .. }
+        | Operation::TruncateBack { .. }
+        | Operation::Rewrite { .. } => {
+            unreachable!("operations of append families go to no memtable")
         }
     }
 }

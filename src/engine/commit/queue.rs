@@ -12,6 +12,7 @@ use std::{
 };
 
 use crate::{
+    append::Delta,
     error::{Error, Result},
     fs::LogFile,
     key::SequenceNumber,
@@ -28,7 +29,8 @@ pub(crate) type Callback = Box<dyn FnOnce(Result<SequenceNumber>) + Send + 'stat
 pub(crate) struct Entry {
     pub(super) first_seq: SequenceNumber,
     pub(super) last_seq: SequenceNumber,
-    /// Log position behind its record; of the record before it when it has none.
+    /// Log positions before and behind its record; both behind the record before it when it has none.
+    pub(super) start_pos: u64,
     pub(super) end_pos: u64,
     pub(super) sync: bool,
     pub(super) inserted: AtomicBool,
@@ -36,9 +38,28 @@ pub(crate) struct Entry {
     pub(super) inserting: Arc<AtomicU64>,
     pub(super) result: OnceLock<Result<SequenceNumber>>,
     pub(super) callback: Mutex<Option<Callback>>,
+    /// What it changes in append families once it is published.
+    pub(super) delta: Mutex<Option<Delta>>,
 }
 
 impl Entry {
+    /// Takes along what is to change in append families; before its inserts are said to be done.
+    pub(crate) fn carry(&self, delta: Delta) {
+        *self.delta.lock().unwrap_or_else(PoisonError::into_inner) = Some(delta);
+    }
+
+    /// Makes those changes: its turn has come.
+    pub(super) fn apply_delta(&self) {
+        let delta = self
+            .delta
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(delta) = delta {
+            delta.apply();
+        }
+    }
+
     /// Sequence number of the first operation.
     pub(crate) fn first_seq(&self) -> SequenceNumber {
         self.first_seq
@@ -167,6 +188,13 @@ impl Queue {
     /// Log position behind the last record that has a place.
     pub(crate) fn end_pos(&self) -> u64 {
         self.segment.base + self.offset - HEADER_LEN as u64
+    }
+
+    /// Log position up to which everything is published.
+    pub(crate) fn published_pos(&self) -> u64 {
+        self.entries
+            .front()
+            .map_or_else(|| self.end_pos(), |head| head.start_pos)
     }
 
     /// Sequence number the next operation will get.

@@ -58,7 +58,8 @@ pub trait Fs: Send + Sync + fmt::Debug {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>>;
     /// Creates a file for writing from its start to its end; an existing one is emptied.
     fn create(&self, path: &Path) -> io::Result<Box<dyn WritableFile>>;
-    /// Opens a finished file for reading. Its length must not change while it is open.
+    /// Opens a file for reading. Its length must not change while it is open; opened [`ReadMode::Mapped`], none
+    /// of its bytes may be written while it, or what was made of its map, is held.
     fn open(&self, path: &Path, mode: ReadMode) -> io::Result<Arc<dyn ReadableFile>>;
     /// Opens or creates a file that is written at given offsets within a fixed capacity: a log
     /// segment or a mark. Existing content is kept. The file is grown to at least `capacity` bytes,

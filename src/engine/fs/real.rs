@@ -155,9 +155,11 @@ fn map_file(file: &File, len: u64) -> Option<Mmap> {
         reason = "a map is how tables are read without a call and a copy"
     )]
     // SAFETY: the bytes behind a shared map must not change while it is borrowed as `&[u8]`. Callers of
-    // `Fs::open` promise a finished file: the engine writes a file from start to end before anyone opens
-    // it, never again afterwards, and removes it only by name, which leaves the map whole. Other
-    // processes are kept out by the exclusive lock of the directory.
+    // `Fs::open` promise that: the engine writes a table from start to end before anyone opens it, never
+    // again afterwards, and removes it only by name, which leaves the map whole. A log segment is opened
+    // with a map once it is full and durable, and its file is written again, as another segment, only when
+    // nobody holds that map (`LogFiles::release_retired`). Other processes are kept out by the exclusive lock
+    // of the directory.
     let map = unsafe { Mmap::map(file) };
     // A file cut between the two calls would have a map shorter than `len`, or pages behind its end.
     map.ok().filter(|map| map.len() as u64 == len)

@@ -287,16 +287,22 @@ impl TableRecord {
     }
 }
 
+/// The tag of what only append families have.
+const APPEND_PREFIX_BYTES: u64 = 14;
+
 /// Options of a family as they stand in a manifest: every setting that is stored with its tag, in order of tags.
 fn encode_options(options: &CfOptions) -> Vec<u8> {
     let mut out = Vec::new();
     for (tag, value) in (1..).zip(option_values(options)) {
         put_varints(&mut out, [tag, value]);
     }
+    if let Some(bytes) = options.append_prefix_bytes {
+        put_varints(&mut out, [APPEND_PREFIX_BYTES, bytes as u64]);
+    }
     out
 }
 
-/// The settings with tags 1, 2, 3 ... A new one goes to the end.
+/// The settings with tags 1, 2, 3 ... that every family has.
 fn option_values(options: &CfOptions) -> [u64; 13] {
     let compression = options.compression.iter().rev().fold(0, |bits, &codec| {
         bits << 4
@@ -326,7 +332,8 @@ fn decode_options(bytes: &[u8]) -> Option<CfOptions> {
     let mut reader = Reader::new(bytes);
     let mut next = |tag: u64| (reader.varint()? == tag).then(|| reader.varint())?;
     let size = |value: u64| usize::try_from(value).ok();
-    let options = CfOptions {
+    let mut options = CfOptions {
+        append_prefix_bytes: None,
         logged: match next(1)? {
             0 => false,
             1 => true,
@@ -346,6 +353,12 @@ fn decode_options(bytes: &[u8]) -> Option<CfOptions> {
         l0_slowdown_trigger: size(next(12)?)?,
         l0_stop_trigger: size(next(13)?)?,
     };
+    if !reader.is_empty() {
+        let tag = reader.varint()?;
+        let bytes = size(reader.varint()?)?;
+        options.append_prefix_bytes = (tag == APPEND_PREFIX_BYTES).then_some(bytes);
+        options.append_prefix_bytes?;
+    }
     reader.is_empty().then_some(options)
 }
 

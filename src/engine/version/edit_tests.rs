@@ -93,6 +93,7 @@ fn an_edit_comes_back_with_and_without_each_field() {
 #[test]
 fn every_option_is_kept_but_for_the_kind_of_memtable() {
     let mut options = CfOptions {
+        append_prefix_bytes: None,
         logged: false,
         write_buffer_bytes: 1,
         memtable: MemtableKind::SkipList,
@@ -114,6 +115,22 @@ fn every_option_is_kept_but_for_the_kind_of_memtable() {
     assert_eq!(kept, options.stored());
     options.memtable = MemtableKind::default();
     assert_eq!(kept, options);
+    let plain = encode_options(&options);
+    assert_eq!(decode_options(&plain), Some(options.clone()));
+    for bytes in [0, 11, 1024] {
+        options.append_prefix_bytes = Some(bytes);
+        let append = encode_options(&options);
+        assert!(
+            append.starts_with(&plain),
+            "plain families stay as they were"
+        );
+        assert_eq!(decode_options(&append), Some(options.clone()));
+    }
+    assert_eq!(decode_options(&[&plain[..], &[15, 1]].concat()), None);
+    assert_eq!(
+        decode_options(&[&plain[..], &[14, 1, 14, 1]].concat()),
+        None
+    );
 }
 
 #[test]

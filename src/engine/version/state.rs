@@ -34,6 +34,8 @@ pub(crate) struct ManifestState {
     pub(crate) log: Option<LogStart>,
     /// Above every family id given out.
     pub(crate) next_family_id: FamilyId,
+    /// There are append families, or were: what only engines that know them can read.
+    pub(crate) has_appends: bool,
     families: BTreeMap<FamilyId, Arc<FamilyState>>,
     /// Numbers of all tables, of all families.
     numbers: HashSet<u64>,
@@ -73,14 +75,19 @@ impl ManifestState {
         }
         for (id, options) in &edit.options {
             let family = next.family_mut(*id)?;
-            if family.options.logged != options.logged {
-                return Err(format!("family {id} cannot change whether it is logged"));
+            if family.options.logged != options.logged
+                || family.options.append_prefix_bytes != options.append_prefix_bytes
+            {
+                return Err(format!("family {id} cannot change its class"));
             }
             family.options = options.clone();
         }
         for &(id, seq) in &edit.flushed {
             let last_seq = next.last_seq;
             let family = next.family_mut(id)?;
+            if family.options.append_prefix_bytes.is_some() && seq > SequenceNumber::ZERO {
+                return Err(format!("append family {id} is said to be flushed"));
+            }
             if seq < family.flushed_seq || seq > last_seq {
                 return Err(format!(
                     "family {id} flushed up to {seq:?}, was {:?}, last is {last_seq:?}",
@@ -148,6 +155,7 @@ impl ManifestState {
             last_seq: edit.last_seq.unwrap_or(self.last_seq),
             log: edit.log.or(self.log),
             next_family_id: edit.next_family_id.unwrap_or(self.next_family_id),
+            has_appends: self.has_appends,
             families: self.families.clone(),
             numbers: HashSet::new(),
         };

@@ -78,6 +78,39 @@ fn shown(state: &ManifestState) -> String {
 }
 
 #[test]
+fn a_family_keeps_its_class_and_an_append_family_is_never_flushed() {
+    let mut state = state();
+    let log = FamilyCreated {
+        id: 2,
+        name: "log".into(),
+        options: CfOptions::append(3),
+    };
+    state
+        .apply(&VersionEdit {
+            next_family_id: Some(3),
+            created: vec![log],
+            ..VersionEdit::default()
+        })
+        .expect("a good edit");
+    for options in [CfOptions::append(4), CfOptions::default()] {
+        let edit = VersionEdit {
+            options: vec![(2, options)],
+            ..VersionEdit::default()
+        };
+        let error = state.apply(&edit).expect_err("another class");
+        assert_eq!(error, "family 2 cannot change its class");
+    }
+    let edit = VersionEdit {
+        flushed: vec![(2, SequenceNumber(1))],
+        ..VersionEdit::default()
+    };
+    let error = state
+        .apply(&edit)
+        .expect_err("its records would be passed over");
+    assert_eq!(error, "append family 2 is said to be flushed");
+}
+
+#[test]
 fn edits_add_up_and_the_state_survives_as_one_edit() {
     let mut state = state();
     let kept = Arc::clone(&state.family(0).expect("exists").version.level(1)[0]);
@@ -219,7 +252,7 @@ fn an_edit_that_does_not_fit_is_refused_and_changes_nothing() {
                 options: vec![(1, CfOptions::unlogged())],
                 ..base()
             },
-            "family 1 cannot change whether it is logged",
+            "family 1 cannot change its class",
         ),
         (flushes(7, 1), "family 7 does not exist"),
         (

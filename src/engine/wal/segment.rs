@@ -8,8 +8,10 @@ use crate::error::Error;
 
 /// Bytes of a segment's header; its first record stands here.
 pub(crate) const HEADER_LEN: usize = 64;
-/// Format version of log segments and manifests.
+/// Format version of log segments, and of the manifests of databases without append families.
 pub(crate) const VERSION: u32 = 1;
+/// Format version of the manifest of a database that has append families, or had.
+pub(crate) const VERSION_APPEND: u32 = 2;
 
 /// What kind of file a header opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +68,9 @@ impl BadHeader {
             Self::Cut => "file header is cut short".into(),
             Self::Magic => "file header has no magic".into(),
             Self::Checksum => "file header fails its checksum".into(),
-            Self::Version(version) => format!("format version {version}, known is {VERSION}"),
+            Self::Version(version) => format!(
+                "format version {version}, known are {VERSION} and, of manifests, {VERSION_APPEND}"
+            ),
             Self::Reserved => "file header has reserved bytes set".into(),
         }
     }
@@ -84,11 +88,16 @@ impl BadHeader {
 }
 
 impl SegmentHeader {
-    /// Bytes of the header.
+    /// Bytes of the header, of format version 1.
     pub(crate) fn encode(&self, kind: SegmentKind) -> [u8; HEADER_LEN] {
+        self.encode_version(kind, VERSION)
+    }
+
+    /// Bytes of the header in a given format version.
+    pub(crate) fn encode_version(&self, kind: SegmentKind, version: u32) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         bytes[..8].copy_from_slice(kind.magic());
-        LittleEndian::write_u32(&mut bytes[12..16], VERSION);
+        LittleEndian::write_u32(&mut bytes[12..16], version);
         LittleEndian::write_u64(&mut bytes[16..24], self.db);
         LittleEndian::write_u64(&mut bytes[24..32], self.number);
         LittleEndian::write_u64(&mut bytes[32..40], self.base);
@@ -97,6 +106,11 @@ impl SegmentHeader {
         let crc = crc32fast::hash(&bytes[12..]);
         LittleEndian::write_u32(&mut bytes[8..12], crc);
         bytes
+    }
+
+    /// Format version in the bytes of a header.
+    pub(crate) fn version(header: &[u8; HEADER_LEN]) -> u32 {
+        LittleEndian::read_u32(&header[12..16])
     }
 
     /// The header at the start of a file's bytes. Database and file number are the caller's to compare.
@@ -108,8 +122,10 @@ impl SegmentHeader {
         if LittleEndian::read_u32(&bytes[8..12]) != crc32fast::hash(&bytes[12..]) {
             return Err(BadHeader::Checksum);
         }
-        let version = LittleEndian::read_u32(&bytes[12..16]);
-        if version != VERSION {
+        let version = Self::version(bytes);
+        let known =
+            version == VERSION || (version == VERSION_APPEND && kind == SegmentKind::Manifest);
+        if !known {
             return Err(BadHeader::Version(version));
         }
         if bytes[56..] != [0; 8] {
