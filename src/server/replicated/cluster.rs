@@ -329,8 +329,10 @@ impl Cluster {
     }
 
     fn stop_node(&self) {
-        let mut node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
-        let node = node.take();
+        let mut slot = self.node.lock().unwrap_or_else(PoisonError::into_inner);
+        let node = slot.take();
+        // Requests look at the slot on the threads that its store loop needs to end.
+        drop(slot);
         if let Some(node) = node {
             node.stop();
         }

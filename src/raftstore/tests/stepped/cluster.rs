@@ -71,6 +71,8 @@ impl Cluster {
         config.election_ticks = 10;
         // When entries are applied is for the test to say.
         config.apply_on_loop = false;
+        // And when the disk answers.
+        config.sync_on_loop = false;
         tune(&mut config);
         let mut cluster = Self {
             nodes: (1..=stores).map(|id| Node::new(id, &now, 1_000)).collect(),
