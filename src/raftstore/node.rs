@@ -85,6 +85,13 @@ impl StoreLoop {
     }
 }
 
+impl Drop for StoreLoop {
+    /// Whoever runs it may go before it was told to stop, as a runtime that ends: nobody is left to answer then.
+    fn drop(&mut self) {
+        drop(self.store.inbox().close());
+    }
+}
+
 impl Node {
     /// Opens a store and starts its loops, each on a thread of its own.
     ///

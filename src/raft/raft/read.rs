@@ -178,11 +178,11 @@ impl<S: Storage> Raft<S> {
     /// Ticks for which the state of an applied entry of the own term may be read without asking anybody, if
     /// nothing renews or ends that before: a lease's, or those of one where this node is the group.
     pub fn local_reads_left(&self) -> u64 {
-        let own_applied = {
-            let applied = self.log.term(self.log.applied());
-            applied.is_ok_and(|term| term == self.term)
-        };
-        if self.role != Role::Leader || !own_applied {
+        if self.role != Role::Leader {
+            return 0;
+        }
+        let applied = self.log.term(self.log.applied());
+        if !applied.is_ok_and(|term| term == self.term) {
             return 0;
         }
         if self.tracker.is_singleton(self.id()) {

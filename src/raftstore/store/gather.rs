@@ -5,7 +5,7 @@
 //! [`MAX_GATHERING`] after it at the earliest. One that finds nothing on its way begins at once: a lone caller never
 //! waits. (Nagle's algorithm, RFC 896, lets what is small wait for an answer in the same way.)
 //!
-//! Nothing wakes the loop for it: whatever is on its way ends with a message, and there are ticks.
+//! Nobody else wakes the loop for it where what is on its way does not end: see [`Gathering::rest`].
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -22,6 +22,14 @@ pub(super) struct Gathering {
     pub(super) waiting: VecDeque<Proposal>,
     /// When the last round began.
     began: Duration,
+}
+
+impl Gathering {
+    /// For how long what waits may wait longer, if anything does.
+    pub(super) fn rest(&self, now: Duration) -> Option<Duration> {
+        let due = self.began.saturating_add(MAX_GATHERING);
+        (!self.waiting.is_empty()).then(|| due.saturating_sub(now))
+    }
 }
 
 impl Store {

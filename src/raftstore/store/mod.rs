@@ -94,6 +94,9 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<Inbox<StoreMessage>>,
 }
 
+/// How long a store that is fenced rests: it only answers.
+const FENCED_IDLE: Duration = Duration::from_secs(1);
+
 /// The store loop.
 pub struct Store {
     config: StoreConfig,
@@ -276,16 +279,22 @@ impl Store {
     /// Whether it wants a turn though nothing has come.
     #[must_use]
     pub fn wants_turn(&self) -> bool {
-        self.unsynced.is_some()
+        self.fenced.is_none() && self.unsynced.is_some()
     }
 
     /// For how long it may rest if nothing comes before.
     #[must_use]
     pub fn idle(&self) -> Duration {
+        if self.fenced.is_some() {
+            // It counts no ticks any more. Whoever asks wakes it.
+            return FENCED_IDLE;
+        }
         if self.wants_turn() {
             return Duration::ZERO;
         }
-        self.next_tick().saturating_sub(self.clock.now())
+        let now = self.clock.now();
+        let tick = self.next_tick().saturating_sub(now);
+        self.gathering.rest(now).map_or(tick, |rest| rest.min(tick))
     }
 
     /// One turn. Never blocks for long, never panics for what the world did.
@@ -446,7 +455,10 @@ impl Store {
                 self.fence("it was told to stop".to_owned());
             }
             StoreMessage::Persisted { turn, result } => {
-                self.last_sync = self.raftdb_silent();
+                let mut written = self.writing.iter().filter(|writing| writing.writes);
+                if let Some(writing) = written.find(|writing| writing.turn <= turn) {
+                    self.last_sync = self.now.saturating_sub(writing.since);
+                }
                 if result.is_err() {
                     self.give_way_at_last();
                 }

@@ -1,7 +1,11 @@
 //! A store on real threads: it ends when it is told to, whatever has become of its loops.
 
 use std::{
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -39,7 +43,7 @@ impl Transport for Alone {
     fn flush(&mut self) {}
 }
 
-fn start() -> Node {
+fn parts() -> Parts {
     let (fs, pool) = (SimFs::new(), Arc::new(ThreadPool::new(2)));
     let open = |path| {
         let options = Options {
@@ -70,7 +74,7 @@ fn start() -> Node {
     };
     bootstrap(&engines, &ident, Some(&founding)).expect("a new store");
     let snapshots = SnapshotStore::open(fs, "/snap", engines.clone());
-    let parts = Parts {
+    Parts {
         config: StoreConfig {
             freshly_formatted: true,
             ..StoreConfig::new(1)
@@ -80,8 +84,11 @@ fn start() -> Node {
         transport: Box::new(Alone),
         snapshots: Arc::new(snapshots.expect("a sound disk")),
         logger: None,
-    };
-    Node::start(parts).expect("a bootstrapped store")
+    }
+}
+
+fn start() -> Node {
+    Node::start(parts()).expect("a bootstrapped store")
 }
 
 fn status(node: &Node) -> Result<StoreStatus, CommandError> {
@@ -128,5 +135,24 @@ fn a_store_whose_loop_has_panicked_says_so_and_ends() {
     let why = node.fenced().unwrap_or_default();
     assert!(why.contains("a defect on purpose"), "{why}");
     assert!(matches!(status(&node), Err(CommandError::Fenced(_))));
+    stop(node);
+}
+
+#[test]
+fn a_store_loop_that_is_dropped_leaves_nobody_waiting() {
+    let (node, mut store_loop) = Node::start_but_store_loop(parts()).expect("a bootstrapped store");
+    let woken = Arc::new(AtomicBool::new(false));
+    let wake = Arc::clone(&woken);
+    store_loop.on_work(move || wake.store(true, Ordering::Relaxed));
+    let rest = store_loop.turn().expect("it goes on");
+    assert!(rest > Duration::ZERO);
+    let (tell, told) = mpsc::channel();
+    node.handle().status(Callback::new(move |status| {
+        tell.send(status).expect("it waits");
+    }));
+    assert!(woken.load(Ordering::Relaxed));
+    drop(store_loop);
+    assert!(told.recv().expect("an answer").is_err());
+    assert!(status(&node).is_err());
     stop(node);
 }

@@ -67,6 +67,8 @@ pub struct Cluster {
     pub links: Arc<Links>,
     open: RwLock<Option<Open>>,
     node: Mutex<Option<Node>>,
+    /// Held by who stops the node: whoever comes second waits until it has stopped. Never taken on the async runtime.
+    stopping_node: Mutex<()>,
     fence: OnceLock<String>,
     /// What it waits for before it serves; empty once it does.
     waits: Mutex<String>,
@@ -99,6 +101,7 @@ impl Cluster {
             links: Arc::new(links),
             open: RwLock::new(None),
             node: Mutex::new(None),
+            stopping_node: Mutex::new(()),
             fence: OnceLock::new(),
             waits: Mutex::new("its engines are being opened".to_owned()),
             stop: watch::Sender::new(false),
@@ -329,6 +332,8 @@ impl Cluster {
     }
 
     fn stop_node(&self) {
+        let alone = self.stopping_node.lock();
+        let _alone = alone.unwrap_or_else(PoisonError::into_inner);
         let mut slot = self.node.lock().unwrap_or_else(PoisonError::into_inner);
         let node = slot.take();
         // Requests look at the slot on the threads that its store loop needs to end.
@@ -433,13 +438,14 @@ async fn run(mut store_loop: StoreLoop) {
     store_loop.on_work(move || wake.notify_one());
     let mut rest = pin!(sleep(Duration::ZERO));
     while let Some(idle) = store_loop.turn() {
+        let due = Instant::now() + idle;
         // Those whom it has answered first; and more may come in meanwhile, for one turn.
         yield_now().await;
         if idle.is_zero() {
             continue;
         }
-        if rest.is_elapsed() {
-            rest.as_mut().reset(Instant::now() + idle);
+        if rest.is_elapsed() || due < rest.deadline() {
+            rest.as_mut().reset(due);
         }
         tokio::select! {
             () = work.notified() => {}
