@@ -28,7 +28,7 @@ use crate::{
     manifest::Manifest,
     numbers::FileNumbers,
     options::{CfOptions, Options, ReadOptions, WriteOptions},
-    read::{CopyInto, Pin, PinNow},
+    read::{CopyInto, Pin},
     recovery::RecoveryReport,
     slice::PinnedSlice,
     snapshot::{Snapshot, SnapshotList},
@@ -276,7 +276,7 @@ impl Db {
     ///
     /// `Corruption` or `Io` from the table that had to be read; never a wrong value.
     pub fn get(&self, cf: &ColumnFamily, key: &[u8]) -> Result<Option<PinnedSlice>> {
-        self.inner.get(cf, key, None, Pin)
+        self.inner.get(cf, key, None, Pin::<true>)
     }
 
     /// The value of `key` as of `options` (its bounds do not matter).
@@ -290,8 +290,7 @@ impl Db {
         key: &[u8],
         options: &ReadOptions,
     ) -> Result<Option<PinnedSlice>> {
-        self.inner.check_snapshot(options)?;
-        self.inner.get(cf, key, options.snapshot.as_ref(), Pin)
+        self.inner.get_as_of(cf, key, options, Pin::<true>)
     }
 
     /// Whether a write to `families` would be held up now, by a flush or a compaction that is behind, so that a
@@ -313,8 +312,7 @@ impl Db {
         key: &[u8],
         options: &ReadOptions,
     ) -> Result<Option<PinnedSlice>> {
-        self.inner.check_snapshot(options)?;
-        self.inner.get(cf, key, options.snapshot.as_ref(), PinNow)
+        self.inner.get_as_of(cf, key, options, Pin::<false>)
     }
 
     /// Copies the value of `key` into `value` (cleared first); false when it is absent. Writes to no

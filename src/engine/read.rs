@@ -54,11 +54,13 @@ pub(crate) trait Take {
     }
 }
 
-/// Hands over a slice that keeps alive what holds it.
-pub(crate) struct Pin;
+/// Hands over a slice that keeps alive what holds it. Without `WAITS`, rather than wait for a disk the lookup ends with
+/// [`Error::Busy`].
+pub(crate) struct Pin<const WAITS: bool>;
 
-impl Take for Pin {
+impl<const WAITS: bool> Take for Pin<WAITS> {
     type Output = PinnedSlice;
+    const WAITS: bool = WAITS;
 
     fn bytes(&mut self, value: &[u8]) -> PinnedSlice {
         PinnedSlice::copied(value)
@@ -70,7 +72,11 @@ impl Take for Pin {
         seek: InternalKey<'_>,
         hash: KeyHash,
     ) -> Result<Option<(u64, PinnedSlice)>> {
-        table.get(seek, hash)
+        if WAITS {
+            table.get(seek, hash)
+        } else {
+            table.try_get(seek, hash)
+        }
     }
 
     fn log(&mut self, value: &LogBytes, ledger: &Arc<PinLedger>) -> PinnedSlice {
@@ -79,27 +85,6 @@ impl Take for Pin {
             LogBytes::Block(block, range) => PinnedSlice::of_block(block, range.clone(), ledger),
             LogBytes::Owned(bytes) => PinnedSlice::copied(bytes),
         }
-    }
-}
-
-/// As [`Pin`], and rather than wait for a disk the lookup ends with [`Error::Busy`].
-pub(crate) struct PinNow;
-
-impl Take for PinNow {
-    type Output = PinnedSlice;
-    const WAITS: bool = false;
-
-    fn bytes(&mut self, value: &[u8]) -> PinnedSlice {
-        PinnedSlice::copied(value)
-    }
-
-    fn table(
-        &mut self,
-        table: &Table,
-        seek: InternalKey<'_>,
-        hash: KeyHash,
-    ) -> Result<Option<(u64, PinnedSlice)>> {
-        table.try_get(seek, hash)
     }
 }
 
@@ -129,6 +114,18 @@ impl Take for CopyInto<'_> {
 }
 
 impl DbInner {
+    /// The value of `key` as of `options`.
+    pub(crate) fn get_as_of<T: Take>(
+        &self,
+        cf: &ColumnFamily,
+        key: &[u8],
+        options: &ReadOptions,
+        take: T,
+    ) -> Result<Option<T::Output>> {
+        self.check_snapshot(options)?;
+        self.get(cf, key, options.snapshot.as_ref(), take)
+    }
+
     /// The value of `key` at `at`, or now.
     pub(crate) fn get<T: Take>(
         &self,
@@ -283,7 +280,13 @@ impl DbInner {
         options: &ReadOptions,
     ) -> Result<Vec<Option<PinnedSlice>>> {
         if let Some(append) = &cf.inner.append {
-            return self.append_multi_get(cf, append, keys, options.snapshot.as_ref(), &mut Pin);
+            return self.append_multi_get(
+                cf,
+                append,
+                keys,
+                options.snapshot.as_ref(),
+                &mut Pin::<true>,
+            );
         }
         let state = cf.inner.read_state();
         self.check_family(cf)?;
@@ -292,7 +295,7 @@ impl DbInner {
             .as_ref()
             .map_or_else(|| self.commit.visible(), Snapshot::seq);
         keys.iter()
-            .map(|key| self.get_in(&state, key.as_ref(), seq, &mut Pin))
+            .map(|key| self.get_in(&state, key.as_ref(), seq, &mut Pin::<true>))
             .collect()
     }
 

@@ -31,7 +31,7 @@ pub struct StoreConfig {
     pub apply_on_loop: bool,
     /// Followers learn of commits with the next append or heartbeat. Default true.
     pub lazy_commits: bool,
-    /// The store loop of followers waits for raftdb's syncs itself while the disk is quick. Default true.
+    /// The store loop waits for raftdb's syncs itself while the disk is quick. Default true.
     pub sync_on_loop: bool,
     /// Requests and messages that may wait for the store loop. Default 65,536.
     pub inbox_limit: usize,

@@ -1,4 +1,5 @@
-//! `Node`: a store on real threads: the store loop, the apply loop, the background workers.
+//! `Node`: a store on real threads: the store loop, the apply loop, the background workers. The store loop may be run by
+//! somebody else ([`StoreLoop`]), as by a server's event loop.
 //!
 //! ```text
 //! others --> StoreHandle --> [inbox] --> Store --> [inbox] --> Applier --> callbacks

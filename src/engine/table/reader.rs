@@ -139,9 +139,7 @@ impl Table {
         seek: InternalKey<'_>,
         hash: KeyHash,
     ) -> Result<Option<(u64, PinnedSlice)>> {
-        self.lookup(seek, hash, true, |block, trailer, value| {
-            (trailer, block.pin(&self.file, value, self.cache.pins()))
-        })
+        self.pinned(seek, hash, true)
     }
 
     /// As [`Table::get`], but does not wait for the device. Index and filter are taken to be in memory.
@@ -153,7 +151,16 @@ impl Table {
         seek: InternalKey<'_>,
         hash: KeyHash,
     ) -> Result<Option<(u64, PinnedSlice)>> {
-        self.lookup(seek, hash, false, |block, trailer, value| {
+        self.pinned(seek, hash, false)
+    }
+
+    fn pinned(
+        &self,
+        seek: InternalKey<'_>,
+        hash: KeyHash,
+        wait: bool,
+    ) -> Result<Option<(u64, PinnedSlice)>> {
+        self.lookup(seek, hash, wait, |block, trailer, value| {
             (trailer, block.pin(&self.file, value, self.cache.pins()))
         })
     }

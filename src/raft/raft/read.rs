@@ -163,16 +163,20 @@ impl<S: Storage> Raft<S> {
     pub fn lease_left(&self) -> u64 {
         let reads = &self.leadership.reads;
         let through_transfer = self.has_fault(Fault::LeaseThroughTransfer);
-        let lease = (self.config.election_tick - 1) * 3 / 4;
         match reads.confirmed_at {
             Some(sent)
                 if reads.lease
                     && (self.leadership.timeouts_sent.is_empty() || through_transfer) =>
             {
-                lease.saturating_sub(self.now - sent)
+                self.lease_ticks().saturating_sub(self.now - sent)
             }
             _ => 0,
         }
+    }
+
+    /// Length of a lease.
+    fn lease_ticks(&self) -> u64 {
+        (self.config.election_tick - 1) * 3 / 4
     }
 
     /// Ticks for which the state of an applied entry of the own term may be read without asking anybody, if
@@ -186,7 +190,7 @@ impl<S: Storage> Raft<S> {
             return 0;
         }
         if self.tracker.is_singleton(self.id()) {
-            return (self.config.election_tick - 1) * 3 / 4;
+            return self.lease_ticks();
         }
         self.lease_left()
     }

@@ -1,20 +1,21 @@
 //! `Store`: the store loop. It owns the peers of all regions and does everything in turns.
 //!
 //! One turn: take what has come, count the ticks, step the nodes, put what all of them want persisted into
-//! one batch for raftdb, submit it with sync, and send what may be sent before it is durable. The rest waits
-//! for the answer, which comes as a message of a later turn. What may leave when:
+//! one batch for raftdb, synced, and send what may be sent before it is durable. The rest waits until it is, in
+//! this turn, the next, or for a message of a later one (`persist`). What may leave when:
 //!
 //! - at once: whatever the node hands out to be sent, when its last new term and vote are durable; entries
 //!   it sends need not be;
 //! - behind the sync: votes, acknowledgements, and the node's own.
 //!
-//! Nothing here waits for a disk, but for what is rare: a stalled raftdb, a peer's removal, reads of entries
-//! that are not in the cache. Time comes from [`Clock`] and is read after the messages were
+//! Nothing here waits for a disk but syncs of raftdb while they are quick, and what is rare: a stalled raftdb, a
+//! peer's removal, reads of entries that are not in the cache. Time comes from [`Clock`] and is read after the messages were
 //! taken: a lease that was over before a request came must be seen to be over. Whatever fails fences the
 //! store: it answers everybody, with the reason, and does nothing else.
 //!
-//! `peer` is one region's replica; `propose` takes commands, `incoming` other stores' messages, `ready`
-//! what nodes hand out, `life` begins and ends peers, `gc` shortens logs, `disks` sees whether disks answer, `status` and `figures` tell.
+//! `peer` is one region's replica; `gather` says when a round begins, `propose` takes commands, `incoming` other stores'
+//! messages, `ready` what nodes hand out, `persist` brings it into raftdb, `life` begins and ends peers, `gc` shortens
+//! logs, `disks` sees whether disks answer, `status` and `figures` tell.
 
 mod backoff;
 mod disks;

@@ -195,7 +195,7 @@ fn disk(text: &mut String, run: &Run) {
     };
     text.push_str(
         "\nSyncs of a put (`fsync`, `fdatasync`, `msync`, `sync_file_range`), counted by strace in servers of their own; they stop at these calls only, \
-         and are slower for it, Basalt more so: fewer puts share a sync then.\n\n\
+         and may be slower for it.\n\n\
          | clients | | puts a second, traced | syncs a put, leader | syncs a put, each other |\n|---:|---|---:|---:|---:|\n",
     );
     for Syncs {
