@@ -14,9 +14,9 @@ use arc_swap::ArcSwapOption;
 use crate::{
     append::Appends,
     background::{Background, is_in_a_job},
-    batch::{FamilyId, WriteBatch},
-    column_family::{ColumnFamily, Family},
-    commit::{Commit, Entry},
+    batch::WriteBatch,
+    column_family::ColumnFamily,
+    commit::Commit,
     compact::Compactions,
     db_iter::{DbIter, DbRange},
     error::{Error, Result},
@@ -34,8 +34,8 @@ use crate::{
     snapshot::{Snapshot, SnapshotList},
     stats::{Counters, Stats},
     tables::Tables,
+    ticket::{Ticket, TicketState},
     verify::VerifyReport,
-    version::{FamilyCreated, VersionEdit},
     wal::mark::MarkFile,
 };
 
@@ -558,289 +558,13 @@ impl Drop for Closer {
     }
 }
 
-impl DbInner {
-    pub(crate) fn families(&self) -> Vec<ColumnFamily> {
-        self.families
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    pub(crate) fn find_family(&self, name: &str) -> Option<ColumnFamily> {
-        let families = self.families.read().unwrap_or_else(PoisonError::into_inner);
-        families
-            .iter()
-            .find(|family| family.name() == name)
-            .cloned()
-    }
-
-    pub(crate) fn family_by_id(&self, id: FamilyId) -> Option<ColumnFamily> {
-        let families = self.families.read().unwrap_or_else(PoisonError::into_inner);
-        families.iter().find(|family| family.id() == id).cloned()
-    }
-
-    /// Checks that `cf` is of this database and alive.
-    pub(crate) fn check_family(&self, cf: &ColumnFamily) -> Result<()> {
-        if cf.inner.instance != self.instance {
-            return Err(Error::invalid("a column family handle of another database"));
-        }
-        if cf.is_dropped() {
-            return Err(Error::NoSuchColumnFamily(cf.name().to_owned()));
-        }
-        Ok(())
-    }
-
-    /// Checks that writes are taken; `deletes_only` may pass on a full disk whose reserve was given up.
-    pub(crate) fn check_writable(&self, deletes_only: bool) -> Result<()> {
-        if self.is_closing() {
-            return Err(Error::Closed);
-        }
-        match self.read_only_cause() {
-            Some(cause) if deletes_only && self.may_free_space(&cause) => Ok(()),
-            Some(cause) => Err(Error::ReadOnly { cause }),
-            None => Ok(()),
-        }
-    }
-
-    /// True where only space is missing: then deletes, flushes and compactions go on, with what the
-    /// reserve gave.
-    pub(crate) fn may_free_space(&self, cause: &Error) -> bool {
-        cause.is_disk_full() && self.commit.failure().is_none()
-    }
-
-    /// Keeps the failure of a commit as the cause of being read-only.
-    pub(crate) fn settle<T>(&self, result: Result<T>) -> Result<T> {
-        if let Err(Error::ReadOnly { cause }) = &result
-            && self.read_only.load().is_none()
-        {
-            self.note_failure(Error::clone(cause));
-        }
-        result
-    }
-
-    /// An empty batch: a valid call that changes nothing; with `sync` it makes durable what was before.
-    fn write_nothing(&self, batch: &WriteBatch, options: WriteOptions) -> Result<SequenceNumber> {
-        batch.validate()?;
-        self.check_writable(false)?;
-        if options.sync {
-            self.settle(self.commit.sync_all())?;
-        }
-        Ok(self.commit.visible())
-    }
-
-    fn create_cf(self: &Arc<Self>, name: &str, options: &CfOptions) -> Result<ColumnFamily> {
-        check_name(name)?;
-        options.validate()?;
-        self.check_writable(false)?;
-        let mut manifest = self.manifest.lock();
-        if self.find_family(name).is_some() {
-            return Err(Error::invalid(format!("column family {name:?} exists")));
-        }
-        if self.families().len() >= MAX_CFS {
-            return Err(Error::invalid(format!(
-                "{MAX_CFS} column families, which is the limit"
-            )));
-        }
-        if options.append_prefix_bytes.is_some() {
-            self.begin_appends(&mut manifest)?;
-        }
-        let id = manifest.state.next_family_id;
-        let edit = VersionEdit {
-            next_family_id: Some(id + 1),
-            created: vec![FamilyCreated {
-                id,
-                name: name.to_owned(),
-                options: options.stored(),
-            }],
-            ..VersionEdit::default()
-        };
-        self.apply_locked(&mut manifest, edit)?;
-        let state = manifest.state.family(id).expect("just created");
-        let family = ColumnFamily::new(Family::new(
-            id,
-            name.to_owned(),
-            options.clone(),
-            self.instance,
-            Arc::clone(&state.version),
-            SequenceNumber::ZERO,
-        ));
-        self.families
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(family.clone());
-        Ok(family)
-    }
-
-    fn open_cf(self: &Arc<Self>, name: &str, options: &CfOptions) -> Result<ColumnFamily> {
-        let Some(family) = self.find_family(name) else {
-            return self.create_cf(name, options);
-        };
-        if *family.options() == *options {
-            return Ok(family);
-        }
-        options.validate()?;
-        if family.is_logged() != options.logged {
-            return Err(Error::invalid(format!(
-                "column family {name:?} was created with logged = {}, which cannot change",
-                family.is_logged()
-            )));
-        }
-        let prefix_bytes = family.options().append_prefix_bytes;
-        if prefix_bytes != options.append_prefix_bytes {
-            return Err(Error::invalid(format!(
-                "column family {name:?} was created with append_prefix_bytes = {prefix_bytes:?}, which cannot change"
-            )));
-        }
-        self.check_writable(false)?;
-        let mut manifest = self.manifest.lock();
-        self.check_family(&family)?;
-        let stored = options.stored();
-        let state = manifest.state.family(family.id());
-        if state.is_none_or(|state| state.options != stored) {
-            let edit = VersionEdit {
-                options: vec![(family.id(), stored)],
-                ..VersionEdit::default()
-            };
-            self.apply_locked(&mut manifest, edit)?;
-        }
-        let renew = family.options().memtable != options.memtable;
-        family.inner.set_options(options.clone());
-        drop(manifest);
-        if renew {
-            let _queue = self.commit.lock();
-            family.inner.renew_untouched();
-        }
-        Ok(family)
-    }
-
-    fn drop_cf(self: &Arc<Self>, cf: &ColumnFamily) -> Result<()> {
-        self.check_family(cf)?;
-        if cf.name() == DEFAULT_CF {
-            return Err(Error::invalid(
-                "the default column family cannot be dropped",
-            ));
-        }
-        self.check_writable(false)?;
-        let mut manifest = self.manifest.lock();
-        self.check_family(cf)?;
-        let edit = VersionEdit {
-            dropped: vec![cf.id()],
-            ..VersionEdit::default()
-        };
-        self.apply_locked(&mut manifest, edit)?;
-        cf.inner.dropped.store(true, Ordering::Release);
-        cf.inner.release();
-        if let Some(append) = &cf.inner.append {
-            // Nothing is published, and no segment begun, between the look at the segments and the count.
-            let queue = self.commit.lock();
-            let index = append.close(&self.logs.segments());
-            drop(queue);
-            drop(index);
-        }
-        self.families
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|family| !family.same(cf));
-        drop(manifest);
-        self.background.notify();
-        self.schedule_file_work();
-        Ok(())
-    }
-
-    fn close(self: &Arc<Self>) -> Result<()> {
-        let synced = if self.read_only_cause().is_none() {
-            self.commit.sync_all()
-        } else {
-            Ok(())
-        };
-        self.closing.store(true, Ordering::Release);
-        self.background.notify();
-        self.wait_for_jobs();
-        // Nobody drives the log from here on; batches that came in between are answered.
-        let late = if synced.is_ok() && self.read_only_cause().is_none() {
-            self.commit.sync_all()
-        } else {
-            Ok(())
-        };
-        self.commit.fail(Error::Closed);
-        let removed = self
-            .remove_obsolete_tables()
-            .and(self.logs.release_retired());
-        let marked = if self.read_only.load().is_none() {
-            self.mark.sync()
-        } else {
-            Ok(())
-        };
-        synced.and(late).and(marked).and(removed)
-    }
-}
-
-fn check_name(name: &str) -> Result<()> {
-    if name.is_empty() || name.len() > MAX_CF_NAME_LEN {
-        return Err(Error::invalid(format!(
-            "a column family name has 1 to {MAX_CF_NAME_LEN} bytes, not {}",
-            name.len()
-        )));
-    }
-    Ok(())
-}
-
-/// A batch on its way. Dropped, the batch goes on all the same.
-pub struct Ticket {
-    state: TicketState,
-    db: Arc<DbInner>,
-}
-
-enum TicketState {
-    Queued(Arc<Entry>),
-    Done(Result<SequenceNumber>),
-}
-
-impl Ticket {
-    /// Blocks until the batch is acknowledged; answers its last sequence number.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Db::write`].
-    pub fn wait(self) -> Result<SequenceNumber> {
-        match self.state {
-            TicketState::Queued(entry) => self.db.settle(self.db.commit.wait(&entry)),
-            TicketState::Done(result) => result,
-        }
-    }
-
-    /// The outcome, if there is one yet.
-    #[must_use]
-    pub fn poll(&self) -> Option<Result<SequenceNumber>> {
-        match &self.state {
-            TicketState::Queued(entry) => entry.result().cloned(),
-            TicketState::Done(result) => Some(result.clone()),
-        }
-    }
-
-    /// Calls `callback` with the outcome, at once or on the thread that brings it about; it must be
-    /// short and must not write to the database.
-    pub fn on_done(self, callback: impl FnOnce(Result<SequenceNumber>) + Send + 'static) {
-        match self.state {
-            TicketState::Queued(entry) => entry.on_done(Box::new(callback)),
-            TicketState::Done(result) => callback(result),
-        }
-    }
-}
-
-impl fmt::Debug for Ticket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket")
-            .field("outcome", &self.poll())
-            .finish()
-    }
-}
-
 /// Gives each open database its own number.
 pub(crate) fn next_instance() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
+
+mod inner;
 
 #[cfg(test)]
 #[path = "db_tests.rs"]

@@ -79,6 +79,7 @@ mod snapshot;
 mod stats;
 mod table;
 mod tables;
+mod ticket;
 mod tombstones;
 mod verify;
 mod version;
@@ -87,7 +88,7 @@ mod write;
 
 pub use batch::WriteBatch;
 pub use column_family::ColumnFamily;
-pub use db::{DEFAULT_CF, Db, FlushListener, MAX_CF_NAME_LEN, MAX_CFS, Ticket};
+pub use db::{DEFAULT_CF, Db, FlushListener, MAX_CF_NAME_LEN, MAX_CFS};
 pub use db_iter::{DbIter, DbRange, KeyValue};
 pub use error::{Error, Result};
 #[doc(hidden)]
@@ -102,6 +103,7 @@ pub use recovery::RecoveryReport;
 pub use slice::{PIN_MIN_LEN, PinnedSlice};
 pub use snapshot::Snapshot;
 pub use stats::{AppendStats, CacheStats, FamilyStats, LevelStats, Stats};
+pub use ticket::Ticket;
 pub use verify::{VerifyReport, verify_dir};
 
 /// Seams for the tests of the format; no promise to anyone.
