@@ -246,7 +246,11 @@ impl DbInner {
     /// Removes the files of tables that nobody uses any more.
     pub(crate) fn remove_obsolete_tables(&self) -> Result<()> {
         let numbers = self.manifest.obsolete().take();
-        crate::manifest::remove_tables(&*self.options.fs, &self.dir, &numbers)
+        let fs = &*self.options.fs;
+        crate::manifest::remove_tables(fs, &self.dir, &numbers)?;
+        // A table that is gone may have been the last that needed a value file.
+        let numbers = self.manifest.obsolete().take_values();
+        crate::manifest::remove_value_files(fs, &self.dir, &numbers)
     }
 
     /// Makes room on a full disk, so that deletes and compaction can go on once `resume` is called.

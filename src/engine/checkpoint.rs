@@ -13,6 +13,7 @@ use crate::{
     ingest::link_or_copy,
     key::SequenceNumber,
     log_files::LiveSegment,
+    values::live_bytes,
     version::ManifestState,
     wal::{
         current,
@@ -94,6 +95,10 @@ impl DbInner {
                 let from = filename::table(&self.dir, table.number);
                 link_or_copy(fs, &from, &filename::table(path, table.number))?;
             }
+            for &number in live_bytes(&family.version).keys() {
+                let from = filename::values(&self.dir, number);
+                link_or_copy(fs, &from, &filename::values(path, number))?;
+            }
         }
         for (at, segment) in point.segments.iter().enumerate() {
             let from = filename::log(&self.dir, segment.number);
@@ -111,14 +116,8 @@ impl DbInner {
         let mut state = point.state.clone();
         let number = state.next_file_number.max(self.numbers.peek());
         state.next_file_number = number + 1;
-        let mut writer = ManifestWriter::create(
-            fs,
-            path,
-            number,
-            self.id,
-            state.has_appends,
-            self.options.faults,
-        )?;
+        let mut writer =
+            ManifestWriter::create(fs, path, number, self.id, state.format, self.options.faults)?;
         writer.append(&state.to_edit().encode())?;
         self.mark_point(point, path, &writer)?;
         fs.sync_dir(path)

@@ -175,7 +175,9 @@ impl DbInner {
             // Dropped meanwhile, and its tables with it.
             drop(manifest);
             let numbers: Vec<u64> = output.tables.iter().map(|table| table.number).collect();
-            return crate::manifest::remove_tables(&*self.options.fs, &self.dir, &numbers);
+            let fs = &*self.options.fs;
+            crate::manifest::remove_tables(fs, &self.dir, &numbers)?;
+            return crate::manifest::remove_value_files(fs, &self.dir, &output.values);
         }
         let edit = compaction.edit(family.id(), output.tables);
         self.apply_locked(&mut manifest, edit)?;

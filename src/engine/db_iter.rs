@@ -196,7 +196,7 @@ impl DbRange {
             return None;
         }
         let key = self.iter.key().to_vec();
-        let value = PinnedSlice::copied(self.iter.value());
+        let value = self.iter.value_slice();
         let last = if self.at == End::Front {
             &mut self.front
         } else {

@@ -44,6 +44,10 @@ pub enum Fault {
     ReuseHeldSegment,
     /// Let append families give up the segments of batches that are not published yet.
     FloorAbovePending,
+    /// Write the manifest edit before a value file is synced.
+    EditBeforeValues,
+    /// Let a table that is merged forget which value files its outputs still need.
+    ForgetValueUse,
 }
 
 /// The fault that is on.

@@ -24,6 +24,8 @@ pub(crate) enum FileKind {
     Log(u64),
     /// A table and its number.
     Table(u64),
+    /// A value file and its number.
+    Values(u64),
     /// An unfinished file.
     Temporary,
 }
@@ -42,6 +44,10 @@ pub(crate) fn log(dir: &Path, number: u64) -> PathBuf {
 
 pub(crate) fn table(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:06}.sst"))
+}
+
+pub(crate) fn values(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number:06}.val"))
 }
 
 /// The name `path` has until it is whole.
@@ -72,6 +78,9 @@ pub(crate) fn parse(name: &str) -> Option<FileKind> {
     if let Some(digits) = name.strip_suffix(".log") {
         return number(digits).map(FileKind::Log);
     }
+    if let Some(digits) = name.strip_suffix(".val") {
+        return number(digits).map(FileKind::Values);
+    }
     name.strip_suffix(".sst")
         .and_then(number)
         .map(FileKind::Table)
@@ -97,6 +106,7 @@ mod tests {
             (manifest(dir, 7), FileKind::Manifest(7)),
             (log(dir, 12), FileKind::Log(12)),
             (table(dir, 1_234_567), FileKind::Table(1_234_567)),
+            (values(dir, 8), FileKind::Values(8)),
             (temporary(&log(dir, 3)), FileKind::Temporary),
             (dir.join("CURRENT.tmp"), FileKind::Temporary),
             (dir.join("MARK"), FileKind::Mark),

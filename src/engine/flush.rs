@@ -18,7 +18,7 @@ use crate::{
     key::SequenceNumber,
     manifest::Current,
     version::{LogStart, ManifestState, TableAdded, VersionEdit},
-    wal::{current, manifest_file::ManifestWriter},
+    wal::{current, manifest_file::ManifestWriter, segment::VERSION_VALUES},
 };
 
 /// Memtables of one family to be flushed together, newest first.
@@ -130,6 +130,10 @@ impl DbInner {
     pub(crate) fn remove_unused(&self, tables: &[TableAdded]) {
         let numbers: Vec<u64> = tables.iter().map(|added| added.table.number).collect();
         let _ = crate::manifest::remove_tables(&*self.options.fs, &self.dir, &numbers);
+        // What a flush or an ingest makes points only into what it has made.
+        let values = tables.iter().flat_map(|added| &added.table.values);
+        let numbers: Vec<u64> = values.map(|used| used.file.number).collect();
+        let _ = crate::manifest::remove_value_files(&*self.options.fs, &self.dir, &numbers);
     }
 
     /// Makes `edit` durable, which adds the tables of `work` (and perhaps more), and puts it in place. After an
@@ -222,6 +226,13 @@ impl DbInner {
 
     /// Writes an edit with the numbers every edit carries.
     pub(crate) fn apply_locked(&self, manifest: &mut Current, mut edit: VersionEdit) -> Result<()> {
+        let needs_values = edit
+            .added
+            .iter()
+            .any(|added| !added.table.values.is_empty());
+        if needs_values && manifest.state.format < VERSION_VALUES {
+            self.raise_format(manifest, VERSION_VALUES)?;
+        }
         edit.next_file_number = Some(self.numbers.peek().max(manifest.state.next_file_number));
         let last = SequenceNumber(self.commit.lock().next_seq().0 - 1);
         edit.last_seq = Some(last.max(manifest.state.last_seq));
@@ -234,6 +245,15 @@ impl DbInner {
             self.note_failure(error);
         }
         Ok(())
+    }
+
+    /// Goes on in a manifest of a later format version: from here on only engines that know it may read the database.
+    pub(crate) fn raise_format(&self, manifest: &mut Current, format: u32) -> Result<()> {
+        let before = std::mem::replace(&mut manifest.state.format, format);
+        self.begin_manifest(manifest).map_err(|error| {
+            manifest.state.format = before;
+            self.note_failure(error)
+        })
     }
 
     /// Begins a new manifest when this one has grown too large.
@@ -280,7 +300,7 @@ impl DbInner {
             &self.dir,
             number,
             self.id,
-            state.has_appends,
+            state.format,
             self.options.faults,
         )?;
         writer.append(&state.to_edit().encode())?;

@@ -317,6 +317,7 @@ impl DbInner {
                 info: table.info.clone(),
                 hidden: 0, // a table from outside has each key once
                 global_seq: None,
+                values: Vec::new(),
             };
             linked.push((family.clone(), record));
         }

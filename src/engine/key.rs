@@ -41,6 +41,8 @@ pub enum ValueKind {
     /// The key has this value.
     Put = 1,
     // 2 is the range delete, which never appears in an internal key of a data block.
+    /// The key has the value that the entry points to (`values`); in tables only.
+    Pointer = 7,
 }
 
 impl ValueKind {
@@ -50,6 +52,7 @@ impl ValueKind {
         match byte {
             0 => Some(Self::Delete),
             1 => Some(Self::Put),
+            7 => Some(Self::Pointer),
             _ => None,
         }
     }
@@ -137,6 +140,15 @@ impl<'a> InternalKey<'a> {
         out.extend_from_slice(&trailer);
     }
 
+    /// The same entry as another kind.
+    #[must_use]
+    pub fn with_kind(self, kind: ValueKind) -> Self {
+        Self {
+            trailer: self.trailer & !0xff | kind as u64,
+            ..self
+        }
+    }
+
     /// Sequence number of this entry.
     #[must_use]
     pub fn seq(&self) -> SequenceNumber {
@@ -169,6 +181,7 @@ impl fmt::Debug for InternalKey<'_> {
         let kind = match self.kind() {
             Some(ValueKind::Put) => "put",
             Some(ValueKind::Delete) => "del",
+            Some(ValueKind::Pointer) => "ptr",
             None => "?",
         };
         write!(f, "{}{:?}{kind}", self.user_key.escape_ascii(), self.seq())

@@ -81,6 +81,7 @@ mod table;
 mod tables;
 mod ticket;
 mod tombstones;
+mod values;
 mod verify;
 mod version;
 mod wal;
@@ -102,7 +103,7 @@ pub use options::{
 pub use recovery::RecoveryReport;
 pub use slice::{PIN_MIN_LEN, PinnedSlice};
 pub use snapshot::Snapshot;
-pub use stats::{AppendStats, CacheStats, FamilyStats, LevelStats, Stats};
+pub use stats::{AppendStats, CacheStats, FamilyStats, LevelStats, Stats, ValueStats};
 pub use ticket::Ticket;
 pub use verify::{VerifyReport, verify_dir};
 
@@ -110,7 +111,7 @@ pub use verify::{VerifyReport, verify_dir};
 #[doc(hidden)]
 pub mod testing {
     pub use crate::{
-        append::testing as append, table::testing as table, version::testing as version,
-        wal::testing as wal,
+        append::testing as append, table::testing as table, values::testing as values,
+        version::testing as version, wal::testing as wal,
     };
 }

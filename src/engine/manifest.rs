@@ -5,12 +5,13 @@
 //! only a new manifest (`resume`, or the next open) takes edits again.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
     error::{Error, Result},
+    filename,
     fs::Fs,
     version::{ManifestState, ObsoleteTables, VersionEdit},
     wal::manifest_file::ManifestWriter,
@@ -72,8 +73,22 @@ impl Current {
 
 /// Removes files of tables; a file that is gone already is fine.
 pub(crate) fn remove_tables(fs: &dyn Fs, dir: &Path, numbers: &[u64]) -> Result<()> {
-    for &number in numbers {
-        let path = crate::filename::table(dir, number);
+    remove_files(
+        fs,
+        numbers.iter().map(|&number| filename::table(dir, number)),
+    )
+}
+
+/// Removes value files; a file that is gone already is fine.
+pub(crate) fn remove_value_files(fs: &dyn Fs, dir: &Path, numbers: &[u64]) -> Result<()> {
+    remove_files(
+        fs,
+        numbers.iter().map(|&number| filename::values(dir, number)),
+    )
+}
+
+fn remove_files(fs: &dyn Fs, paths: impl Iterator<Item = PathBuf>) -> Result<()> {
+    for path in paths {
         match fs.remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(Error::io("remove", path, error));

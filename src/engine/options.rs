@@ -6,6 +6,7 @@ use crate::{
     error::{Error, Result},
     executor::{Executor, ThreadPool},
     fs::{Fs, ReadMode, RealFs},
+    key::MAX_VALUE_LEN,
     snapshot::Snapshot,
 };
 
@@ -185,6 +186,10 @@ pub struct CfOptions {
     pub l0_slowdown_trigger: usize,
     /// L0 tables at which writes wait (default 36).
     pub l0_stop_trigger: usize,
+    /// Values of more bytes are kept in value files beside the tables, and compactions leave them where they are
+    /// (default 4 KiB, 64 bytes to 512 MiB; `None` keeps all in tables). Not stored, as `memtable`; it counts for what flushes and
+    /// compactions write from then on. They are compressed as the last level is.
+    pub large_value_bytes: Option<usize>,
     /// `Some(n)`: an append family, whose keys are `n` bytes of prefix and a big-endian `u64` index
     /// (default `None`: a plain one). Fixed at creation. Of the other settings only `logged`, which must be
     /// true, and `compression[0]` matter then: whether small values of appends of 8 KiB and more are
@@ -212,10 +217,16 @@ impl Default for CfOptions {
             l0_compaction_trigger: 4,
             l0_slowdown_trigger: 20,
             l0_stop_trigger: 36,
+            large_value_bytes: Some(LARGE_VALUE_BYTES),
             append_prefix_bytes: None,
         }
     }
 }
+
+/// Values of more bytes are kept beside the tables, by default.
+const LARGE_VALUE_BYTES: usize = 4096;
+/// Range of `large_value_bytes`.
+const MIN_LARGE_VALUE_BYTES: usize = 64;
 
 impl CfOptions {
     /// Checks that every setting is in its range.
@@ -238,6 +249,12 @@ impl CfOptions {
             64,
         )?;
         range("block_bytes", self.block_bytes as u64, 64, 1 << 20)?;
+        range(
+            "large_value_bytes",
+            self.large_value_bytes.unwrap_or(LARGE_VALUE_BYTES) as u64,
+            MIN_LARGE_VALUE_BYTES as u64,
+            MAX_VALUE_LEN as u64,
+        )?;
         range("restart_interval", self.restart_interval as u64, 1, 256)?;
         range(
             "filter_bits_per_key",
@@ -286,6 +303,7 @@ impl CfOptions {
     pub(crate) fn stored(&self) -> Self {
         Self {
             memtable: MemtableKind::default(),
+            large_value_bytes: Some(LARGE_VALUE_BYTES),
             ..self.clone()
         }
     }

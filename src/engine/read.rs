@@ -15,9 +15,9 @@ use crate::{
     slice::{PinLedger, PinnedSlice},
     snapshot::Snapshot,
     table::{KeyHash, Table, key_hash},
-    tables::Source,
+    tables::{Source, Tables},
     tombstones::Tombstones,
-    version::KeySpan,
+    version::{KeySpan, TableOpener},
 };
 
 /// What an iterator reads: cursors, for each a number that none of its entries exceeds, and the range
@@ -32,6 +32,8 @@ enum Hit<T> {
     Deleted,
     /// Its value.
     Value(T),
+    /// What points to its value.
+    Pointer(T),
 }
 
 /// In which form a lookup hands over the value.
@@ -48,6 +50,8 @@ pub(crate) trait Take {
         seek: InternalKey<'_>,
         hash: KeyHash,
     ) -> Result<Option<(u64, Self::Output)>>;
+    /// From a value file, in the place of the pointer that was taken.
+    fn pointed(&mut self, pointer: Self::Output, tables: &Tables) -> Result<Self::Output>;
     /// From the log.
     fn log(&mut self, value: &LogBytes, _ledger: &Arc<PinLedger>) -> Self::Output {
         self.bytes(value)
@@ -76,6 +80,14 @@ impl<const WAITS: bool> Take for Pin<WAITS> {
             table.get(seek, hash)
         } else {
             table.try_get(seek, hash)
+        }
+    }
+
+    fn pointed(&mut self, pointer: PinnedSlice, tables: &Tables) -> Result<PinnedSlice> {
+        if WAITS {
+            tables.value(&pointer)
+        } else {
+            Err(Error::Busy("a value file may have to be read".to_owned()))
         }
     }
 
@@ -110,6 +122,12 @@ impl Take for CopyInto<'_> {
             self.0.extend_from_slice(value);
             (trailer, ())
         })
+    }
+
+    fn pointed(&mut self, (): (), tables: &Tables) -> Result<()> {
+        let value = tables.value(self.0)?;
+        self.bytes(&value);
+        Ok(())
     }
 }
 
@@ -166,7 +184,7 @@ impl DbInner {
             match judge(found, covered)? {
                 Hit::None => {}
                 Hit::Deleted => return Ok(None),
-                Hit::Value(value) => return Ok(Some(value)),
+                Hit::Value(value) | Hit::Pointer(value) => return Ok(Some(value)),
             }
         }
         let hash = key_hash(key);
@@ -186,6 +204,7 @@ impl DbInner {
                 Hit::None => {}
                 Hit::Deleted => return Ok(None),
                 Hit::Value(value) => return Ok(Some(value)),
+                Hit::Pointer(pointer) => return take.pointed(pointer, &self.tables).map(Some),
             }
         }
         Ok(None)
@@ -214,7 +233,8 @@ impl DbInner {
             seq,
             options.lower.clone(),
             options.upper.clone(),
-        ))
+        )
+        .reading(Arc::clone(&self.tables) as _))
     }
 
     /// Every source of `state` that can have keys within the bounds, newest first, each with a number
@@ -325,6 +345,7 @@ fn judge<T>(found: Option<(u64, T)>, covered: SequenceNumber) -> Result<Hit<T>> 
     }
     match trailer_kind(trailer) {
         Some(ValueKind::Put) => Ok(Hit::Value(value)),
+        Some(ValueKind::Pointer) => Ok(Hit::Pointer(value)),
         Some(ValueKind::Delete) => Ok(Hit::Deleted),
         None => Err(Error::invalid(
             "an entry of a kind this version does not know",

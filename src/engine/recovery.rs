@@ -43,7 +43,7 @@ use crate::{
         manifest_file::{self, ManifestWriter},
         mark::{self, MARK_LEN, Mark, MarkFile, MarkFound},
         record::{HEADER_LEN as RECORD_HEADER_LEN, Record},
-        segment::{HEADER_LEN, SegmentHeader, SegmentKind},
+        segment::{HEADER_LEN, SegmentHeader, SegmentKind, VERSION_APPEND},
         tail,
     },
     write::insert_one,
@@ -142,7 +142,7 @@ pub(crate) fn read(fs: &dyn Fs, dir: &Path, number: u64, options: &Options) -> R
     let manifest =
         manifest_file::Manifest::read(&path, &bytes, number, mark.as_deref(), options.faults)?;
     let mut state = ManifestState::default();
-    state.has_appends = manifest.has_appends;
+    state.format = manifest.format;
     let mut edits = 0;
     for (offset, payload) in manifest.payloads() {
         edits += 1;
@@ -210,7 +210,7 @@ fn check_state(state: &ManifestState) -> Result<(), &'static str> {
         return Err("a column family has options out of range");
     }
     let is_append = |options: &CfOptions| options.append_prefix_bytes.is_some();
-    if !state.has_appends
+    if state.format < VERSION_APPEND
         && state
             .families()
             .any(|(_, family)| is_append(&family.options))
@@ -378,14 +378,8 @@ fn start(
         base: start.1,
     });
     found.state.last_seq = found.state.last_seq.max(last_seq);
-    let mut writer = ManifestWriter::create(
-        &*fs,
-        dir,
-        number,
-        db,
-        found.state.has_appends,
-        options.faults,
-    )?;
+    let mut writer =
+        ManifestWriter::create(&*fs, dir, number, db, found.state.format, options.faults)?;
     writer.append(&found.state.to_edit().encode())?;
     fs.sync_dir(dir)
         .map_err(|e| Error::io("sync directory", dir, e))?;
@@ -428,6 +422,7 @@ fn start(
     ));
     let cache = BlockCache::with_pins(options.block_cache_bytes, options.max_pinned_bytes);
     let tables = Arc::new(Tables {
+        values: Arc::clone(&found.state.values),
         dir: dir.to_path_buf(),
         fs: Arc::clone(&fs),
         mode: options.read_mode,
@@ -585,6 +580,7 @@ fn remove_orphans(
             Some(FileKind::Manifest(number)) => *number != manifest,
             Some(FileKind::Log(number)) => !live.contains(number),
             Some(FileKind::Table(number)) => !found.state.has_table(*number),
+            Some(FileKind::Values(number)) => found.state.values.get(*number).is_none(),
             Some(FileKind::Temporary) => true,
             _ => false,
         };

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{
     compaction::pending_bytes, db::DbInner, error::Error, key::SequenceNumber, options::LEVELS,
+    values::live_bytes,
 };
 
 /// Counters since open. Relaxed: they order nothing.
@@ -50,12 +51,25 @@ pub struct FamilyStats {
     pub immutable_bytes: usize,
     /// Its levels, from the top.
     pub levels: [LevelStats; LEVELS],
+    /// The value files beside its tables.
+    pub values: ValueStats,
     /// Bytes that compaction has to rewrite, about, before every level has the size it should have.
     pub pending_compaction_bytes: u64,
     /// Every write up to here is in tables.
     pub flushed_seq: SequenceNumber,
     /// What an append family has instead of memtables and levels.
     pub append: Option<AppendStats>,
+}
+
+/// The value files of a family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ValueStats {
+    /// Number of files.
+    pub files: usize,
+    /// Bytes of the files.
+    pub bytes: u64,
+    /// Bytes of the values that tables need, as stored.
+    pub live_bytes: u64,
 }
 
 /// The index of an append family.
@@ -188,6 +202,14 @@ impl DbInner {
                         immutable_memtables: state.frozen.len(),
                         immutable_bytes: state.frozen.iter().map(|s| s.memtable.bytes()).sum(),
                         levels,
+                        values: live_bytes(&state.version).values().fold(
+                            ValueStats::default(),
+                            |sum, (file, live)| ValueStats {
+                                files: sum.files + 1,
+                                bytes: sum.bytes + file.record.size,
+                                live_bytes: sum.live_bytes + live,
+                            },
+                        ),
                         pending_compaction_bytes: pending_bytes(
                             &state.version,
                             &family.inner.options(),

@@ -14,7 +14,9 @@ use crate::{
     },
     key::InternalKey,
     memtable::MemtableIter,
+    slice::PinnedSlice,
     table::{Table, TableIdentity, TableIter},
+    values::{Place, ValueFiles, ValuePointer},
     version::{Bounds, TableMeta, TableOpener, Version},
 };
 
@@ -24,6 +26,7 @@ pub(crate) struct Tables {
     pub(crate) fs: Arc<dyn Fs>,
     pub(crate) mode: ReadMode,
     pub(crate) cache: Arc<BlockCache>,
+    pub(crate) values: Arc<ValueFiles>,
 }
 
 impl TableOpener for Tables {
@@ -48,6 +51,21 @@ impl TableOpener for Tables {
             return Err(Error::corruption(&path, 0, what));
         }
         Ok(Arc::new(table))
+    }
+
+    fn value(&self, pointer: &[u8]) -> Result<PinnedSlice> {
+        let damage = |what: &str| Error::corruption(&self.dir, 0, what);
+        let pointer = ValuePointer::decode(pointer)
+            .ok_or_else(|| damage("an entry points to no value: `verify` tells which table"))?;
+        let file = self.values.get(pointer.file).ok_or_else(|| {
+            let what = "a table points into a value file that it does not have";
+            Error::corruption(
+                filename::values(&self.dir, pointer.file),
+                pointer.offset,
+                what,
+            )
+        })?;
+        file.read(&self.place(), pointer, self.cache.pins())
     }
 }
 
@@ -108,6 +126,15 @@ pub(crate) enum Source {
 }
 
 impl Tables {
+    /// Where the value files are.
+    pub(crate) fn place(&self) -> Place<'_> {
+        Place {
+            fs: &*self.fs,
+            dir: &self.dir,
+            mode: self.mode,
+        }
+    }
+
     /// A cursor over a range of the tables of one level, which are opened as it comes to them.
     pub(crate) fn run(
         self: &Arc<Self>,

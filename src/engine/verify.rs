@@ -15,6 +15,7 @@ use crate::{
     options::Options,
     recovery,
     tables::Tables,
+    values::live_bytes,
     version::{ManifestState, TableOpener},
     wal::{
         current,
@@ -33,6 +34,10 @@ pub struct VerifyReport {
     pub tables: u64,
     /// Bytes of table files read.
     pub table_bytes: u64,
+    /// Value files read.
+    pub value_files: u64,
+    /// Bytes of value files read.
+    pub value_bytes: u64,
     /// Entries of tables.
     pub entries: u64,
     /// Entries of append families, of an open database.
@@ -93,6 +98,7 @@ pub fn verify_dir(path: impl AsRef<Path>, options: &Options) -> Result<VerifyRep
         fs: Arc::clone(&options.fs),
         mode: options.read_mode,
         cache: BlockCache::new(0),
+        values: Arc::clone(&found.state.values),
     };
     verify_tables(&found.state, &tables, &mut report)?;
     report.edits = found.edits;
@@ -133,6 +139,13 @@ fn verify_tables(state: &ManifestState, tables: &Tables, report: &mut VerifyRepo
                 note(report, error)?;
             }
         }
+        for (file, _) in live_bytes(&family.version).values() {
+            report.value_files += 1;
+            report.value_bytes += file.record.size;
+            if let Err(error) = file.verify(&tables.place()) {
+                note(report, error)?;
+            }
+        }
     }
     Ok(())
 }
@@ -159,6 +172,7 @@ impl DbInner {
             fs: Arc::clone(&self.options.fs),
             mode: self.options.read_mode,
             cache: BlockCache::new(0),
+            values: Arc::clone(&point.state.values),
         };
         verify_tables(&point.state, &opened, &mut report)?;
         if let Err(error) = self.verify_manifest(fs, &mut report) {

@@ -131,7 +131,7 @@ impl<'a> Image<'a> {
     /// What must come of damage to the bytes from `at` on (a cut or a flip there).
     pub(crate) fn expect_at(&self, file: usize, at: usize) -> Expect {
         match self.kind(file) {
-            "CURRENT" | "MANIFEST" | "table" => Expect::Error,
+            "CURRENT" | "MANIFEST" | "table" | "values" => Expect::Error,
             "log" => match self.live.get(self.path(file)) {
                 Some(&end) if at < end => Expect::Error,
                 _ => Expect::NoEffect,

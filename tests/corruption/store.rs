@@ -73,6 +73,7 @@ fn plain() -> CfOptions {
 fn packed() -> CfOptions {
     CfOptions {
         compression: [Compression::Lz4; LEVELS],
+        large_value_bytes: Some(64),
         ..plain()
     }
 }
@@ -331,6 +332,7 @@ fn middle(life: &mut Life) {
         true,
         vec![
             put("packed", "p50", noise(1100, 3)),
+            put("packed", "p51", vec![b'v'; 400]),
             Step::DeleteRange("packed", "p20", "p22"),
         ],
     );
@@ -390,6 +392,8 @@ fn assert_shape(life: &Life) {
     assert!(tables("default", 1, LEVELS) >= 2, "deeper: {stats:?}");
     assert!(tables("packed", 0, 1) >= 1 && tables("packed", 1, LEVELS) >= 1);
     assert!(tables("loose", 0, 1) >= 1);
+    let values = stats.families.iter().map(|family| family.values.files);
+    assert!(values.sum::<usize>() >= 1, "{stats:?}");
     assert!(
         stats.log_segments >= 3,
         "{} log segments",
@@ -431,6 +435,7 @@ pub(crate) fn kind(path: &Path) -> &'static str {
         _ if name.starts_with("MANIFEST-") => "MANIFEST",
         _ if name.ends_with(".log") => "log",
         _ if name.ends_with(".sst") => "table",
+        _ if name.ends_with(".val") => "values",
         _ => panic!("a file of an unknown kind: {name}"),
     }
 }

@@ -18,6 +18,7 @@ const PLANTED: &[(Fault, &[&str])] = &[
     (Fault::NoDirSyncForLog, &["rotation"]),
     (Fault::EarlyAck, &["synced-puts"]),
     (Fault::EditBeforeTable, &["synced-puts"]),
+    (Fault::EditBeforeValues, &["large-values"]),
     (Fault::ReplayStaleRecord, &["recycling", "no-recycling"]),
     (Fault::NoSealOfCut, &["unsynced-puts", "power-cuts"]),
     (Fault::DeleteLogBeforeEdit, &["no-recycling", "recycling"]),

@@ -456,6 +456,39 @@ pub(crate) fn compressed(world: &mut World) -> Done {
     finish(world)
 }
 
+pub(crate) fn large_values(world: &mut World) -> Done {
+    world.open(Survival::LoseUnsynced)?;
+    let options = CfOptions {
+        large_value_bytes: Some(64),
+        write_buffer_bytes: 4096,
+        ..tiny()
+    };
+    world.open_cf("default", &options)?;
+    let family = world.family("default");
+    for round in 0..80_usize {
+        let key = key(world, 12);
+        let mut value = world.value(10);
+        if world.rng.one_in(3) {
+            value.resize(40, b',');
+        } else {
+            value.resize(150, b';');
+        }
+        let put = Edit::Put(family, key.into_bytes(), value);
+        world.write(&[put], round.is_multiple_of(4))?;
+        if round % 10 == 9 {
+            world.flush(family)?;
+            world.settle();
+        }
+        if round == 50 {
+            world.reopen()?;
+            world.open_cf("default", &options)?;
+        }
+    }
+    world.compact(family)?;
+    world.reopen()?;
+    finish(world)
+}
+
 pub(crate) fn changed_options(world: &mut World) -> Done {
     let family = start(world)?;
     for round in 0..6_usize {

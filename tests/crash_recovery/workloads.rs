@@ -11,8 +11,8 @@ use crate::{
     check::MakeOptions,
     programs::{
         bounded_log, changed_options, checkpoint, compressed, deep_levels, deletes, everything,
-        families, ingest, mixed_sync, oversize, recycling, reopen, rotation, synced_puts, tickets,
-        tickets_over_classes, unlogged, unlogged_ingest, unsynced_puts,
+        families, ingest, large_values, mixed_sync, oversize, recycling, reopen, rotation,
+        synced_puts, tickets, tickets_over_classes, unlogged, unlogged_ingest, unsynced_puts,
     },
     programs_of_failure::{
         commits, disk_full, failed_syncs, failed_writes, power_cuts, process_death, recoveries,
@@ -301,6 +301,17 @@ pub(crate) const ALL: &[Workload] = &[
             ..SMALL
         },
         run: bounded_log,
+    },
+    Workload {
+        name: "large-values",
+        reaches: &[
+            (Flush, 6),
+            (Compaction, 3),
+            (ManifestSwitch, 1),
+            (Reopen, 2),
+        ],
+        setup: SMALL,
+        run: large_values,
     },
     Workload {
         name: "compressed-pread",

@@ -48,6 +48,7 @@ pub(crate) fn cf_options(rng: &mut Rng, logged: bool) -> CfOptions {
         l0_compaction_trigger: l0,
         l0_slowdown_trigger: l0 + rng.index(8),
         l0_stop_trigger: l0 + 8 + rng.index(8),
+        large_value_bytes: *rng.pick(&[None, Some(64), Some(64), Some(200), Some(4096)]),
         append_prefix_bytes: None,
     }
 }

@@ -371,13 +371,20 @@ pub(crate) fn check_files(fs: &dyn Fs, dir: &Path, stats: &Stats) {
         .sum();
     let ending = |end: &str| names.iter().filter(|name| name.ends_with(end)).count();
     assert_eq!(ending(".sst"), tables, "tables on disk: {names:?}");
+    let values: usize = stats
+        .families
+        .iter()
+        .map(|family| family.values.files)
+        .sum();
+    assert_eq!(ending(".val"), values, "value files on disk: {names:?}");
     let manifests = names.iter().filter(|name| name.starts_with("MANIFEST-"));
     assert_eq!(manifests.count(), 1, "manifests: {names:?}");
     for name in &names {
         let known = ["CURRENT", "LOCK", "MARK", "RESERVE"].contains(&name.as_str())
             || name.starts_with("MANIFEST-")
             || name.ends_with(".log")
-            || name.ends_with(".sst");
+            || name.ends_with(".sst")
+            || name.ends_with(".val");
         assert!(known, "{name} is left behind: {names:?}");
     }
 }

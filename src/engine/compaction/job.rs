@@ -17,6 +17,7 @@ use super::{
     Compaction, Kind, Stripes,
     filter::{EntryFilter, needed_tombstones},
     is_bottom, overlap_limit,
+    separation::{Placed, Separation},
 };
 use crate::{
     error::{Error, Result},
@@ -25,7 +26,7 @@ use crate::{
     filename,
     fs::{Fs, WritableFile},
     iter::{BoxedIter, InternalIterator, LevelIter, MergingIter, RunSource},
-    key::{InternalKey, RangeTombstone, SequenceNumber},
+    key::{InternalKey, RangeTombstone, SequenceNumber, ValueKind},
     options::{CfOptions, LEVELS},
     table::{TableBuilder, TableIter},
     tombstones::Tombstones,
@@ -67,6 +68,8 @@ pub(crate) struct JobStats {
 #[derive(Debug, Default)]
 pub(crate) struct JobOutput {
     pub(crate) tables: Vec<TableRecord>,
+    /// Numbers of the value files made.
+    pub(crate) values: Vec<u64>,
     pub(crate) stats: JobStats,
 }
 
@@ -102,10 +105,11 @@ pub(crate) fn run(compaction: &Compaction, context: &JobContext<'_>) -> Result<J
         context.options.table_bytes,
         grandparents,
         kept,
+        Separation::of_compaction(context, compaction),
     );
     let filter = EntryFilter::new(&stripes, &tombstones);
     let mut output = merge(&mut input, filter, |key| below.is_bottom(key), outputs)?;
-    output.stats.bytes_read = compaction.input_bytes();
+    output.stats.bytes_read += compaction.input_bytes();
     Ok(output)
 }
 
@@ -122,7 +126,8 @@ pub(crate) fn flush_to_table<I: InternalIterator>(
 ) -> Result<Option<TableRecord>> {
     let stripes = Stripes::new(context.boundaries);
     let kept = needed_tombstones(tombstones, &stripes, |_| false);
-    let outputs = Outputs::new(context, 0, u64::MAX, &[], kept);
+    let values = Separation::of_flush(context);
+    let outputs = Outputs::new(context, 0, u64::MAX, &[], kept, values);
     let filter = EntryFilter::new(&stripes, tombstones);
     let mut output = merge(&mut MergingIter::new(sources), filter, |_| false, outputs)?;
     assert!(output.tables.len() <= 1, "a flush is never cut");
@@ -140,8 +145,15 @@ fn merge(
     match fill(input, filter, is_bottom, &mut outputs, &mut stats).and_then(|()| outputs.finish()) {
         Ok(()) => {
             let tables = outputs.finished;
+            stats.bytes_read = outputs.values.bytes_read;
             stats.bytes_written = tables.iter().map(|table| table.info.size).sum();
-            Ok(JobOutput { tables, stats })
+            stats.bytes_written += outputs.values.bytes_written();
+            let values = outputs.values.made();
+            Ok(JobOutput {
+                tables,
+                values,
+                stats,
+            })
         }
         Err(error) => {
             outputs.remove_files();
@@ -207,6 +219,8 @@ struct Outputs<'a> {
     hidden: u64,
     finished: Vec<TableRecord>,
     created: Vec<PathBuf>,
+    /// What the entries of the tables point to.
+    values: Separation<'a>,
 }
 
 impl<'a> Outputs<'a> {
@@ -216,6 +230,7 @@ impl<'a> Outputs<'a> {
         table_bytes: u64,
         grandparents: &'a [Arc<TableMeta>],
         tombstones: Vec<RangeTombstone>,
+        values: Separation<'a>,
     ) -> Self {
         Self {
             context,
@@ -230,11 +245,18 @@ impl<'a> Outputs<'a> {
             hidden: 0,
             finished: Vec::new(),
             created: Vec::new(),
+            values,
         }
     }
 
     fn add(&mut self, key: InternalKey<'_>, value: &[u8]) -> Result<()> {
         let dir = self.context.dir;
+        let placed = self.values.place(key, value)?;
+        let (key, value) = match &placed {
+            Placed::AsIs => (key, value),
+            Placed::Pointer(pointer) => (key.with_kind(ValueKind::Pointer), pointer.as_slice()),
+            Placed::Value(value) => (key.with_kind(ValueKind::Put), &**value),
+        };
         let builder = self.builder()?;
         if !builder.may_follow(key) {
             let what =
@@ -299,7 +321,10 @@ impl<'a> Outputs<'a> {
                 info,
                 hidden,
                 global_seq: None,
+                // Known once the value files are finished.
+                values: Vec::new(),
             });
+            self.values.end_table();
         }
         Ok(())
     }
@@ -307,6 +332,7 @@ impl<'a> Outputs<'a> {
     /// Finishes the last output, and makes the names of all durable.
     fn finish(&mut self) -> Result<()> {
         self.end_output(None)?;
+        self.values.finish(&mut self.finished)?;
         if self.finished.is_empty() || self.context.faults.is(Fault::NoDirSyncForTable) {
             return Ok(());
         }
@@ -344,7 +370,7 @@ impl<'a> Outputs<'a> {
     /// Removes what was written. A file that cannot be removed is an orphan, and goes at the next open.
     fn remove_files(mut self) {
         self.current = None;
-        for path in &self.created {
+        for path in self.created.iter().chain(&self.values.created) {
             let _ = self.context.fs.remove_file(path);
         }
     }
@@ -352,7 +378,7 @@ impl<'a> Outputs<'a> {
 
 /// The file of a table whose edit the planted fault lets go before its bytes.
 #[derive(Debug)]
-struct NeverSynced(Box<dyn WritableFile>);
+pub(super) struct NeverSynced(pub(super) Box<dyn WritableFile>);
 
 impl WritableFile for NeverSynced {
     fn append(&mut self, data: &[u8]) -> io::Result<()> {

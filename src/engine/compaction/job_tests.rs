@@ -19,6 +19,7 @@ use crate::{
     options::{Compression, MemtableKind},
     table::key_hash,
     tables::Tables,
+    values::live_bytes,
     version::{
         FamilyCreated, KeySpan, LogStart, ManifestState, ObsoleteTables, TableAdded, VersionEdit,
     },
@@ -35,6 +36,7 @@ fn options(rng: &mut SplitMix64) -> CfOptions {
     if rng.below(2) == 0 {
         compression[4..].fill(Compression::Lz4);
     }
+    let large = 5 + usize::try_from(rng.below(35)).expect("small");
     CfOptions {
         block_bytes: 128,
         table_bytes: 700 + rng.below(1500),
@@ -42,6 +44,7 @@ fn options(rng: &mut SplitMix64) -> CfOptions {
         level_multiplier: 2 + rng.below(3),
         l0_compaction_trigger: 2 + usize::try_from(rng.below(4)).expect("small"),
         compression,
+        large_value_bytes: (rng.below(3) > 0).then_some(large),
         ..CfOptions::default()
     }
 }
@@ -57,6 +60,9 @@ struct Counts {
     together: usize,
     ingested_below: usize,
     split_tombstones: usize,
+    pointers: usize,
+    values_removed: usize,
+    values_left: usize,
 }
 
 struct World {
@@ -77,6 +83,7 @@ struct World {
     running: Vec<(Compaction, JobOutput)>,
     stop: AtomicBool,
     counts: Counts,
+    faults: Faults,
 }
 
 fn dir() -> &'static Path {
@@ -118,6 +125,7 @@ impl World {
             fs: Arc::clone(&fs) as _,
             mode,
             cache,
+            values: Arc::clone(&state.values),
         };
         Self {
             fs,
@@ -135,6 +143,7 @@ impl World {
             running: Vec::new(),
             stop: AtomicBool::new(false),
             counts: Counts::default(),
+            faults: Faults::default(),
         }
     }
 
@@ -161,7 +170,7 @@ impl World {
             opener: &self.opener,
             new_file_number: &|| self.next_file.replace(self.next_file.get() + 1),
             boundaries: &self.boundaries(),
-            faults: Faults::default(),
+            faults: self.faults,
             stop: &self.stop,
             pause: &|| {},
         })
@@ -193,11 +202,26 @@ impl World {
             table.mark_obsolete(&self.obsolete);
         }
         self.version().check().expect("every version is good");
+        self.remove_obsolete();
+    }
+
+    /// Removes what no version has any more.
+    fn remove_obsolete(&mut self) {
         for number in self.obsolete.take() {
             assert!(!self.state.has_table(number), "{number} is in use");
             self.fs
                 .remove_file(&filename::table(dir(), number))
                 .expect("removed once");
+        }
+        for number in self.obsolete.take_values() {
+            assert!(
+                self.state.values.get(number).is_none(),
+                "{number} is in use"
+            );
+            self.fs
+                .remove_file(&filename::values(dir(), number))
+                .expect("removed once");
+            self.counts.values_removed += 1;
         }
     }
 
@@ -299,6 +323,7 @@ impl World {
             info,
             hidden: 0,
             global_seq: Some(seq),
+            values: Vec::new(),
         };
         let meta = TableMeta::new(table.clone());
         let level = self.with_pick(|version, c| ingest_level(version, c.running, meta.span()));
@@ -331,6 +356,8 @@ impl World {
         }
         let made = &output.tables;
         self.counts.cut += usize::from(made.len() > 1);
+        self.counts.pointers += usize::from(made.iter().any(|table| !table.values.is_empty()));
+        self.counts.values_left += usize::from(compaction.reason == Reason::Values);
         self.counts.deep += usize::from((1..LEVELS - 1).contains(&compaction.level));
         let cut_tombstone = |table: &TableRecord| {
             table.info.largest_exclusive
@@ -425,8 +452,13 @@ impl World {
             if let Some((trailer, value)) = found
                 && trailer_seq(trailer) >= covered
             {
-                let is_put = trailer_kind(trailer) == Some(ValueKind::Put);
-                return is_put.then(|| value.to_vec());
+                return match trailer_kind(trailer).expect("of a known kind") {
+                    ValueKind::Put => Some(value.to_vec()),
+                    ValueKind::Delete => None,
+                    ValueKind::Pointer => {
+                        Some(self.opener.value(&value).expect("no faults").to_vec())
+                    }
+                };
             }
             if covered > SequenceNumber::ZERO {
                 return None;
@@ -477,6 +509,27 @@ impl World {
         }
     }
 
+    /// The value files there are, are those that tables need, and none is mostly garbage.
+    fn check_values(&mut self) {
+        self.remove_obsolete();
+        let needed = live_bytes(&self.version());
+        let there: Vec<u64> = (self.fs.list_dir(dir()).expect("no faults").iter())
+            .filter_map(|name| match filename::parse(name) {
+                Some(filename::FileKind::Values(number)) => Some(number),
+                _ => None,
+            })
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        assert_eq!(there, needed.keys().copied().collect::<Vec<_>>());
+        for (file, live) in needed.values() {
+            assert!(
+                *live * 2 >= file.record.records(),
+                "{file:?} has {live} live bytes"
+            );
+        }
+    }
+
     /// Entries of all tables together.
     fn entries(&self) -> u64 {
         self.version()
@@ -508,229 +561,5 @@ impl World {
     }
 }
 
-#[test]
-fn reads_stay_the_same_at_every_snapshot_and_garbage_goes() {
-    let mut total = Counts::default();
-    for seed in 0..60 {
-        println!("seed {seed}");
-        let mut world = World::new(seed);
-        for _ in 0..150 {
-            world.step();
-        }
-        while !world.running.is_empty() {
-            world.install_one();
-        }
-        while world.start_picked() {
-            world.install_one();
-        }
-        let targets = super::super::levels::LevelTargets::of(&world.version(), &world.options);
-        assert!(world.version().level(0).len() < world.options.l0_compaction_trigger);
-        for level in 1..LEVELS - 1 {
-            assert!(world.version().level_bytes(level) <= targets.bytes[level]);
-        }
-        world.check_tables();
-
-        world.snapshots.clear();
-        world.compact_everything();
-        let live = world.history.last().expect("never empty").len() as u64;
-        for (level, table) in world.version().tables() {
-            assert_eq!(level, LEVELS - 1, "{table:?}");
-            assert_eq!(
-                (table.info.deletes, table.info.tombstones),
-                (0, 0),
-                "{table:?}"
-            );
-        }
-        assert_eq!(world.entries(), live, "exactly what can be read is left");
-        world.check_tables();
-        assert!(!world.start_picked(), "nothing is left to do");
-
-        let Counts {
-            merges,
-            moves,
-            drops,
-            cut,
-            deep,
-            together,
-            ingested_below,
-            split_tombstones,
-        } = world.counts;
-        total.merges += merges;
-        total.moves += moves;
-        total.drops += drops;
-        total.cut += cut;
-        total.deep += deep;
-        total.together = total.together.max(together);
-        total.ingested_below += ingested_below;
-        total.split_tombstones += split_tombstones;
-    }
-    println!("{total:?}");
-    assert!(
-        total.merges >= 500 && total.moves >= 5 && total.drops >= 100,
-        "{total:?}"
-    );
-    assert!(
-        total.cut >= 200 && total.split_tombstones >= 100,
-        "{total:?}"
-    );
-    assert!(
-        total.deep >= 50 && total.together >= 3 && total.ingested_below >= 50,
-        "{total:?}"
-    );
-}
-
-#[test]
-fn a_job_that_fails_or_is_stopped_leaves_no_file() {
-    let mut world = World::new(7);
-    while world.version().level(0).len() < 6 {
-        world.flush();
-    }
-    let before = world.fs.files();
-    let compaction = world
-        .with_pick(|version, context| pick(version, &world.options, context))
-        .expect("L0 is full");
-    let mut failed = 0;
-    for kind in [OpKind::Create, OpKind::Write, OpKind::Sync, OpKind::SyncDir] {
-        for n in 0..20 {
-            world.fs.set_fault_rule(Some(fail_nth(kind, n)));
-            let result = world.with_job(|job| run(&compaction, job));
-            world.fs.set_fault_rule(None);
-            let Err(error) = result else { break };
-            assert!(matches!(error, Error::Io { .. }), "{error}");
-            assert_eq!(world.fs.files(), before, "{kind:?} {n}");
-            failed += 1;
-        }
-        for path in world
-            .fs
-            .files()
-            .into_iter()
-            .filter(|path| !before.contains(path))
-        {
-            world.fs.remove_file(&path).expect("what the good run made");
-        }
-    }
-    assert!(failed >= 4, "each kind failed at least once");
-    world.stop.store(true, Ordering::Release);
-    let stopped = world.with_job(|job| run(&compaction, job));
-    assert!(matches!(stopped, Err(Error::Closed)));
-    assert_eq!(world.fs.files(), before);
-}
-
-#[test]
-fn outputs_and_their_names_are_durable_when_a_job_returns_and_not_under_the_fault() {
-    for (fault, durable) in [(Fault::None, true), (Fault::NoDirSyncForTable, false)] {
-        let world = World::new(1);
-        world.fs.sync_dir(Path::new("/")).expect("no faults");
-        let memtable = Arc::new(Memtable::new(MemtableKind::default()));
-        let key = InternalKey::new(b"k", SequenceNumber(1), ValueKind::Put);
-        memtable.insert(key, b"v");
-        let made = world.with_job(|job| {
-            let boundaries = [SequenceNumber(1)];
-            let job = JobContext {
-                faults: Faults(fault),
-                boundaries: &boundaries,
-                ..*job
-            };
-            flush_to_table(vec![memtable.iter()], &memtable.tombstones(), &job)
-        });
-        let table = made.expect("no faults").expect("an entry");
-        let survivor = world.fs.crash(crate::fs::sim::Survival::LoseUnsynced);
-        let path = filename::table(dir(), table.number);
-        assert_eq!(survivor.file_len(&path).is_ok(), durable, "{fault:?}");
-        if durable {
-            assert_eq!(survivor.file_len(&path).expect("there"), table.info.size);
-        }
-    }
-}
-
-#[test]
-fn a_flush_of_nothing_makes_no_table() {
-    let world = World::new(1);
-    let memtable = Arc::new(Memtable::new(MemtableKind::default()));
-    let made = world
-        .with_job(|job| flush_to_table(vec![memtable.iter()], &Tombstones::default(), job))
-        .expect("no faults");
-    assert!(made.is_none());
-    assert!(world.fs.files().is_empty());
-}
-
-/// Merges a table of `k000` to `k099`, about 10 KB, into L4 over the grandparents `l5`; the first key
-/// of each output.
-fn cuts(table_bytes: u64, l5: &[&str]) -> Vec<String> {
-    let mut world = World::new(1);
-    world.options = CfOptions {
-        table_bytes,
-        compression: [Compression::None; LEVELS],
-        ..CfOptions::default()
-    };
-    let memtable = Arc::new(Memtable::new(MemtableKind::default()));
-    for number in 0..100 {
-        let key = format!("k{number:03}");
-        let key = InternalKey::new(key.as_bytes(), SequenceNumber(1 + number), ValueKind::Put);
-        memtable.insert(key, &[b'v'; 80]);
-        world.history.push(Model::new());
-    }
-    let flushed = world
-        .with_job(|job| flush_to_table(vec![memtable.iter()], &Tombstones::default(), job))
-        .expect("no faults")
-        .expect("entries");
-    let input = Arc::new(TableMeta::new(flushed));
-    let mut tables = vec![(0, Arc::clone(&input))];
-    tables.extend(
-        l5.iter()
-            .map(|text| (5, crate::version::tests::table(5, text))),
-    );
-    let compaction = Compaction {
-        kind: Kind::Merge,
-        reason: Reason::L0Full,
-        level: 0,
-        output_level: 4,
-        inputs: vec![(0, input)],
-        version: Arc::new(Version::default().with_changes(&tables, &[]).expect("good")),
-        claimed: false,
-    };
-    let output = world
-        .with_job(|job| run(&compaction, job))
-        .expect("no faults");
-    assert_eq!(
-        (output.stats.entries_read, output.stats.entries_written),
-        (100, 100)
-    );
-    assert_eq!(
-        output
-            .tables
-            .iter()
-            .map(|table| table.info.entries)
-            .sum::<u64>(),
-        100
-    );
-    let first = |table: &TableRecord| String::from_utf8(table.info.smallest.clone()).expect("text");
-    output.tables.iter().map(first).collect()
-}
-
-#[test]
-fn outputs_end_where_tables_below_end_once_they_are_half_full_or_overlap_too_much() {
-    assert_eq!(cuts(1 << 20, &[]), ["k000"]);
-    let by_size = cuts(4000, &[]);
-    assert!((3..=4).contains(&by_size.len()), "{by_size:?}");
-    let below = [
-        "91[k000..k009]",
-        "92[k010..k024]",
-        "93[k025..k049)",
-        "94[k050..k079]",
-    ];
-    assert_eq!(cuts(4000, &below), ["k000", "k025", "k049", "k080"]);
-    // 200 KiB, ten tables' bytes, may lie below one output; the outputs are not half full.
-    let heavy = |kib: u64| {
-        let below = [
-            "91[k000..k009]",
-            "92[k010..k024]",
-            "93[k025..k049]",
-            "94[k050..k079]",
-        ];
-        let texts = below.map(|text| format!("{text}x{kib}"));
-        cuts(20 << 10, &texts.each_ref().map(String::as_str))
-    };
-    assert_eq!(heavy(30), ["k000"]);
-    assert_eq!(heavy(120), ["k000", "k025", "k080"]);
-}
+#[path = "job_cases.rs"]
+mod cases;

@@ -8,6 +8,7 @@ mod filter;
 mod job;
 mod levels;
 mod picker;
+mod separation;
 
 pub(crate) use filter::Stripes;
 pub(crate) use job::{JobContext, flush_to_table, run};
@@ -47,6 +48,8 @@ pub(crate) enum Reason {
     Garbage,
     /// Tables lie under a range delete.
     RangeDelete,
+    /// Tables need value files that are mostly garbage.
+    Values,
     /// The caller asked for it.
     Manual,
 }

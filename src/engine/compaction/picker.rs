@@ -16,6 +16,7 @@ use crate::{
     key::SequenceNumber,
     options::{CfOptions, LEVELS},
     tombstones::{TombstoneCursor, Tombstones},
+    values::crowded,
     version::{KeySpan, TableMeta, Version},
 };
 
@@ -67,6 +68,7 @@ pub(crate) fn pick(
         .pick_drop()
         .or_else(|| picker.pick_by_score())
         .or_else(|| picker.pick_garbage())
+        .or_else(|| picker.pick_values())
 }
 
 /// The next step of compacting a range by hand.
@@ -451,6 +453,28 @@ impl Picker<'_> {
                     } else {
                         None
                     }
+                })
+        })
+    }
+
+    /// A table that needs the value file with the most garbage, of those that are mostly garbage: rewritten where it
+    /// is, it needs that file no more. Tables of L0 are left to what L0 is due.
+    fn pick_values(&self) -> Option<Compaction> {
+        let crowded = crowded(self.version);
+        let mut files: Vec<_> = crowded
+            .into_iter()
+            .map(|(file, garbage)| (garbage, file))
+            .collect();
+        files.sort_unstable_by(|a, b| b.cmp(a));
+        let needs = |table: &TableMeta, number: u64| {
+            (table.values.iter()).any(|(file, _)| file.record.number == number)
+        };
+        files.iter().find_map(|&(_, file)| {
+            let tables = self.version.tables().filter(|&(level, _)| level > 0);
+            tables
+                .filter(|(_, table)| !table.is_being_compacted() && needs(table, file))
+                .find_map(|(level, table)| {
+                    self.compaction(level, level, vec![Arc::clone(table)], Reason::Values)
                 })
         })
     }

@@ -82,6 +82,7 @@ impl World {
             info,
             hidden: 0,
             global_seq: None,
+            values: Vec::new(),
         }))
     }
 

@@ -55,6 +55,7 @@ impl Entry {
         let value = match kind {
             ValueKind::Put => format!("value {seq}").into_bytes(),
             ValueKind::Delete => Vec::new(),
+            ValueKind::Pointer => unreachable!("the model has no value files"),
         };
         Self {
             user_key: user_key.to_vec(),

@@ -12,7 +12,9 @@ use super::{InternalIterator, MergingIter, merging::before_all_versions};
 use crate::{
     error::{Error, Result},
     key::{InternalKey, SequenceNumber, ValueKind, key_prefix, trailer_kind, trailer_seq},
+    slice::PinnedSlice,
     tombstones::{Cover, TombstoneCursor, Tombstones},
+    version::TableOpener,
 };
 
 /// Entries passed one by one before a seek past all of their kind is worth it.
@@ -31,6 +33,10 @@ pub(crate) struct UserIter<I> {
     key: Vec<u8>,
     /// Backward: the current value.
     value: Vec<u8>,
+    /// Reads the values that entries point to.
+    pointers: Option<Arc<dyn TableOpener>>,
+    /// The current value, where the entry points to it.
+    pointed: Option<PinnedSlice>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,7 +81,15 @@ impl<I: InternalIterator> UserIter<I> {
             state: State::Invalid,
             key,
             value,
+            pointers: None,
+            pointed: None,
         }
+    }
+
+    /// The same, with entries that point to their values.
+    pub(crate) fn reading(mut self, pointers: Arc<dyn TableOpener>) -> Self {
+        self.pointers = Some(pointers);
+        self
     }
 
     /// True while it stands on an entry.
@@ -95,6 +109,9 @@ impl<I: InternalIterator> UserIter<I> {
     /// The current value; only while `valid`.
     pub(crate) fn value(&self) -> &[u8] {
         match self.state {
+            State::Forward | State::Backward if self.pointed.is_some() => {
+                self.pointed.as_deref().unwrap_or_default()
+            }
             State::Forward => self.inner.value(),
             State::Backward => &self.value,
             State::Invalid => panic!("value of a cursor that stands on no entry"),
@@ -193,10 +210,42 @@ impl<I: InternalIterator> UserIter<I> {
                     }
                 }
                 _ => {
+                    self.follow(trailer, true)?;
                     self.state = State::Forward;
                     return Ok(());
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// The current value, in place where it can be held there.
+    pub(crate) fn value_slice(&self) -> PinnedSlice {
+        match &self.pointed {
+            Some(value) if self.valid() => value.clone(),
+            _ => PinnedSlice::copied(self.value()),
+        }
+    }
+
+    /// Reads the value of the entry to be shown, whose trailer is given, where it only points to it.
+    #[inline]
+    fn follow(&mut self, trailer: u64, forward: bool) -> Result<()> {
+        if trailer_kind(trailer) == Some(ValueKind::Pointer) {
+            let pointer = if forward {
+                self.inner.value()
+            } else {
+                &self.value
+            };
+            let pointers = self.pointers.as_ref().ok_or_else(|| {
+                Error::corruption(
+                    PathBuf::new(),
+                    0,
+                    "an entry points to a value where none can",
+                )
+            })?;
+            self.pointed = Some(pointers.value(pointer)?);
+        } else if self.pointed.is_some() {
+            self.pointed = None;
         }
         Ok(())
     }
@@ -237,6 +286,7 @@ impl<I: InternalIterator> UserIter<I> {
                     }
                 }
                 _ => {
+                    self.follow(trailer, false)?;
                     self.state = State::Backward;
                     return Ok(());
                 }

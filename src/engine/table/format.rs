@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// What is wrong with some bytes.
-pub(super) type Damage = &'static str;
+pub(crate) type Damage = &'static str;
 
 /// Bytes of the footer.
 pub(super) const FOOTER_LEN: usize = 80;
@@ -32,9 +32,9 @@ pub(super) const MAX_BLOCK_LEN: usize = 1 << 30;
 const VERSION: u32 = 1;
 
 /// The block is stored as it is.
-pub(super) const RAW: u8 = 0;
+pub(crate) const RAW: u8 = 0;
 /// The block is stored as its length and LZ4 block format.
-pub(super) const LZ4: u8 = 1;
+pub(crate) const LZ4: u8 = 1;
 /// LZ4 cannot shrink bytes further than this.
 const LZ4_MAX_RATIO: usize = 255;
 
@@ -74,14 +74,14 @@ fn block_crc(table_id: u64, offset: u64, covered: &[u8]) -> u32 {
 }
 
 /// Appends the trailer to `out`, whose bytes from `start` on are a block stored at `offset` of the file.
-pub(super) fn seal_block(out: &mut Vec<u8>, start: usize, table_id: u64, offset: u64, kind: u8) {
+pub(crate) fn seal_block(out: &mut Vec<u8>, start: usize, table_id: u64, offset: u64, kind: u8) {
     out.push(kind);
     let crc = block_crc(table_id, offset, &out[start..]);
     put_u32(out, crc);
 }
 
 /// Checks the trailer of a block as stored at `offset`; answers how it is compressed.
-pub(super) fn check_block(table_id: u64, offset: u64, stored: &[u8]) -> Result<u8, Damage> {
+pub(crate) fn check_block(table_id: u64, offset: u64, stored: &[u8]) -> Result<u8, Damage> {
     let at = stored
         .len()
         .checked_sub(4)
@@ -99,7 +99,7 @@ pub(super) fn check_block(table_id: u64, offset: u64, stored: &[u8]) -> Result<u
 
 /// Compresses `raw` onto the end of `out`; false, and `out` as it was, where that saves less than an
 /// eighth.
-pub(super) fn compress(raw: &[u8], out: &mut Vec<u8>) -> bool {
+pub(crate) fn compress(raw: &[u8], out: &mut Vec<u8>) -> bool {
     let Ok(len) = u32::try_from(raw.len()) else {
         return false;
     };
@@ -119,7 +119,7 @@ pub(super) fn compress(raw: &[u8], out: &mut Vec<u8>) -> bool {
 }
 
 /// The bytes of a block stored with LZ4.
-pub(super) fn decompress(stored: &[u8]) -> Result<BlockBytes, Damage> {
+pub(crate) fn decompress(stored: &[u8]) -> Result<BlockBytes, Damage> {
     let mut reader = Reader::new(stored);
     let len = reader.u32().and_then(|len| usize::try_from(len).ok());
     let len = len.ok_or("compressed block without a length")?;

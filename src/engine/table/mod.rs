@@ -26,6 +26,7 @@ mod tests_damage;
 mod verify;
 
 pub(crate) use builder::TableBuilder;
+pub(crate) use format::{LZ4, RAW, check_block, compress, decompress, seal_block};
 pub(crate) use iter::TableIter;
 pub(crate) use reader::Table;
 pub(crate) use verify::file_crc;

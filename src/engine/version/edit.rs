@@ -11,6 +11,7 @@ use crate::{
     key::{MAX_KEY_LEN, SequenceNumber},
     options::{CfOptions, Compression, LEVELS, MemtableKind},
     table::TableInfo,
+    values::{ValueFileRecord, ValueUse},
 };
 
 const DB_ID: u64 = 1;
@@ -27,6 +28,7 @@ const ADDED: u64 = 11;
 
 const LARGEST_EXCLUSIVE: u8 = 1;
 const HAS_GLOBAL_SEQ: u8 = 2;
+const HAS_VALUES: u8 = 4;
 
 /// The log segment a recovery starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +74,8 @@ pub(crate) struct TableRecord {
     pub(crate) hidden: u64,
     /// Ingested tables: the sequence number that stands for all of its entries' own.
     pub(crate) global_seq: Option<SequenceNumber>,
+    /// The value files its entries point into, by number.
+    pub(crate) values: Vec<ValueUse>,
 }
 
 /// A change of the database's state; fields that are `None` or empty change nothing.
@@ -233,13 +237,28 @@ impl TableRecord {
         } else {
             0
         };
-        out.push(exclusive | global);
+        let values = if self.values.is_empty() {
+            0
+        } else {
+            HAS_VALUES
+        };
+        out.push(exclusive | global | values);
         put_slice(out, &info.smallest);
         put_slice(out, &info.largest);
         put_varints(out, [info.entries, info.deletes, info.tombstones]);
         put_varints(out, [info.min_seq.0, info.max_seq.0, self.hidden]);
         if let Some(seq) = self.global_seq {
             put_varint(out, seq.0);
+        }
+        if !self.values.is_empty() {
+            put_varint(out, self.values.len() as u64);
+        }
+        for ValueUse { file, bytes } in &self.values {
+            put_varint(out, file.number);
+            put_u64(out, file.id);
+            put_varint(out, file.size);
+            put_u32(out, file.crc);
+            put_varint(out, *bytes);
         }
     }
 
@@ -249,7 +268,7 @@ impl TableRecord {
         let size = reader.varint()?;
         let crc = reader.u32()?;
         let flags = reader.u8()?;
-        if flags & !(LARGEST_EXCLUSIVE | HAS_GLOBAL_SEQ) != 0 {
+        if flags & !(LARGEST_EXCLUSIVE | HAS_GLOBAL_SEQ | HAS_VALUES) != 0 {
             return None;
         }
         let info = TableInfo {
@@ -271,6 +290,11 @@ impl TableRecord {
         } else {
             Some(seq(reader)?)
         };
+        let values = if flags & HAS_VALUES == 0 {
+            Vec::new()
+        } else {
+            decode_values(reader)?
+        };
         let keys_ascend = if info.largest_exclusive {
             info.smallest < info.largest
         } else {
@@ -283,8 +307,31 @@ impl TableRecord {
             info,
             hidden,
             global_seq,
+            values,
         })
     }
+}
+
+/// What follows `HAS_VALUES`: at least one, by ascending numbers.
+fn decode_values(reader: &mut Reader<'_>) -> Option<Vec<ValueUse>> {
+    let mut values: Vec<ValueUse> = Vec::new();
+    for _ in 0..reader.varint()? {
+        let file = ValueFileRecord {
+            number: reader.varint()?,
+            id: reader.u64()?,
+            size: reader.varint()?,
+            crc: reader.u32()?,
+        };
+        let bytes = reader.varint()?;
+        let ascends = values
+            .last()
+            .is_none_or(|last| last.file.number < file.number);
+        if !ascends || bytes == 0 || bytes > file.size {
+            return None;
+        }
+        values.push(ValueUse { file, bytes });
+    }
+    (!values.is_empty()).then_some(values)
 }
 
 /// The tag of what only append families have.
@@ -341,6 +388,7 @@ fn decode_options(bytes: &[u8]) -> Option<CfOptions> {
         },
         write_buffer_bytes: size(next(2)?)?,
         memtable: MemtableKind::default(),
+        large_value_bytes: CfOptions::default().large_value_bytes,
         max_immutable_memtables: size(next(3)?)?,
         block_bytes: size(next(4)?)?,
         restart_interval: size(next(5)?)?,

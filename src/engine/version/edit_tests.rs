@@ -21,6 +21,7 @@ pub(super) fn sample() -> VersionEdit {
         info,
         hidden: 4,
         global_seq: Some(SequenceNumber(400)),
+        values: Vec::new(),
     };
     VersionEdit {
         db_id: Some(0x0102_0304_0506_0708),
@@ -97,6 +98,7 @@ fn every_option_is_kept_but_for_the_kind_of_memtable() {
         logged: false,
         write_buffer_bytes: 1,
         memtable: MemtableKind::SkipList,
+        large_value_bytes: None,
         max_immutable_memtables: 2,
         block_bytes: 3,
         restart_interval: 4,
@@ -114,6 +116,7 @@ fn every_option_is_kept_but_for_the_kind_of_memtable() {
     let kept = decode_options(&encode_options(&options)).unwrap();
     assert_eq!(kept, options.stored());
     options.memtable = MemtableKind::default();
+    options.large_value_bytes = CfOptions::default().large_value_bytes;
     assert_eq!(kept, options);
     let plain = encode_options(&options);
     assert_eq!(decode_options(&plain), Some(options.clone()));

@@ -13,7 +13,9 @@ use super::{KeySpan, TableRecord};
 use crate::{
     error::Result,
     key::SequenceNumber,
+    slice::PinnedSlice,
     table::{Table, TableInfo},
+    values::{ValueFile, ValueFiles, ValueUse},
 };
 
 /// Opens tables for versions: knows the directory, the disk and the cache.
@@ -24,6 +26,12 @@ pub(crate) trait TableOpener: Send + Sync {
     ///
     /// The disk's, and what is damaged in the file.
     fn open(&self, table: &TableMeta) -> Result<Arc<Table>>;
+    /// The value that the encoded `pointer` of an entry stands for. The caller holds the table of the entry.
+    ///
+    /// # Errors
+    ///
+    /// The disk's, and what is damaged in the value file.
+    fn value(&self, pointer: &[u8]) -> Result<PinnedSlice>;
 }
 
 /// A table of one or more versions. Whoever reads it holds it (through a version), and its file is
@@ -39,20 +47,35 @@ pub(crate) struct TableMeta {
     pub(crate) global_seq: Option<SequenceNumber>,
     /// Set once. To close tables that are not used, a later version would hold new metas without it.
     table: OnceLock<Arc<Table>>,
+    /// The value files its entries point into, by number, each with the bytes they need of it.
+    pub(crate) values: Vec<(Arc<ValueFile>, u64)>,
     being_compacted: AtomicBool,
     obsolete: OnceLock<Arc<ObsoleteTables>>,
 }
 
 impl TableMeta {
-    /// A table that is not open.
+    /// A table that is not open and points nowhere.
     pub(crate) fn new(record: TableRecord) -> Self {
+        let alone = Arc::default();
+        Self::of(record, &alone).expect("nobody else has files there")
+    }
+
+    /// A table that is not open; `files` has those that others hold.
+    ///
+    /// # Errors
+    ///
+    /// Where the record says of a value file what others do not.
+    pub(crate) fn of(record: TableRecord, files: &Arc<ValueFiles>) -> Result<Self, String> {
         let TableRecord {
             number,
             info,
             hidden,
             global_seq,
+            values,
         } = record;
-        Self {
+        let share = |used: ValueUse| Ok::<_, String>((files.share(used.file)?, used.bytes));
+        Ok(Self {
+            values: values.into_iter().map(share).collect::<Result<_, _>>()?,
             number,
             info,
             hidden,
@@ -60,7 +83,7 @@ impl TableMeta {
             table: OnceLock::new(),
             being_compacted: AtomicBool::new(false),
             obsolete: OnceLock::new(),
-        }
+        })
     }
 
     /// What the manifest keeps of it.
@@ -70,6 +93,12 @@ impl TableMeta {
             info: self.info.clone(),
             hidden: self.hidden,
             global_seq: self.global_seq,
+            values: (self.values.iter())
+                .map(|(file, bytes)| ValueUse {
+                    file: file.record,
+                    bytes: *bytes,
+                })
+                .collect(),
         }
     }
 
@@ -136,6 +165,9 @@ impl Drop for TableMeta {
     fn drop(&mut self) {
         if let Some(queue) = self.obsolete.get() {
             queue.push(self.number);
+            for (file, _) in &self.values {
+                file.mark_obsolete(queue);
+            }
         }
     }
 }
@@ -155,16 +187,30 @@ impl fmt::Debug for TableMeta {
     }
 }
 
-/// Numbers of tables that nobody uses any more: the background removes their files.
+/// Numbers of tables and value files that nobody uses any more: the background removes their files.
 #[derive(Debug, Default)]
 pub(crate) struct ObsoleteTables {
     numbers: Mutex<Vec<u64>>,
+    values: Mutex<Vec<u64>>,
 }
 
 impl ObsoleteTables {
     /// Takes all numbers collected so far.
     pub(crate) fn take(&self) -> Vec<u64> {
         std::mem::take(&mut *self.numbers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes all numbers of value files collected so far.
+    pub(crate) fn take_values(&self) -> Vec<u64> {
+        std::mem::take(&mut *self.values.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Adds a value file.
+    pub(crate) fn push_values(&self, number: u64) {
+        self.values
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(number);
     }
 
     fn push(&self, number: u64) {

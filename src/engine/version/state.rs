@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{FamilyCreated, LogStart, TableAdded, TableMeta, TableRemoved, Version, VersionEdit};
-use crate::{batch::FamilyId, key::SequenceNumber, options::CfOptions};
+use crate::{batch::FamilyId, key::SequenceNumber, options::CfOptions, values::ValueFiles};
 
 /// One column family as the manifest knows it.
 #[derive(Clone, Debug)]
@@ -34,8 +34,10 @@ pub(crate) struct ManifestState {
     pub(crate) log: Option<LogStart>,
     /// Above every family id given out.
     pub(crate) next_family_id: FamilyId,
-    /// There are append families, or were: what only engines that know them can read.
-    pub(crate) has_appends: bool,
+    /// Format version of the manifest: what stands in it, or has stood, only engines that know that version can read.
+    pub(crate) format: u32,
+    /// The value files that tables need.
+    pub(crate) values: Arc<ValueFiles>,
     families: BTreeMap<FamilyId, Arc<FamilyState>>,
     /// Numbers of all tables, of all families.
     numbers: HashSet<u64>,
@@ -155,7 +157,8 @@ impl ManifestState {
             last_seq: edit.last_seq.unwrap_or(self.last_seq),
             log: edit.log.or(self.log),
             next_family_id: edit.next_family_id.unwrap_or(self.next_family_id),
-            has_appends: self.has_appends,
+            format: self.format,
+            values: Arc::clone(&self.values),
             families: self.families.clone(),
             numbers: HashSet::new(),
         };
@@ -216,6 +219,7 @@ impl ManifestState {
         edit: &VersionEdit,
     ) -> Result<Vec<Arc<TableMeta>>, String> {
         let last_seq = self.last_seq;
+        let values = Arc::clone(&self.values);
         let family = self.family_mut(id)?;
         let removed: Vec<(usize, u64)> = edit
             .removed
@@ -242,7 +246,7 @@ impl ManifestState {
             let meta = match leaving.remove(&table.number) {
                 Some(moved) if moved.record() == *table => moved,
                 Some(_) => return Err(format!("table {} changes as it moves", table.number)),
-                None => Arc::new(TableMeta::new(table.clone())),
+                None => Arc::new(TableMeta::of(table.clone(), &values)?),
             };
             if meta.max_seq() > last_seq {
                 return Err(format!("table {} is newer than {last_seq:?}", table.number));
@@ -266,6 +270,15 @@ impl ManifestState {
             let number = table.number;
             if number >= self.next_file_number {
                 return Err(format!("table number {number} was never given out"));
+            }
+            if table
+                .values
+                .iter()
+                .any(|used| used.file.number >= self.next_file_number)
+            {
+                return Err(format!(
+                    "table {number} points into a file that was never given out"
+                ));
             }
             let in_use = self.numbers.contains(&number) && !moved.contains(&(*family, number));
             if in_use || !fresh.insert(number) {

@@ -3,7 +3,12 @@
 //! Hidden from the documentation and no promise to anyone; the engine does not use them.
 
 use super::{FamilyCreated, LogStart, TableAdded, TableRecord, TableRemoved, VersionEdit};
-use crate::{key::SequenceNumber, options::CfOptions, table::TableInfo};
+use crate::{
+    key::SequenceNumber,
+    options::CfOptions,
+    table::TableInfo,
+    values::{ValueFileRecord, ValueUse},
+};
 
 /// Fields of a version edit, in the order of their tags.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,6 +62,8 @@ pub struct TableFields {
     pub hidden: u64,
     /// The sequence number that stands for all stored ones.
     pub global_seq: Option<u64>,
+    /// Value files: number, id, size, CRC of each, and the bytes the table needs of it.
+    pub values: Vec<(u64, u64, u64, u32, u64)>,
 }
 
 impl From<&TableFields> for TableRecord {
@@ -80,6 +87,17 @@ impl From<&TableFields> for TableRecord {
             },
             hidden: fields.hidden,
             global_seq: fields.global_seq.map(SequenceNumber),
+            values: (fields.values.iter())
+                .map(|&(number, id, size, crc, bytes)| ValueUse {
+                    file: ValueFileRecord {
+                        number,
+                        id,
+                        size,
+                        crc,
+                    },
+                    bytes,
+                })
+                .collect(),
         }
     }
 }
@@ -91,6 +109,7 @@ impl From<TableRecord> for TableFields {
             info,
             hidden,
             global_seq,
+            values,
         } = record;
         Self {
             number,
@@ -104,6 +123,12 @@ impl From<TableRecord> for TableFields {
             seqs: [info.min_seq.0, info.max_seq.0],
             hidden,
             global_seq: global_seq.map(|seq| seq.0),
+            values: (values.iter())
+                .map(|used| {
+                    let file = used.file;
+                    (file.number, file.id, file.size, file.crc, used.bytes)
+                })
+                .collect(),
         }
     }
 }

@@ -84,6 +84,7 @@ pub(crate) fn table(level: usize, text: &str) -> Arc<TableMeta> {
         info,
         hidden,
         global_seq: None,
+        values: Vec::new(),
     });
     meta.set_being_compacted(busy);
     Arc::new(meta)
