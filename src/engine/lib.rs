@@ -28,6 +28,7 @@
 //! - [`WriteBatch`]: atomic over any families of one class; [`Db::submit`] answers a [`Ticket`] at once.
 //! - [`CfOptions::append`]: the class of family for logs that are appended and cut at both ends; the log is its store,
 //!   and nothing of it is written twice ([`WriteBatch::append`], [`Db::append_range`]).
+//! - [`CfOptions::large_value_bytes`]: larger values live beside the tables and are not moved by compactions.
 //! - [`DbIter`] and [`DbRange`]: one moment, forward and backward, within bounds.
 //! - [`Options`], [`CfOptions`]: unit, default and effect of each.
 //! - [`fs`] and [`executor`]: all the engine asks of the world; with [`fs::SimFs`] and

@@ -234,7 +234,7 @@ impl DbInner {
             options.lower.clone(),
             options.upper.clone(),
         )
-        .reading(Arc::clone(&self.tables) as _))
+        .reading(Arc::clone(&self.tables) as _, Arc::clone(&state.version)))
     }
 
     /// Every source of `state` that can have keys within the bounds, newest first, each with a number

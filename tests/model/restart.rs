@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use basalt_engine::{
-    ColumnFamily, Db, Error, ReadOptions,
+    CfOptions, ColumnFamily, Db, Error, ReadOptions,
     executor::SimExecutor,
     fs::{SimFs, sim::Survival},
     verify_dir,
@@ -245,10 +245,14 @@ impl World {
             let id = cf.id();
             *cf = self.db.cf(cf.name()).expect("it is kept");
             assert_eq!(cf.id(), id);
+            // These two are not stored.
             let kind = std::mem::take(&mut options.memtable);
+            let defaults = CfOptions::default();
+            let large =
+                std::mem::replace(&mut options.large_value_bytes, defaults.large_value_bytes);
             assert_eq!(*cf.options(), *options, "options are kept");
             if self.rng.one_in(2) {
-                options.memtable = kind;
+                (options.memtable, options.large_value_bytes) = (kind, large);
                 let again = self.db.open_cf(cf.name(), options.clone());
                 assert!(again.expect("the same class").id() == cf.id());
             }

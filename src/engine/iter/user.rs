@@ -14,7 +14,7 @@ use crate::{
     key::{InternalKey, SequenceNumber, ValueKind, key_prefix, trailer_kind, trailer_seq},
     slice::PinnedSlice,
     tombstones::{Cover, TombstoneCursor, Tombstones},
-    version::TableOpener,
+    version::{TableOpener, Version},
 };
 
 /// Entries passed one by one before a seek past all of their kind is worth it.
@@ -33,8 +33,8 @@ pub(crate) struct UserIter<I> {
     key: Vec<u8>,
     /// Backward: the current value.
     value: Vec<u8>,
-    /// Reads the values that entries point to.
-    pointers: Option<Arc<dyn TableOpener>>,
+    /// Reads the values that entries point to; and the version whose tables hold the value files.
+    pointers: Option<(Arc<dyn TableOpener>, Arc<Version>)>,
     /// The current value, where the entry points to it.
     pointed: Option<PinnedSlice>,
 }
@@ -86,9 +86,9 @@ impl<I: InternalIterator> UserIter<I> {
         }
     }
 
-    /// The same, with entries that point to their values.
-    pub(crate) fn reading(mut self, pointers: Arc<dyn TableOpener>) -> Self {
-        self.pointers = Some(pointers);
+    /// The same, with entries of tables of `version` that point to their values.
+    pub(crate) fn reading(mut self, pointers: Arc<dyn TableOpener>, version: Arc<Version>) -> Self {
+        self.pointers = Some((pointers, version));
         self
     }
 
@@ -236,7 +236,7 @@ impl<I: InternalIterator> UserIter<I> {
             } else {
                 &self.value
             };
-            let pointers = self.pointers.as_ref().ok_or_else(|| {
+            let (pointers, _) = self.pointers.as_ref().ok_or_else(|| {
                 Error::corruption(
                     PathBuf::new(),
                     0,
