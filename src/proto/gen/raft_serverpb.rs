@@ -23,6 +23,10 @@ pub struct RaftMessage {
     /// Sender's region end; likewise.
     #[prost(bytes = "bytes", tag = "8")]
     pub end_key: ::prost::bytes::Bytes,
+    /// Extension: who was a member when the peer that answers was removed; only where it answers a candidate. One that
+    /// was away for long learns from it whom to ask.
+    #[prost(message, repeated, tag = "20")]
+    pub members: ::prost::alloc::vec::Vec<super::metapb::Peer>,
 }
 /// Persistent raft state of a peer (raft db).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

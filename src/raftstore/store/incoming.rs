@@ -6,7 +6,10 @@ use basalt_proto::{
     metapb::{self, Region, RegionEpoch},
     raft_serverpb::{PeerState, RaftMessage, RaftSnapshotData},
 };
-use basalt_raft::eraftpb::{Message, MessageType};
+use basalt_raft::{
+    NONE,
+    eraftpb::{Message, MessageType},
+};
 use prost::Message as _;
 
 use super::{Store, raft_failed, ready::send};
@@ -80,6 +83,9 @@ impl Store {
             return Ok(());
         };
         peer.learn(from);
+        for member in message.members {
+            peer.learn(member);
+        }
         if epoch.conf_ver > peer.told.conf_ver {
             peer.told = epoch;
         }
@@ -106,21 +112,30 @@ impl Store {
     }
 
     /// A learner never campaigns, nor does a peer without its first snapshot, so one that was removed while it
-    /// was away would wait for ever: one that has heard nothing for long asks. The question is that of a candidate with an empty log, for whom nobody
+    /// was away would wait for ever: one that has heard nothing for long asks. So does a voter whose fellow members have all been
+    /// removed before it, of those whom it has heard of from them. The question is that of a candidate with an empty log, for whom nobody
     /// votes; members who know that it was removed say so.
     pub(super) fn ask_whether_removed(&mut self) {
         let patience = self.config.tick * SILENT_TICKS;
         for peer in self.peers.values_mut() {
-            let never_asks = peer.raw.raft().is_learner() || peer.region().is_none();
-            let waits = never_asks && peer.leaving.is_none();
+            let raft = peer.raw.raft();
+            let never_campaigns = raft.is_learner() || peer.region().is_none();
+            let waits = peer.leaving.is_none() && (never_campaigns || raft.leader() == NONE);
             if !waits || self.now.saturating_sub(peer.heard) < patience {
+                continue;
+            }
+            let members = peer.region().map_or(&[][..], |region| &region.peers);
+            let is_member = |id: u64| members.iter().any(|member| member.id == id);
+            let mut asked = peer.others();
+            if !never_campaigns {
+                // Members hear from it when it campaigns.
+                asked.retain(|to| !is_member(to.id));
+            }
+            if asked.is_empty() {
                 continue;
             }
             peer.heard = self.now;
             peer.unanswered += 1;
-            let members = peer.region().map(|region| region.peers.clone());
-            let mut asked = members.unwrap_or_else(|| peer.others());
-            asked.retain(|to| to.id != peer.meta.id);
             let term = peer.raw.raft().term() + 1;
             for to in asked {
                 let question = Message {
@@ -213,7 +228,7 @@ impl Store {
                 // also be one that was removed itself.
                 let is_member = region.peers.iter().any(|member| member.id == from.id);
                 if is_member {
-                    return self.tell_last_applied(region_id, from, to, inner);
+                    return self.tell_last_applied(region_id, from, to, inner, region.peers);
                 }
                 if epoch.conf_ver < known.conf_ver {
                     self.tell_removed(region_id, from, to, Some(known), &message);
@@ -238,13 +253,14 @@ impl Store {
 
     /// A member asks a peer that was removed for its vote: it does not know that the removal is committed,
     /// and may have nobody else to learn it from. There is no vote; what was applied here is committed, and
-    /// a refusal tells that.
+    /// a refusal tells that, and who was a member then, for the candidate may have been removed since.
     fn tell_last_applied(
         &mut self,
         region_id: u64,
         from: metapb::Peer,
         to: metapb::Peer,
         asked: &Message,
+        members: Vec<metapb::Peer>,
     ) -> Result<()> {
         let (kind, term) = match asked.msg_type() {
             MessageType::MsgRequestVote => (MessageType::MsgRequestVoteResponse, asked.term),
@@ -269,6 +285,7 @@ impl Store {
                 known_commit_term: last.term,
                 ..Message::default()
             }),
+            members,
             ..RaftMessage::default()
         });
         Ok(())

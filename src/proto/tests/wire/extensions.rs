@@ -11,7 +11,7 @@ use prost::bytes::Bytes;
 use crate::messages::hex;
 
 /// The facts of the schema that TinyKV does not have.
-pub(crate) const EXTENSIONS: [&str; 45] = [
+pub(crate) const EXTENSIONS: [&str; 46] = [
     "enum eraftpb.ConfChangeTransition",
     "field eraftpb.ConfChangeSingle 1 change_type eraftpb.ConfChangeType singular",
     "field eraftpb.ConfChangeSingle 2 node_id uint64 singular",
@@ -32,6 +32,7 @@ pub(crate) const EXTENSIONS: [&str; 45] = [
     "field eraftpb.Message 18 known_commit_term uint64 singular",
     "field eraftpb.Message 19 needs_no_answer bool singular",
     "field raft_serverpb.RaftLocalState 4 peer_id uint64 singular",
+    "field raft_serverpb.RaftMessage 20 members metapb.Peer repeated",
     "field raft_serverpb.RegionLocalState 3 peer_id uint64 singular",
     "field raft_serverpb.RegionLocalState 4 conf_state eraftpb.ConfState singular",
     "field raft_serverpb.SnapshotIntent 1 peer_id uint64 singular",
