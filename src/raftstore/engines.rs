@@ -1,10 +1,11 @@
 //! `Engines`: the two databases of a store, and their families.
 //!
-//! Whoever opens them chooses directories, disk and threads. Not here: what is in them.
+//! Whoever opens them chooses directories, disk and threads. Not here: what is in them; how a raftdb of before comes
+//! to have an append family (`migrate`).
 
-use basalt_engine::{CfOptions, ColumnFamily, Db};
+use basalt_engine::{CfOptions, ColumnFamily, Compression, Db, Options};
 
-use crate::Result;
+use crate::{Result, faults::Faults, keys::STATE_KEY_LEN, migrate};
 
 /// Names of the users' families. In kvdb each is prefixed: its `default` is the engine's own, which is
 /// always logged, and stays empty.
@@ -13,8 +14,17 @@ pub const DATA_FAMILIES: [&str; 3] = ["default", "write", "lock"];
 /// Prefix of the users' families in kvdb.
 const DATA: &str = "data-";
 const LOCAL: &str = "local";
-const LOG: &str = "log";
+const ENTRIES: &str = "entries";
 const STATES: &str = "states";
+
+/// Bytes of the memtable of raftdb's states: they are few, and overwritten all the time.
+const STATES_BUFFER_BYTES: usize = 8 << 20;
+/// Bytes of raftdb's log that those may hold back before they are flushed: an open reads them.
+const RAFT_LOG_BYTES: u64 = 64 << 20;
+/// Largest segment of raftdb's log in bytes: of a log of 64 MiB the half that is truncated is given up soon.
+const RAFT_SEGMENT_BYTES: u64 = 32 << 20;
+/// Dead bytes of raftdb's log above which the entries of regions that rest are written forward. An open reads these too.
+const RAFT_GARBAGE_BYTES: u64 = 128 << 20;
 
 /// Both databases of a store. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -27,19 +37,35 @@ pub struct Engines {
     pub local: ColumnFamily,
     /// kvdb: users' data, in the order of [`DATA_FAMILIES`].
     pub data: [ColumnFamily; 3],
-    /// raftdb: entries.
+    /// raftdb: entries, an append family (docs/adr/0012).
     pub log: ColumnFamily,
     /// raftdb: RaftLocalStates and intents.
     pub states: ColumnFamily,
 }
 
 impl Engines {
+    /// What raftdb is to be opened with: `options`, but for what its use says about its log.
+    #[must_use]
+    pub fn raft_options(options: Options) -> Options {
+        Options {
+            log_segment_bytes: (
+                options.log_segment_bytes.0.min(RAFT_SEGMENT_BYTES),
+                RAFT_SEGMENT_BYTES,
+            ),
+            max_log_bytes: RAFT_LOG_BYTES,
+            max_log_garbage_bytes: RAFT_GARBAGE_BYTES,
+            ..options
+        }
+    }
+
     /// Takes two open databases, and makes the families that are missing in them; those that are there keep
-    /// their options.
+    /// their options. The entries of a raftdb written before there were append families are moved first, which takes
+    /// as long as reading and writing them.
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Engine`], also for databases whose families are of the other class.
+    /// [`crate::Error::Engine`], also for databases whose families are of the other class;
+    /// [`crate::Error::Corruption`] for entries of before that are no logs.
     pub fn new(kv: Db, raft: Db) -> Result<Self> {
         let known = kv
             .cf(LOCAL)
@@ -54,6 +80,21 @@ impl Engines {
     ///
     /// As for [`Engines::new`].
     pub fn with_write_buffer(kv: Db, raft: Db, write_buffer_bytes: usize) -> Result<Self> {
+        Self::with_faults(kv, raft, write_buffer_bytes, Faults::default())
+    }
+
+    /// The same with a rule to break, for tests of the tests.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Engines::new`].
+    #[doc(hidden)]
+    pub fn with_faults(
+        kv: Db,
+        raft: Db,
+        write_buffer_bytes: usize,
+        faults: Faults,
+    ) -> Result<Self> {
         let options = CfOptions {
             write_buffer_bytes,
             ..CfOptions::unlogged()
@@ -61,11 +102,21 @@ impl Engines {
         let open = |name: &str| kv.open_cf(name, options.clone());
         let data = |name| open(&format!("{DATA}{name}"));
         let [default, write, lock] = DATA_FAMILIES;
+        let states = CfOptions {
+            write_buffer_bytes: STATES_BUFFER_BYTES,
+            ..CfOptions::default()
+        };
+        let states = raft.open_cf(STATES, states)?;
+        let mut entries = CfOptions::append(STATE_KEY_LEN);
+        // It would be done by the store loop, for bytes that are dead soon.
+        entries.compression[0] = Compression::None;
+        let log = raft.open_cf(ENTRIES, entries)?;
+        migrate::entries(&raft, &log, faults)?;
         Ok(Self {
             local: open(LOCAL)?,
             data: [data(default)?, data(write)?, data(lock)?],
-            log: raft.open_cf(LOG, CfOptions::default())?,
-            states: raft.open_cf(STATES, CfOptions::default())?,
+            log,
+            states,
             kv,
             raft,
         })

@@ -35,6 +35,8 @@ pub enum Fault {
     TermBeforeSync,
     /// A snapshot replaces what is there and leaves old keys behind.
     SnapshotWithoutDelete,
+    /// The family that entries were in before is dropped before what was copied is durable.
+    MigrationUnsynced,
     /// A store that has lost its disk takes part again under its old identity. (It is the server that keeps
     /// such a store out, so it is the simulation that lets it in.)
     WipedStoreVotes,

@@ -26,7 +26,7 @@ pub const STORE_IDENT: [u8; 2] = [LOCAL, 0x02];
 
 /// Length of a log entry's key.
 pub const LOG_KEY_LEN: usize = 19;
-/// Length of the key of a region's state.
+/// Length of the key of a region's state, and of what a log entry's key begins with.
 pub const STATE_KEY_LEN: usize = 11;
 
 /// What a local key is the key of.
@@ -109,15 +109,21 @@ fn state(group: u8, region: u64, suffix: u8) -> [u8; STATE_KEY_LEN] {
 #[must_use]
 pub fn log(region: u64, index: u64) -> [u8; LOG_KEY_LEN] {
     let mut key = [0; LOG_KEY_LEN];
-    key[..STATE_KEY_LEN].copy_from_slice(&state(RAFT, region, LOG));
+    key[..STATE_KEY_LEN].copy_from_slice(&log_prefix(region));
     key[STATE_KEY_LEN..].copy_from_slice(&index.to_be_bytes());
     key
+}
+
+/// What the keys of a region's entries begin with: all but the index.
+#[must_use]
+pub fn log_prefix(region: u64) -> [u8; STATE_KEY_LEN] {
+    state(RAFT, region, LOG)
 }
 
 /// The keys of a region's entries, whatever their index.
 #[must_use]
 pub fn log_range(region: u64) -> Range<[u8; STATE_KEY_LEN]> {
-    state(RAFT, region, LOG)..state(RAFT, region, RAFT_STATE)
+    log_prefix(region)..state(RAFT, region, RAFT_STATE)
 }
 
 /// The key of a region's RaftLocalState.

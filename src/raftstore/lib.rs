@@ -40,6 +40,7 @@ pub mod keys;
 mod leases;
 mod message;
 pub mod metrics;
+mod migrate;
 mod node;
 mod peer_storage;
 mod save;

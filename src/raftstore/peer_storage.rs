@@ -297,9 +297,7 @@ impl PeerStorage {
         if self.first_stored >= end {
             return false;
         }
-        let (from, to) = (self.first_stored, end);
-        let start = keys::log(self.region_id, from);
-        batch.delete_range(&self.engines.log, &start, &keys::log(self.region_id, to));
+        batch.truncate_front(&self.engines.log, &keys::log_prefix(self.region_id), end);
         self.first_stored = end;
         true
     }

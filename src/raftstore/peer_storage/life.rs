@@ -4,7 +4,7 @@
 
 use std::{cell::Cell, collections::VecDeque};
 
-use basalt_engine::{ReadOptions, SequenceNumber, WriteBatch, WriteOptions};
+use basalt_engine::{SequenceNumber, WriteBatch, WriteOptions};
 use basalt_proto::{
     metapb::Region,
     raft_serverpb::{PeerState, RaftLocalState, RegionLocalState},
@@ -204,24 +204,9 @@ impl PeerStorage {
 
     /// The first and the last index that raftdb has an entry of.
     fn stored_ends(&self) -> Result<Option<(u64, u64)>> {
-        let range = keys::log_range(self.region_id);
-        let options = ReadOptions {
-            lower: Some(range.start.to_vec()),
-            upper: Some(range.end.to_vec()),
-            ..ReadOptions::default()
-        };
-        let mut iter = self.engines.raft.iter(&self.engines.log, &options)?;
-        let index = |key: &[u8]| match keys::Key::decode(key) {
-            Some(keys::Key::Log { index, .. }) => Ok(index),
-            _ => Err(self.corruption("a key of the log has no index")),
-        };
-        iter.seek_to_first()?;
-        if !iter.valid() {
-            return Ok(None);
-        }
-        let first = index(iter.key())?;
-        iter.seek_to_last()?;
-        Ok(Some((first, index(iter.key())?)))
+        let Engines { raft, log, .. } = &self.engines;
+        let range = raft.append_range(log, &keys::log_prefix(self.region_id))?;
+        Ok(range.map(|range| (range.start, range.end - 1)))
     }
 
     /// Removes the peer from this store for good. Its data in kvdb is gone, durably, and of its states only
@@ -347,8 +332,7 @@ fn clear_raft(engines: &Engines, region: u64) -> Result<()> {
 
 /// Puts the removal of all that raftdb has of a region into a batch for it.
 pub(crate) fn put_clearing(engines: &Engines, region: u64, batch: &mut WriteBatch) {
-    let range = keys::log_range(region);
-    batch.delete_range(&engines.log, &range.start, &range.end);
+    batch.truncate_back(&engines.log, &keys::log_prefix(region), 0);
     batch.delete(&engines.states, &keys::raft_state(region));
     batch.delete(&engines.states, &keys::intent(region));
 }

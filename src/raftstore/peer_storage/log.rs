@@ -99,8 +99,8 @@ impl PeerStorage {
     }
 
     fn replace_log(&mut self, pending: Pending, batch: &mut WriteBatch) {
-        let range = keys::log_range(self.region_id);
-        batch.delete_range(&self.engines.log, &range.start, &range.end);
+        // An empty prefix takes any index: the log begins behind the snapshot.
+        batch.truncate_back(&self.engines.log, &keys::log_prefix(self.region_id), 0);
         let intent = SnapshotIntent {
             peer_id: self.peer_id,
             snapshot: Some(pending.snapshot.clone()),
@@ -115,14 +115,19 @@ impl PeerStorage {
         self.pending = Some(pending);
     }
 
+    /// Entries that follow the log, or replace its end.
     fn append(&mut self, entries: &[Entry], batch: &mut WriteBatch) {
-        let Some(last) = entries.last() else { return };
-        for entry in entries {
-            let key = keys::log(self.region_id, entry.index);
-            batch.put(&self.engines.log, &key, &entry.encode_to_vec());
-        }
-        for index in last.index + 1..=self.raft_state.last_index {
-            batch.delete(&self.engines.log, &keys::log(self.region_id, index));
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            return;
+        };
+        let (log, prefix) = (&self.engines.log, keys::log_prefix(self.region_id));
+        if let [only] = entries {
+            batch.append(log, &prefix, only.index, &[only.encode_to_vec()]);
+        } else {
+            let (bytes, ends) = encode(entries);
+            let starts = std::iter::once(&0).chain(&ends);
+            let values = starts.zip(&ends).map(|(start, end)| &bytes[*start..*end]);
+            batch.append(log, &prefix, first.index, &values.collect::<Vec<_>>());
         }
         (self.raft_state.last_index, self.raft_state.last_term) = (last.index, last.term);
         self.cache.append(entries);
@@ -164,26 +169,38 @@ impl PeerStorage {
 
     /// Reads the entries of `low..high` from raftdb, which has all of them.
     fn read_stored(&self, low: u64, high: u64, taken: &mut Taken) -> Result<()> {
-        if low >= high {
+        let mut next = low;
+        again_where_expired(|| {
+            let before = next;
+            let read = self.read_view(&mut next, high, taken);
+            (read, next > before)
+        })
+    }
+
+    /// Reads the entries of `next..high` as one view of raftdb shows them, and moves `next` behind each that is read.
+    fn read_view(&self, next: &mut u64, high: u64, taken: &mut Taken) -> Result<()> {
+        if *next >= high {
             return Ok(());
         }
         let options = ReadOptions {
-            lower: Some(keys::log(self.region_id, low).to_vec()),
+            lower: Some(keys::log(self.region_id, *next).to_vec()),
             upper: Some(keys::log(self.region_id, high).to_vec()),
             ..ReadOptions::default()
         };
         let mut iter = self.engines.raft.iter(&self.engines.log, &options)?;
         iter.seek_to_first()?;
-        for index in low..high {
+        loop {
+            let index = *next;
             if !iter.valid() || iter.key() != keys::log(self.region_id, index) {
                 return Err(self.corruption(format!("no entry at index {index} of the log")));
             }
-            if !taken.take(self.decode(iter.value(), index)?) {
-                break;
+            let fits = taken.take(self.decode(iter.value(), index)?);
+            *next += 1;
+            if !fits || *next == high {
+                return Ok(());
             }
             iter.next()?;
         }
-        Ok(())
     }
 
     /// Bytes of the entries that are not truncated, from the sizes of a few of them.
@@ -244,6 +261,37 @@ impl PeerStorage {
     }
 }
 
+/// The bytes of entries, one behind the other, and where each ends: one piece of memory for all.
+fn encode(entries: &[Entry]) -> (Vec<u8>, Vec<usize>) {
+    let bytes = entries.iter().map(Message::encoded_len).sum();
+    let mut bytes = Vec::with_capacity(bytes);
+    let ends = entries.iter().map(|entry| {
+        entry.encode(&mut bytes).expect("a vector takes all");
+        bytes.len()
+    });
+    let ends = ends.collect();
+    (bytes, ends)
+}
+
+/// How often a read begins a new view of raftdb without having come further.
+const MAX_VIEWS: u32 = 8;
+
+/// Reads on with a new view where the engine has given one up, because it held too much of the log. `read` says also
+/// whether it has come further.
+fn again_where_expired(mut read: impl FnMut() -> (Result<()>, bool)) -> Result<()> {
+    let mut views = MAX_VIEWS;
+    loop {
+        match read() {
+            (Err(Error::Engine(basalt_engine::Error::Expired(_))), is_further)
+                if is_further || views > 1 =>
+            {
+                views = if is_further { MAX_VIEWS } else { views - 1 };
+            }
+            (done, _) => return done,
+        }
+    }
+}
+
 /// Entries whose sizes are looked at for an estimate of a log's.
 const SIZE_SAMPLES: u64 = 32;
 
@@ -273,5 +321,38 @@ impl Taken {
             self.entries.push(entry);
         }
         !self.full
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_that_is_given_up_is_followed_by_another_as_long_as_that_helps() {
+        let expired = || Error::Engine(basalt_engine::Error::Expired("held too much".into()));
+        // Further each time, then to the end.
+        let mut left = 40;
+        let done = again_where_expired(|| {
+            left -= 1;
+            let read = if left == 0 { Ok(()) } else { Err(expired()) };
+            (read, true)
+        });
+        assert!(done.is_ok() && left == 0, "{done:?}, {left}");
+        // No further: it ends, and says why.
+        let mut views = 0;
+        let done = again_where_expired(|| {
+            views += 1;
+            (Err(expired()), false)
+        });
+        let gave_up = matches!(done, Err(Error::Engine(basalt_engine::Error::Expired(_))));
+        assert!(gave_up && views == MAX_VIEWS, "{done:?}, {views}");
+        // Anything else is not tried again.
+        let mut views = 0;
+        let done = again_where_expired(|| {
+            views += 1;
+            (Err(Error::corruption(1, "damage")), true)
+        });
+        assert!(matches!(done, Err(Error::Corruption { .. })) && views == 1);
     }
 }

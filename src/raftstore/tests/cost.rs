@@ -7,9 +7,12 @@ mod cluster;
 #[expect(dead_code, reason = "the simulation uses all of it")]
 mod node;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use basalt_engine::fs::sim::OpKind;
@@ -23,6 +26,8 @@ struct Counted {
     other_syncs: AtomicU64,
     /// Bytes written.
     bytes: AtomicU64,
+    /// Those of files below `/raft`.
+    raft_bytes: AtomicU64,
 }
 
 impl Counted {
@@ -38,6 +43,8 @@ impl Counted {
                     OpKind::Sync | OpKind::SyncDir => &seen.other_syncs,
                     OpKind::Write => {
                         seen.bytes.fetch_add(op.len, Ordering::Relaxed);
+                        let of_raft = op.len * u64::from(is_raft);
+                        seen.raft_bytes.fetch_add(of_raft, Ordering::Relaxed);
                         return;
                     }
                     _ => return,
@@ -108,4 +115,37 @@ fn puts_that_come_together_share_a_sync() {
             "{raft} syncs of raftdb for {PUTS} puts that came together"
         );
     }
+}
+
+#[test]
+fn over_the_life_of_a_log_its_bytes_are_written_once() {
+    let mut cluster = Cluster::new(1, 1, |config| {
+        config.log_gc_entries = 100;
+        config.log_gc_interval = Duration::from_millis(50);
+    });
+    cluster.lead(0);
+    let counted = Counted::of(&cluster, 0);
+    const PUTS: u64 = 2_000;
+    for number in 0..PUTS {
+        let key = (number % 50).to_be_bytes();
+        assert!(cluster.put(0, &key, &[7; 4 * VALUE]).is_done());
+        if number % 10 == 0 {
+            cluster.ticks(1);
+        }
+    }
+    let user = PUTS * (4 * VALUE as u64 + 8);
+    let bytes = counted.raft_bytes.load(Ordering::Relaxed);
+    let stats = cluster.running(0).expect("it runs").engines.raft.stats();
+    println!(
+        "{bytes} bytes of raftdb for {user}: {:.2}; {} flushes of {} bytes, {} bytes written forward, {} bytes of log",
+        bytes as f64 / user as f64,
+        stats.flushes,
+        stats.flushed_bytes,
+        stats.log_rewritten_bytes,
+        stats.log_bytes
+    );
+    assert!(bytes < user * 5 / 4, "{bytes} bytes written for {user}");
+    assert!(stats.flushes > 5, "states hold the log back: {stats:?}");
+    // 100 to 200 entries are kept, segments have up to 256 KiB, and states may hold 64 KiB back.
+    assert!(stats.log_bytes < 1 << 20, "{stats:?}");
 }

@@ -290,7 +290,7 @@ fn the_term_is_that_of_the_applied_entry_and_a_log_that_lacks_it_is_waited_for()
     let mut peer = sender.store.open(1, 1);
     sender.apply(&mut peer, 9, &[]);
     let mut batch = WriteBatch::new();
-    batch.delete(&sender.store.engines.log, &keys::log(1, 9));
+    batch.truncate_front(&sender.store.engines.log, &keys::log_prefix(1), 10);
     sender.store.write_raft(batch, WriteOptions::SYNC);
     let lost = sender.files.generate(1, &mut unhurried);
     assert!(matches!(lost, Err(SnapshotError::Busy(_))), "{lost:?}");

@@ -44,7 +44,7 @@ use crate::storage::{
 
 /// Region that the founders begin with.
 const FIRST_REGION: u64 = 1;
-/// Bytes of blocks that raftdb keeps in memory: it is read at its tail, which is elsewhere.
+/// Bytes of blocks that raftdb keeps in memory: what it has in tables is little, and hardly read.
 const RAFT_CACHE_BYTES: usize = 8 << 20;
 
 /// What a store has open.
@@ -170,10 +170,10 @@ impl Cluster {
             memtable_budget_bytes: defaults.memtable_budget_bytes.max(buffers),
             ..defaults
         };
-        let raft_options = Options {
+        let raft_options = Engines::raft_options(Options {
             block_cache_bytes: RAFT_CACHE_BYTES,
             ..Options::default()
-        };
+        });
         let open = |path: &Path, options: Options| {
             Db::open(path, options).map_err(|error| explain_open(&error))
         };

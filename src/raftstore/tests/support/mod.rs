@@ -40,6 +40,9 @@ impl Store {
         let open = |path| {
             let options = Options {
                 log_segment_bytes: (16 << 10, 256 << 10),
+                // Small, so that states are flushed and entries written forward.
+                max_log_bytes: 64 << 10,
+                max_log_garbage_bytes: 64 << 10,
                 block_cache_bytes: 1 << 20,
                 reserve_bytes: 0,
                 ..Options::with(fs.clone(), executor.clone())
