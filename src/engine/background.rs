@@ -174,7 +174,7 @@ impl DbInner {
             return;
         }
         let mut flags = self.background.lock();
-        if flags.compactions >= self.options.max_compactions {
+        if flags.compactions >= self.live.load().max_compactions {
             // Those that run may have looked before there was something to do.
             flags.compact_again = true;
             return;
@@ -234,6 +234,8 @@ impl DbInner {
 
     pub(crate) fn file_work(self: &Arc<Self>) -> Result<()> {
         if self.may_work() {
+            self.measure_appends();
+            self.relieve_memory();
             self.prepare_segment(0)?;
             self.commit.sync_full_segments();
             self.bound_manifest()?;

@@ -247,6 +247,12 @@ impl ReadState {
         self.memtables().filter_map(|slot| slot.first_pos()).min()
     }
 
+    /// Bytes of all memtables as allocated.
+    pub(crate) fn allocated_bytes(&self) -> usize {
+        let allocated = |slot: &Arc<Slot>| slot.memtable.allocated();
+        self.memtables().map(allocated).sum()
+    }
+
     /// Bytes of all memtables.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.memtables().map(|slot| slot.memtable.bytes()).sum()

@@ -18,6 +18,7 @@ use crate::{
     db::DbInner,
     error::{Error, Result},
     key::SequenceNumber,
+    limiter::IoPriority,
     memtable::MemtableIter,
     options::{CfOptions, LEVELS},
     tombstones::Tombstones,
@@ -169,7 +170,9 @@ impl DbInner {
         family: &ColumnFamily,
         compaction: &Compaction,
     ) -> Result<()> {
-        let output = self.in_job(family, |context| run(compaction, context))?;
+        let output = self.in_job(family, IoPriority::Compaction, |context| {
+            run(compaction, context)
+        })?;
         let mut manifest = self.manifest.lock();
         if manifest.state.family(family.id()).is_none() {
             // Dropped meanwhile, and its tables with it.
@@ -210,6 +213,7 @@ impl DbInner {
     pub(crate) fn in_job<T>(
         &self,
         family: &ColumnFamily,
+        priority: IoPriority,
         work: impl FnOnce(&JobContext<'_>) -> Result<T>,
     ) -> Result<T> {
         let boundaries = self.snapshots.boundaries(|| self.commit.visible());
@@ -224,6 +228,7 @@ impl DbInner {
             boundaries: &boundaries,
             faults: self.options.faults,
             stop: &self.closing,
+            pace: &self.pace(priority),
             pause: &|| {},
         })
     }
@@ -239,7 +244,7 @@ impl DbInner {
             .iter()
             .flat_map(|slot| slot.memtable.tombstone_sets())
             .collect();
-        self.in_job(family, |context| {
+        self.in_job(family, IoPriority::Flush, |context| {
             let sets = sets.iter().map(AsRef::as_ref);
             let tombstones = Tombstones::merge_for(sets, context.boundaries);
             flush_to_table(sources, &tombstones, context)

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::{
     append::Appends,
@@ -26,6 +26,7 @@ use crate::{
     key::SequenceNumber,
     log_files::LogFiles,
     manifest::Manifest,
+    memory::MemoryShare,
     numbers::FileNumbers,
     options::{CfOptions, Options, ReadOptions, WriteOptions},
     read::{CopyInto, Pin},
@@ -59,7 +60,10 @@ pub struct Db {
 /// Everything of an open database, shared by handles, jobs and iterators.
 pub(crate) struct DbInner {
     pub(crate) dir: PathBuf,
+    /// As they were at the open: for what does not change while it is open.
     pub(crate) options: Options,
+    /// As they are: for what does (`online`).
+    pub(crate) live: ArcSwap<Options>,
     pub(crate) id: u64,
     /// Tells this open database from all others.
     pub(crate) instance: u64,
@@ -81,7 +85,8 @@ pub(crate) struct DbInner {
     pub(crate) read_only: ArcSwapOption<Error>,
     /// The memtables were found to hold more than their budget.
     pub(crate) memory_over: AtomicBool,
-    pub(crate) closing: AtomicBool,
+    pub(crate) memory: MemoryShare,
+    pub(crate) closing: Arc<AtomicBool>,
     pub(crate) recovery: RecoveryReport,
     pub(crate) listeners: RwLock<Vec<FlushListener>>,
     /// The families alive, by id.
@@ -112,6 +117,7 @@ impl Db {
             inner,
             _closer: closer,
         };
+        db.inner.join_memory();
         db.inner.schedule_flush();
         db.inner.schedule_file_work();
         Ok(db)

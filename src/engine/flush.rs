@@ -170,6 +170,9 @@ impl DbInner {
                 family.inner.install(Arc::clone(&state.version), slots);
             }
         }
+        self.memory.flushed(&slots);
+        drop(slots);
+        self.balance_memory();
         self.counters.flushes.fetch_add(1, Ordering::Relaxed);
         // The edit counts, whatever becomes of old segments.
         if let Err(error) = self.logs.release_before(start.segment) {
@@ -239,7 +242,7 @@ impl DbInner {
     /// Begins a new manifest when this one has grown too large.
     pub(crate) fn bound_manifest(&self) -> Result<()> {
         let mut manifest = self.manifest.lock();
-        if manifest.writer.synced() < self.options.max_manifest_bytes {
+        if manifest.writer.synced() < self.live.load().max_manifest_bytes {
             return Ok(());
         }
         self.begin_manifest(&mut manifest)
@@ -272,6 +275,19 @@ impl DbInner {
         Ok(())
     }
 
+    /// Tables are about to have blocks of zstd, if `wanted`: only engines that know those may read the manifest from here
+    /// on.
+    pub(crate) fn begin_zstd(&self, manifest: &mut Current, wanted: bool) -> Result<()> {
+        if !wanted || manifest.state.has_zstd {
+            return Ok(());
+        }
+        manifest.state.has_zstd = true;
+        self.begin_manifest(manifest).map_err(|error| {
+            manifest.state.has_zstd = false;
+            self.note_failure(error)
+        })
+    }
+
     /// Writes manifest `number`, durable with its name.
     fn write_manifest(&self, number: u64, state: &ManifestState) -> Result<ManifestWriter> {
         let fs = &*self.options.fs;
@@ -280,7 +296,7 @@ impl DbInner {
             &self.dir,
             number,
             self.id,
-            state.has_appends,
+            state.format_version(),
             self.options.faults,
         )?;
         writer.append(&state.to_edit().encode())?;

@@ -37,6 +37,8 @@ pub struct TableWriter {
 pub struct TableFile {
     path: PathBuf,
     info: TableInfo,
+    /// Some blocks may be of zstd.
+    zstd: bool,
 }
 
 /// What one ingest takes in; see [`Db::ingest`](crate::Db::ingest).
@@ -123,6 +125,7 @@ impl TableWriter {
             return Err(Error::invalid("a table without entries"));
         }
         Ok(TableFile {
+            zstd: self.builder.may_use_zstd(),
             info: self.builder.finish()?,
             path: self.path,
         })
@@ -152,6 +155,7 @@ impl TableFile {
         let identity = TableIdentity::read(&*file, path)?;
         let table = Table::open(file, path, 0, &identity, None, BlockCache::new(0))?;
         table.verify(crc)?;
+        let zstd = table.has_zstd();
         let info = table.info(crc);
         if info.max_seq > SequenceNumber::ZERO || info.tombstones > 0 {
             return Err(Error::invalid(format!(
@@ -162,6 +166,7 @@ impl TableFile {
         Ok(Self {
             info,
             path: path.to_path_buf(),
+            zstd,
         })
     }
 
@@ -244,6 +249,8 @@ impl DbInner {
         if families.is_empty() {
             return Ok(self.commit.visible());
         }
+        let zstd = request.tables.iter().any(|(_, table)| table.zstd);
+        self.begin_zstd(&mut self.manifest.lock(), zstd)?;
         // What is in memory now is flushed while writers go on; only what comes in between is left.
         self.flush_families(&families)?;
         let tables = self.link_tables(&request)?;

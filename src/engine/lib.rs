@@ -66,11 +66,15 @@ pub mod fs;
 mod ingest;
 mod iter;
 pub mod key;
+mod limiter;
 mod log_files;
 mod manifest;
+mod memory;
 mod memtable;
 mod numbers;
+mod online;
 mod options;
+mod paced;
 mod read;
 mod recovery;
 mod resume;
@@ -95,6 +99,8 @@ pub use error::{Error, Result};
 pub use faults::{Fault, Faults};
 pub use ingest::{Ingest, TableFile, TableWriter};
 pub use key::{MAX_KEY_LEN, MAX_VALUE_LEN, SequenceNumber};
+pub use limiter::{IoPriority, RateLimiter, RateStats};
+pub use memory::{MemoryStats, SharedMemory};
 pub use options::{
     CfOptions, Compression, LEVELS, MAX_APPEND_PREFIX_BYTES, MemtableKind, Options, ReadOptions,
     WriteOptions, prefix_end,

@@ -14,12 +14,11 @@ use std::{
     sync::{Arc, Mutex, RwLock, atomic::AtomicBool},
 };
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::{
     append::Appends,
     batch::Operations,
-    cache::BlockCache,
     column_family::{ColumnFamily, Family, Frozen},
     commit::{Commit, Segment},
     compact::Compactions,
@@ -31,8 +30,9 @@ use crate::{
     key::SequenceNumber,
     log_files::{LiveSegment, LogFiles},
     manifest::Manifest,
+    memory::{MemoryShare, SharedMemory},
     numbers::FileNumbers,
-    options::{CfOptions, Options},
+    options::{CfOptions, NO_ZSTD, Options},
     snapshot::SnapshotList,
     stats::Counters,
     tables::Tables,
@@ -143,6 +143,7 @@ pub(crate) fn read(fs: &dyn Fs, dir: &Path, number: u64, options: &Options) -> R
         manifest_file::Manifest::read(&path, &bytes, number, mark.as_deref(), options.faults)?;
     let mut state = ManifestState::default();
     state.has_appends = manifest.has_appends;
+    state.has_zstd = manifest.has_zstd;
     let mut edits = 0;
     for (offset, payload) in manifest.payloads() {
         edits += 1;
@@ -167,6 +168,15 @@ pub(crate) fn read(fs: &dyn Fs, dir: &Path, number: u64, options: &Options) -> R
         ));
     }
     check_state(&state).map_err(|what| Error::corruption(&path, 0, what))?;
+    if let Some((_, family)) = state
+        .families()
+        .find(|(_, family)| family.options.uses_zstd() && !cfg!(feature = "zstd"))
+    {
+        return Err(Error::NotADatabase {
+            path,
+            what: format!("column family {:?}: {NO_ZSTD}", family.name),
+        });
+    }
     let wanted = Wanted {
         db,
         oldest: start.segment,
@@ -216,6 +226,13 @@ fn check_state(state: &ManifestState) -> Result<(), &'static str> {
             .any(|(_, family)| is_append(&family.options))
     {
         return Err("an append family in a manifest of format version 1");
+    }
+    if !state.has_zstd
+        && state
+            .families()
+            .any(|(_, family)| family.options.uses_zstd())
+    {
+        return Err("a column family with zstd in a manifest of format version 1 or 2");
     }
     let positions = state.log.map_or(0, |log| log.base);
     if state.last_seq.0.max(state.next_file_number).max(positions) > PLAUSIBLE {
@@ -383,7 +400,7 @@ fn start(
         dir,
         number,
         db,
-        found.state.has_appends,
+        found.state.format_version(),
         options.faults,
     )?;
     writer.append(&found.state.to_edit().encode())?;
@@ -426,7 +443,16 @@ fn start(
         options.faults,
         logs.synced_mirror(),
     ));
-    let cache = BlockCache::with_pins(options.block_cache_bytes, options.max_pinned_bytes);
+    let memory = options.shared_memory.clone().unwrap_or_else(|| {
+        let Options {
+            memory_budget_bytes,
+            block_cache_bytes,
+            max_pinned_bytes,
+            ..
+        } = options;
+        SharedMemory::new(memory_budget_bytes, block_cache_bytes, max_pinned_bytes)
+    });
+    let cache = Arc::clone(&memory.pool.cache);
     let tables = Arc::new(Tables {
         dir: dir.to_path_buf(),
         fs: Arc::clone(&fs),
@@ -434,6 +460,7 @@ fn start(
         cache,
     });
     Ok(Arc::new(DbInner {
+        live: ArcSwap::from_pointee(options.clone()),
         dir: dir.to_path_buf(),
         id: db,
         instance,
@@ -452,7 +479,8 @@ fn start(
         resuming: Mutex::default(),
         read_only: ArcSwapOption::empty(),
         memory_over: AtomicBool::new(false),
-        closing: AtomicBool::new(false),
+        memory: MemoryShare::new(memory),
+        closing: Arc::default(),
         recovery: found.report,
         listeners: RwLock::default(),
         families: RwLock::new(families),

@@ -27,6 +27,7 @@ use crate::{
     iter::{BoxedIter, InternalIterator, LevelIter, MergingIter, RunSource},
     key::{InternalKey, RangeTombstone, SequenceNumber},
     options::{CfOptions, LEVELS},
+    paced::Pace,
     table::{TableBuilder, TableIter},
     tombstones::Tombstones,
     version::{TableMeta, TableOpener, TableRecord, Version},
@@ -50,6 +51,8 @@ pub(crate) struct JobContext<'a> {
     pub(crate) faults: Faults,
     /// Once true, the job ends with [`Error::Closed`].
     pub(crate) stop: &'a AtomicBool,
+    /// How fast tables are written.
+    pub(crate) pace: &'a Pace,
     /// Called every now and then, so that more urgent work can go first on this thread.
     pub(crate) pause: &'a dyn Fn(),
 }
@@ -328,6 +331,7 @@ impl<'a> Outputs<'a> {
                 .create(&path)
                 .map_err(|e| Error::io("create", &path, e))?;
             self.created.push(path.clone());
+            let file = self.context.pace.wrap(file);
             let file = if self.context.faults.is(Fault::EditBeforeTable) {
                 Box::new(NeverSynced(file))
             } else {

@@ -163,6 +163,7 @@ impl World {
             boundaries: &self.boundaries(),
             faults: Faults::default(),
             stop: &self.stop,
+            pace: &crate::paced::Pace::default(),
             pause: &|| {},
         })
     }

@@ -24,6 +24,7 @@ mod tests;
 #[cfg(test)]
 mod tests_damage;
 mod verify;
+mod zstd_block;
 
 pub(crate) use builder::TableBuilder;
 pub(crate) use iter::TableIter;

@@ -31,6 +31,8 @@ use crate::{
     error::{Error, Result},
     fs::ReadableFile,
     key::{InternalKey, SequenceNumber},
+    memory::Charge,
+    options::NO_ZSTD,
     slice::PinnedSlice,
     tombstones::Tombstones,
 };
@@ -72,6 +74,8 @@ pub(crate) struct Table {
     cache: Arc<BlockCache>,
     /// Its blocks in the cache; made with the first.
     slots: OnceLock<Arc<Slots>>,
+    /// What it holds in memory beside its blocks.
+    _charge: Charge,
 }
 
 impl Table {
@@ -102,6 +106,12 @@ impl Table {
             tombstones,
             properties,
         } = source.meta(global_seq)?;
+        if properties.zstd && !cfg!(feature = "zstd") {
+            return Err(Error::NotADatabase {
+                path: path.to_owned(),
+                what: NO_ZSTD.to_owned(),
+            });
+        }
         let bits = if mapped {
             index.count().div_ceil(BLOCKS_PER_WORD)
         } else {
@@ -112,7 +122,15 @@ impl Table {
         } else {
             Arc::new(tombstones)
         };
+        let held = size_of::<Self>()
+            + index.memory_bytes()
+            + index_block.memory_bytes()
+            + filter.as_ref().map_or(0, |(_, block)| block.memory_bytes())
+            + tombstones.memory_bytes()
+            + bits * size_of::<AtomicU64>();
+        let charge = cache.tables().charge(held);
         Ok(Self {
+            _charge: charge,
             path: path.to_owned(),
             identity: *expect,
             rule: SeqRule::new(global_seq),
@@ -193,6 +211,11 @@ impl Table {
     /// The range tombstones.
     pub(crate) fn tombstones(&self) -> &Arc<Tombstones> {
         &self.tombstones
+    }
+
+    /// True where some blocks are of zstd.
+    pub(crate) fn has_zstd(&self) -> bool {
+        self.properties.zstd
     }
 
     /// What the table says of itself; `crc` is that of the whole file.
@@ -327,7 +350,7 @@ impl Table {
             });
         }
         self.cached(ordinal, access.keep, || {
-            decompress(&stored[..handle.len()]).map_err(damage)
+            decompress(stored[handle.len()], &stored[..handle.len()]).map_err(damage)
         })
     }
 
@@ -366,7 +389,7 @@ impl Table {
         if kind == RAW {
             Ok(share(raw))
         } else {
-            decompress(raw).map_err(damage)
+            decompress(kind, raw).map_err(damage)
         }
     }
 

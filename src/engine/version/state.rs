@@ -9,7 +9,12 @@ use std::{
 };
 
 use super::{FamilyCreated, LogStart, TableAdded, TableMeta, TableRemoved, Version, VersionEdit};
-use crate::{batch::FamilyId, key::SequenceNumber, options::CfOptions};
+use crate::{
+    batch::FamilyId,
+    key::SequenceNumber,
+    options::CfOptions,
+    wal::segment::{VERSION, VERSION_APPEND, VERSION_ZSTD},
+};
 
 /// One column family as the manifest knows it.
 #[derive(Clone, Debug)]
@@ -36,6 +41,8 @@ pub(crate) struct ManifestState {
     pub(crate) next_family_id: FamilyId,
     /// There are append families, or were: what only engines that know them can read.
     pub(crate) has_appends: bool,
+    /// Tables may have blocks of zstd, or might once: what only engines that know them can read.
+    pub(crate) has_zstd: bool,
     families: BTreeMap<FamilyId, Arc<FamilyState>>,
     /// Numbers of all tables, of all families.
     numbers: HashSet<u64>,
@@ -55,6 +62,17 @@ impl ManifestState {
     /// True for the number of a table that some family has.
     pub(crate) fn has_table(&self, number: u64) -> bool {
         self.numbers.contains(&number)
+    }
+
+    /// The format version of a manifest with this state.
+    pub(crate) fn format_version(&self) -> u32 {
+        if self.has_zstd {
+            VERSION_ZSTD
+        } else if self.has_appends {
+            VERSION_APPEND
+        } else {
+            VERSION
+        }
     }
 
     /// Applies `edit` whole, or not at all. Answers the tables that no family has any more; the
@@ -156,6 +174,7 @@ impl ManifestState {
             log: edit.log.or(self.log),
             next_family_id: edit.next_family_id.unwrap_or(self.next_family_id),
             has_appends: self.has_appends,
+            has_zstd: self.has_zstd,
             families: self.families.clone(),
             numbers: HashSet::new(),
         };

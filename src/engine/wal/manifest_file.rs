@@ -14,7 +14,7 @@ use super::{
     mark::MarkFound,
     reader::{Records, search_behind},
     record::{FileSeed, RecordKind, encode_record},
-    segment::{HEADER_LEN, SegmentHeader, SegmentKind, VERSION, VERSION_APPEND},
+    segment::{HEADER_LEN, SegmentHeader, SegmentKind, VERSION_APPEND, VERSION_ZSTD},
 };
 use crate::{
     error::{Error, Result},
@@ -41,7 +41,7 @@ pub(crate) struct ManifestWriter {
 }
 
 impl ManifestWriter {
-    /// Creates manifest `number` with its header, of format version 2 where the database `has_appends`. It is part of the database only once its first record
+    /// Creates manifest `number` with its header, of a format `version`. It is part of the database only once its first record
     /// is appended and `CURRENT` names it; the directory entry is made durable by that step.
     ///
     /// # Errors
@@ -51,14 +51,14 @@ impl ManifestWriter {
         dir: &Path,
         number: u64,
         db: u64,
-        has_appends: bool,
+        version: u32,
         faults: Faults,
     ) -> Result<Self> {
         let path = filename::manifest(dir, number);
         let file = fs
             .create(&path)
             .map_err(|e| Error::io("create", &path, e))?;
-        Self::over(file, &path, number, db, has_appends, faults)
+        Self::over(file, &path, number, db, version, faults)
     }
 
     /// The same over an empty file.
@@ -67,10 +67,9 @@ impl ManifestWriter {
         path: &Path,
         number: u64,
         db: u64,
-        has_appends: bool,
+        version: u32,
         faults: Faults,
     ) -> Result<Self> {
-        let version = if has_appends { VERSION_APPEND } else { VERSION };
         let header = SegmentHeader {
             db,
             number,
@@ -158,8 +157,10 @@ pub(crate) struct Manifest<'a> {
     pub(crate) db: u64,
     /// The mark as judged by that id.
     pub(crate) mark: MarkFound,
-    /// Its format version is the one of databases with append families.
+    /// Its format version allows append families.
     pub(crate) has_appends: bool,
+    /// Its format version allows blocks of zstd.
+    pub(crate) has_zstd: bool,
     payloads: Vec<Range<usize>>,
     /// Bytes behind the last record that counts: a torn edit, which was never acknowledged.
     pub(crate) dropped_bytes: u64,
@@ -179,9 +180,8 @@ impl<'a> Manifest<'a> {
     ) -> Result<Self> {
         let header =
             SegmentHeader::decode(bytes, SegmentKind::Manifest).map_err(|bad| bad.error(path))?;
-        let has_appends = bytes
-            .first_chunk()
-            .is_some_and(|header| SegmentHeader::version(header) == VERSION_APPEND);
+        let version = bytes.first_chunk().map_or(0, SegmentHeader::version);
+        let (has_appends, has_zstd) = (version >= VERSION_APPEND, version >= VERSION_ZSTD);
         if header.number != number {
             let what = format!("header of manifest {}, not of {number}", header.number);
             return Err(Error::corruption(path, 0, what));
@@ -222,6 +222,7 @@ impl<'a> Manifest<'a> {
             db: header.db,
             mark,
             has_appends,
+            has_zstd,
             payloads,
             dropped_bytes,
         })

@@ -25,8 +25,8 @@ const DB: u64 = 77;
 /// A directory with manifest 3, whose payloads are `edits`, and its bytes.
 fn written(edits: &[&[u8]]) -> (tempfile::TempDir, PathBuf, Vec<u8>, u64) {
     let dir = tempfile::tempdir().expect("a directory");
-    let mut writer = ManifestWriter::create(&RealFs, dir.path(), 3, DB, false, Faults::default())
-        .expect("created");
+    let mut writer =
+        ManifestWriter::create(&RealFs, dir.path(), 3, DB, 1, Faults::default()).expect("created");
     for edit in edits {
         writer.append(edit).expect("appended");
     }
@@ -57,17 +57,18 @@ fn read(bytes: &[u8], mark: Option<&[u8]>) -> Result<(Vec<Vec<u8>>, u64)> {
 
 #[test]
 fn the_format_version_tells_whether_there_are_append_families() {
-    for has_appends in [false, true] {
+    for version in 1..=3 {
         let dir = tempfile::tempdir().expect("a directory");
         let faults = Faults::default();
-        let mut writer = ManifestWriter::create(&RealFs, dir.path(), 3, DB, has_appends, faults)
-            .expect("created");
+        let mut writer =
+            ManifestWriter::create(&RealFs, dir.path(), 3, DB, version, faults).expect("created");
         writer.append(b"state").expect("appended");
         let path = dir.path().join("MANIFEST-000003");
         let bytes = RealFs.read(&path).expect("readable");
-        assert_eq!(bytes[12], if has_appends { 2 } else { 1 });
+        assert_eq!(u32::from(bytes[12]), version);
         let manifest = Manifest::read(&path, &bytes, 3, None, faults).expect("good");
-        assert_eq!(manifest.has_appends, has_appends);
+        assert_eq!(manifest.has_appends, version >= 2);
+        assert_eq!(manifest.has_zstd, version == 3);
     }
 }
 
@@ -181,7 +182,7 @@ fn failing_writer(fail_at: usize, fault: Fault) -> (ManifestWriter, Arc<AtomicUs
         bytes: Arc::default(),
     };
     let path = Path::new("MANIFEST-000003");
-    let writer = ManifestWriter::over(Box::new(file), path, 3, DB, false, Faults(fault));
+    let writer = ManifestWriter::over(Box::new(file), path, 3, DB, 1, Faults(fault));
     (writer.expect("header written"), syncs)
 }
 

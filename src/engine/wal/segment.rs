@@ -12,6 +12,9 @@ pub(crate) const HEADER_LEN: usize = 64;
 pub(crate) const VERSION: u32 = 1;
 /// Format version of the manifest of a database that has append families, or had.
 pub(crate) const VERSION_APPEND: u32 = 2;
+/// Format version of the manifest of a database whose tables may have blocks of zstd, or might once; it may have append
+/// families too.
+pub(crate) const VERSION_ZSTD: u32 = 3;
 
 /// What kind of file a header opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +72,7 @@ impl BadHeader {
             Self::Magic => "file header has no magic".into(),
             Self::Checksum => "file header fails its checksum".into(),
             Self::Version(version) => format!(
-                "format version {version}, known are {VERSION} and, of manifests, {VERSION_APPEND}"
+                "format version {version}, known are {VERSION} and, of manifests, up to {VERSION_ZSTD}"
             ),
             Self::Reserved => "file header has reserved bytes set".into(),
         }
@@ -123,8 +126,11 @@ impl SegmentHeader {
             return Err(BadHeader::Checksum);
         }
         let version = Self::version(bytes);
-        let known =
-            version == VERSION || (version == VERSION_APPEND && kind == SegmentKind::Manifest);
+        let newest = match kind {
+            SegmentKind::Log => VERSION,
+            SegmentKind::Manifest => VERSION_ZSTD,
+        };
+        let known = (VERSION..=newest).contains(&version);
         if !known {
             return Err(BadHeader::Version(version));
         }
