@@ -13,6 +13,7 @@ use crate::{
     column_family::ColumnFamily,
     db::DbInner,
     error::{Error, Result},
+    events::Event,
     executor::Priority,
 };
 
@@ -216,6 +217,13 @@ impl DbInner {
         }
     }
 
+    /// Has listeners told what waits for them.
+    pub(crate) fn schedule_events(self: &Arc<Self>) {
+        let mut flags = self.background.lock();
+        // Nothing in it panics but what it contains.
+        self.spawn(&mut flags, Priority::High, |_| {}, |db| db.tell_waiting());
+    }
+
     /// Has full segments synced, the next one prepared, and obsolete files removed.
     pub(crate) fn schedule_file_work(self: &Arc<Self>) {
         let mut flags = self.background.lock();
@@ -248,7 +256,11 @@ impl DbInner {
     /// Removes the files of tables that nobody uses any more.
     pub(crate) fn remove_obsolete_tables(&self) -> Result<()> {
         let numbers = self.manifest.obsolete().take();
-        crate::manifest::remove_tables(&*self.options.fs, &self.dir, &numbers)
+        crate::manifest::remove_tables(&*self.options.fs, &self.dir, &numbers)?;
+        if !numbers.is_empty() {
+            self.tell(|| Event::TablesRemoved { numbers });
+        }
+        Ok(())
     }
 
     /// Makes room on a full disk, so that deletes and compaction can go on once `resume` is called.
@@ -277,12 +289,22 @@ impl DbInner {
             | Error::Closed
             | Error::InvalidArgument(_)
             | Error::NoSuchColumnFamily(_)
+            | Error::Cancelled
             | Error::Busy(_) => return error,
             _ => {}
         }
         let cause = Arc::new(error.clone());
-        self.read_only
+        let before = self
+            .read_only
             .compare_and_swap(&None::<Arc<Error>>, Some(cause));
+        self.tell(|| Event::BackgroundError {
+            error: error.clone(),
+        });
+        if before.is_none() {
+            self.tell(|| Event::ReadOnly {
+                cause: error.clone(),
+            });
+        }
         if error.is_disk_full() {
             self.give_up_reserve();
         }

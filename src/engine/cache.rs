@@ -83,6 +83,9 @@ pub(crate) struct BlockCache {
     next_owner: AtomicU64,
     /// Memory of open tables beside their blocks here.
     tables: Gauge,
+    /// Blocks put here since it was made, and their bytes.
+    inserted: AtomicU64,
+    inserted_bytes: AtomicU64,
     /// What values read from the same tables hold in place.
     pins: Arc<PinLedger>,
 }
@@ -112,6 +115,10 @@ pub(crate) struct BlockCacheStats {
     pub(crate) bytes: u64,
     /// Most bytes held.
     pub(crate) capacity: u64,
+    /// Blocks that were to be put here.
+    pub(crate) inserted: u64,
+    /// Their bytes.
+    pub(crate) inserted_bytes: u64,
 }
 
 impl BlockCache {
@@ -127,6 +134,8 @@ impl BlockCache {
             capacity: AtomicUsize::new(capacity),
             next_owner: AtomicU64::new(1),
             tables: Gauge::default(),
+            inserted: AtomicU64::new(0),
+            inserted_bytes: AtomicU64::new(0),
             pins: PinLedger::new(max_pinned),
         })
     }
@@ -178,6 +187,9 @@ impl BlockCache {
 
     /// Keeps a block. One larger than a shard is not kept.
     pub(crate) fn insert(&self, slots: &Arc<Slots>, ordinal: usize, block: BlockBytes) {
+        self.inserted.fetch_add(1, Ordering::Relaxed);
+        self.inserted_bytes
+            .fetch_add(block.slice.len() as u64, Ordering::Relaxed);
         let capacity = self.capacity() / SHARDS;
         let bytes = block.slice.len() + ENTRY_OVERHEAD;
         if bytes > capacity {
@@ -218,6 +230,8 @@ impl BlockCache {
             blocks: 0,
             bytes: 0,
             capacity: self.capacity() as u64,
+            inserted: self.inserted.load(Ordering::Relaxed),
+            inserted_bytes: self.inserted_bytes.load(Ordering::Relaxed),
         };
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);

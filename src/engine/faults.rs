@@ -44,6 +44,8 @@ pub enum Fault {
     ReuseHeldSegment,
     /// Let append families give up the segments of batches that are not published yet.
     FloorAbovePending,
+    /// Refresh a cursor without a look whether its sources are still all there are.
+    RefreshInPlace,
 }
 
 /// The fault that is on.

@@ -13,6 +13,7 @@ use crate::{
     column_family::{ColumnFamily, Frozen, Slot},
     db::DbInner,
     error::{Error, Result},
+    events::Event,
     faults::Fault,
     filename,
     key::SequenceNumber,
@@ -27,6 +28,12 @@ pub(crate) struct FlushWork {
     pub(crate) slots: Vec<Arc<Slot>>,
     /// Every write of the family up to here is in tables once this is flushed.
     pub(crate) upto: SequenceNumber,
+}
+
+impl FlushWork {
+    fn name(&self) -> String {
+        self.family.name().to_owned()
+    }
 }
 
 impl DbInner {
@@ -86,7 +93,18 @@ impl DbInner {
             self.commit.sync_up_to(upto.pos, upto.seq)?;
         }
         self.raise_floor()?;
+        let begun = self.options.executor.now();
+        let names = || {
+            work.iter()
+                .filter(|w| !w.slots.is_empty())
+                .map(FlushWork::name)
+        };
+        self.tell(|| Event::FlushBegin {
+            families: names().collect(),
+        });
         let tables = self.write_tables(&work)?;
+        let numbers: Vec<u64> = tables.iter().map(|added| added.table.number).collect();
+        let bytes = tables.iter().map(|added| added.table.info.size).sum();
         let mut manifest = self.manifest.lock();
         let edit = VersionEdit {
             added: tables,
@@ -94,6 +112,14 @@ impl DbInner {
         };
         self.install_flush(&mut manifest, &work, edit)?;
         drop(manifest);
+        let took = self.options.executor.now().saturating_sub(begun);
+        self.timers.flush.record(took);
+        self.tell(|| Event::FlushEnd {
+            families: names().collect(),
+            tables: numbers,
+            bytes,
+            took,
+        });
         self.tell_listeners(&work);
         Ok(())
     }
@@ -105,8 +131,21 @@ impl DbInner {
             if slots.is_empty() || family.is_dropped() {
                 continue;
             }
-            match self.write_flush_table(family, slots) {
+            let begun = self.options.executor.now();
+            let written = self.write_flush_table(family, slots);
+            let counters = &family.inner.counters;
+            counters
+                .flush_time
+                .add(self.options.executor.now().saturating_sub(begun));
+            match written {
                 Ok(Some(table)) => {
+                    let bytes = table.info.size;
+                    counters.flushes.fetch_add(1, Ordering::Relaxed);
+                    counters.flushed_bytes.fetch_add(bytes, Ordering::Relaxed);
+                    self.tell(|| Event::TableCreated {
+                        number: table.number,
+                        bytes,
+                    });
                     self.counters
                         .flushed_bytes
                         .fetch_add(table.info.size, Ordering::Relaxed);

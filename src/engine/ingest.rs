@@ -16,6 +16,7 @@ use crate::{
     compact::Reserved,
     db::DbInner,
     error::{Error, Result},
+    events::Event,
     filename,
     flush::FlushWork,
     fs::{Fs, ReadMode},
@@ -261,6 +262,13 @@ impl DbInner {
         }
         self.schedule_compaction();
         self.schedule_file_work();
+        if let Ok(seq) = result {
+            self.tell(|| Event::Ingested {
+                families: families.iter().map(|f| f.name().to_owned()).collect(),
+                bytes: tables.iter().map(|(_, table)| table.info.size).sum(),
+                seq,
+            });
+        }
         result.map_err(|error| self.note_failure(error))
     }
 

@@ -30,6 +30,9 @@
 //!   and nothing of it is written twice ([`WriteBatch::append`], [`Db::append_range`]).
 //! - [`DbIter`] and [`DbRange`]: one moment, forward and backward, within bounds.
 //! - [`Options`], [`CfOptions`]: unit, default and effect of each.
+//! - Memory and bandwidth: [`Options::memory_budget_bytes`], [`SharedMemory`], [`RateLimiter`]; options that change while it is
+//!   open: [`Db::set_options`], [`Db::set_cf_options`].
+//! - What it tells: [`Db::stats`], [`Db::explain`], [`Db::explain_range`], [`Db::add_listener`].
 //! - [`fs`] and [`executor`]: all the engine asks of the world; with [`fs::SimFs`] and
 //!   [`executor::SimExecutor`] a whole database runs on one thread from a seed, and its disk can lose power.
 //!
@@ -58,7 +61,9 @@ mod compaction;
 mod db;
 mod db_iter;
 mod error;
+mod events;
 pub mod executor;
+mod explain;
 mod faults;
 mod filename;
 mod flush;
@@ -84,6 +89,7 @@ mod stats;
 mod table;
 mod tables;
 mod ticket;
+mod timing;
 mod tombstones;
 mod verify;
 mod version;
@@ -95,6 +101,10 @@ pub use column_family::ColumnFamily;
 pub use db::{DEFAULT_CF, Db, FlushListener, MAX_CF_NAME_LEN, MAX_CFS};
 pub use db_iter::{DbIter, DbRange, KeyValue};
 pub use error::{Error, Result};
+pub use events::{Event, EventListener};
+pub use explain::{
+    BlockSource, Explanation, Met, Outcome, Place, RangeExplanation, RangeTable, Step,
+};
 #[doc(hidden)]
 pub use faults::{Fault, Faults};
 pub use ingest::{Ingest, TableFile, TableWriter};
@@ -108,8 +118,9 @@ pub use options::{
 pub use recovery::RecoveryReport;
 pub use slice::{PIN_MIN_LEN, PinnedSlice};
 pub use snapshot::Snapshot;
-pub use stats::{AppendStats, CacheStats, FamilyStats, LevelStats, Stats};
+pub use stats::{AppendStats, CacheStats, FamilyStats, LevelStats, SampledReads, Stats, TimeStats};
 pub use ticket::Ticket;
+pub use timing::Histogram;
 pub use verify::{VerifyReport, verify_dir};
 
 /// Seams for the tests of the format; no promise to anyone.

@@ -71,6 +71,7 @@ fn needs_reopening(old: &Options, new: &Options) -> Vec<&'static str> {
             "recycled_segments",
             old.recycled_segments != new.recycled_segments,
         ),
+        ("stats_sampling", old.stats_sampling != new.stats_sampling),
         ("reserve_bytes", old.reserve_bytes != new.reserve_bytes),
         ("shared_memory", shared(old) != shared(new)),
         ("fs", !Arc::ptr_eq(&old.fs, &new.fs)),
@@ -108,6 +109,8 @@ impl DbInner {
                 fixed.join(", ")
             )));
         }
+        // Of two at a time one is in force whole.
+        let manifest = self.manifest.lock();
         if options.shared_memory.is_none() {
             let memory = &self.memory.memory;
             memory.set_max_pinned_bytes(options.max_pinned_bytes);
@@ -116,6 +119,7 @@ impl DbInner {
         }
         self.logs.set_max_pinned(options.max_pinned_log_bytes);
         self.live.store(Arc::new(options));
+        drop(manifest);
         {
             // What is over a new bound is flushed without waiting for the next write.
             let mut queue = self.commit.lock();

@@ -60,6 +60,9 @@ pub struct Options {
     /// Bytes after which a table that is written is synced on the way (default 0: only at its end), so that no sync has a
     /// whole table to write.
     pub bytes_per_sync: u64,
+    /// Of each thread's gets, seeks and writes one in so many is timed, or (gets) looked at for what filters and caches did
+    /// (default 1,024; 0: none; with a simulated executor 0, because what a thread did before is no part of a seed).
+    pub stats_sampling: u32,
     /// The disk (default [`RealFs`]).
     pub fs: Arc<dyn Fs>,
     /// Bytes of dead entries and records in full log segments above which append families have live entries
@@ -104,6 +107,7 @@ impl Options {
             memtable_budget_bytes: 512 << 20,
             rate_limiter: None,
             bytes_per_sync: 0,
+            stats_sampling: if executor.is_simulated() { 0 } else { 1024 },
             max_log_garbage_bytes: 256 << 20,
             max_pinned_log_bytes: 1 << 30,
             fs,

@@ -322,7 +322,16 @@ impl DbInner {
                     return Err(Error::Busy(reason));
                 }
                 self.counters.stalls.fetch_add(1, Ordering::Relaxed);
+                let begun = self.options.executor.now();
+                self.begin_stall(&reason);
                 self.wait_for_background(|| self.stall_reason(families).is_none());
+                self.end_stall_of_one();
+                let took = self.options.executor.now().saturating_sub(begun);
+                for family in families {
+                    let counters = &family.inner.counters;
+                    counters.stalls.fetch_add(1, Ordering::Relaxed);
+                    counters.stalled.add(took);
+                }
                 match self.read_only_cause() {
                     // What ends the stall may never be done, also where deletes are still taken.
                     Some(cause) if self.stall_reason(families).is_some() => {

@@ -54,7 +54,8 @@ pub(crate) struct JobContext<'a> {
     /// How fast tables are written.
     pub(crate) pace: &'a Pace,
     /// Called every now and then, so that more urgent work can go first on this thread.
-    pub(crate) pause: &'a dyn Fn(),
+    /// (bytes of entries read so far). An error ends the job.
+    pub(crate) pause: &'a dyn Fn(u64) -> Result<()>,
 }
 
 /// What a job did.
@@ -165,9 +166,10 @@ fn fill(
     let mut may_cut = true;
     // What may be done until the next pause.
     let mut work = 0;
+    let mut bytes = 0;
     while input.valid() {
         if work == 0 {
-            (outputs.context.pause)();
+            (outputs.context.pause)(bytes)?;
             if outputs.context.stop.load(Ordering::Acquire) {
                 return Err(Error::Closed);
             }
@@ -176,6 +178,7 @@ fn fill(
         work = work.saturating_sub(ENTRY_WORK + input.value().len());
         stats.entries_read += 1;
         let key = input.key();
+        bytes += (key.user_key.len() + input.value().len()) as u64;
         may_cut |= filter.is_new_key(key);
         if filter.is_needed(key, || is_bottom(key.user_key)) {
             if std::mem::take(&mut may_cut) {

@@ -164,7 +164,7 @@ impl World {
             faults: Faults::default(),
             stop: &self.stop,
             pace: &crate::paced::Pace::default(),
-            pause: &|| {},
+            pause: &|_| Ok(()),
         })
     }
 

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     cache::{BlockBytes, BlockCache, Slots, share},
     error::{Error, Result},
+    explain::BlockSource,
     fs::ReadableFile,
     key::{InternalKey, SequenceNumber},
     memory::Charge,
@@ -56,6 +57,17 @@ pub(super) struct Access {
 
 /// Stored bytes of a block beyond which a lookup that may not wait does not look whether they are in memory.
 const MAX_PROBED_BLOCK: usize = 64 << 10;
+
+/// What a lookup met on its way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Look {
+    /// Whether the filter let the key through, where there is one.
+    pub(crate) filter: Option<bool>,
+    /// Where the data block was, and its stored bytes.
+    pub(crate) block: Option<(BlockSource, usize)>,
+    /// Trailer and length of the value.
+    pub(crate) found: Option<(u64, usize)>,
+}
 
 /// An open table. Shared by its readers.
 pub(crate) struct Table {
@@ -272,6 +284,72 @@ impl Table {
             Block::Shared(_) => self.index.data_end(),
         };
         self.damage(at, what)
+    }
+
+    /// The lookup of [`Table::get`], told step by step.
+    ///
+    /// # Errors
+    /// As [`Table::get`].
+    pub(crate) fn look(&self, seek: InternalKey<'_>, hash: KeyHash) -> Result<Look> {
+        let filter = self.filter.as_ref();
+        let passes = filter.map(|(shape, block)| shape.may_contain(block.bytes(&*self.file), hash));
+        let mut look = Look {
+            filter: passes,
+            ..Look::default()
+        };
+        if passes == Some(false) {
+            return Ok(look);
+        }
+        let Some(ordinal) = self.find_block(seek)? else {
+            return Ok(look);
+        };
+        let handle = self.handle(ordinal);
+        let was_cached = self
+            .slots
+            .get()
+            .is_some_and(|slots| slots.get(ordinal).is_some());
+        let found = self.lookup(seek, hash, true, |block, trailer, value| {
+            (trailer, value.len(), matches!(block, Held::Mapped { .. }))
+        })?;
+        let in_map = match &found {
+            Some((_, _, in_map)) => *in_map,
+            None => self.file.map().is_some() && self.state(ordinal) & COMPRESSED == 0,
+        };
+        let source = match (in_map, was_cached) {
+            (true, _) => BlockSource::Map,
+            (false, true) => BlockSource::Cache,
+            (false, false) => BlockSource::File,
+        };
+        look.block = Some((source, handle.stored_len()));
+        look.found = found.map(|(trailer, len, _)| (trailer, len));
+        Ok(look)
+    }
+
+    /// Bytes of the data blocks.
+    pub(crate) fn data_bytes(&self) -> u64 {
+        self.index.data_end()
+    }
+
+    /// Where the data block begins that has the first entry at or after `user_key`.
+    ///
+    /// # Errors
+    /// `Corruption`.
+    pub(crate) fn offset_of(&self, user_key: &[u8]) -> Result<u64> {
+        let block = self.find_block(InternalKey::seek_to(user_key, SequenceNumber::MAX))?;
+        Ok(block.map_or(self.data_bytes(), |ordinal| self.handle(ordinal).offset))
+    }
+
+    /// Where the data block ends that has the first entry at or after `user_key`, if an entry before may be in it.
+    ///
+    /// # Errors
+    /// `Corruption`.
+    pub(crate) fn offset_behind(&self, user_key: &[u8]) -> Result<u64> {
+        if *user_key <= *self.properties.smallest {
+            return Ok(0);
+        }
+        let block = self.find_block(InternalKey::seek_to(user_key, SequenceNumber::MAX))?;
+        let end = |ordinal| self.handle(ordinal).end();
+        Ok(block.and_then(end).unwrap_or(self.data_bytes()))
     }
 
     /// Finds the entry, and hands its block, trailer and place of the value to `found`.

@@ -4,6 +4,12 @@
 
 #[path = "resources/compression.rs"]
 mod compression;
+#[path = "resources/events.rs"]
+mod events;
+#[path = "resources/insight.rs"]
+mod insight;
+#[path = "resources/manual.rs"]
+mod manual;
 #[path = "resources/online.rs"]
 mod online;
 #[path = "resources/pacing.rs"]
