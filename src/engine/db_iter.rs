@@ -32,23 +32,27 @@ pub struct DbIter {
 }
 
 impl DbIter {
+    #[inline]
     pub(crate) fn open(
         db: &Arc<DbInner>,
         cf: &ColumnFamily,
         options: &ReadOptions,
     ) -> Result<Self> {
-        let (state, has_active, inner) = if cf.is_append() {
-            (Weak::new(), false, db.user_iter(cf, options)?)
-        } else {
-            let state = cf.inner.read_state();
-            let has_active = !state.active.memtable.is_empty();
-            let inner = db.user_iter_in(cf, &state, options)?;
-            (Arc::downgrade(&state), has_active, inner)
-        };
+        if cf.is_append() {
+            return Ok(Self {
+                inner: db.user_iter(cf, options)?,
+                cf: cf.clone(),
+                state: Weak::new(),
+                has_active: false,
+                db: Arc::clone(db),
+            });
+        }
+        let state = cf.inner.read_state();
+        let has_active = !state.active.memtable.is_empty();
         Ok(Self {
-            inner,
+            inner: db.user_iter_in(cf, &state, options)?,
             cf: cf.clone(),
-            state,
+            state: Arc::downgrade(&state),
             has_active,
             db: Arc::clone(db),
         })

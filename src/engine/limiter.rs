@@ -31,7 +31,7 @@ pub enum IoPriority {
     Flush,
     /// Tables to tables.
     Compaction,
-    /// Copies for somebody outside: checkpoints across file systems, backups, exports.
+    /// Copies for somebody outside: the log of a checkpoint, backups, exports.
     Backup,
 }
 

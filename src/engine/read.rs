@@ -242,6 +242,7 @@ impl DbInner {
     }
 
     /// The same over what there is to read, of a plain family.
+    #[inline]
     pub(crate) fn user_iter_in(
         &self,
         cf: &ColumnFamily,

@@ -390,13 +390,16 @@ impl DbInner {
                             part as f64 / whole as f64
                         }
                     };
-                    let filled = levels.iter().filter(|level| level.bytes > 0);
+                    let mut filled = levels.iter().filter(|level| level.bytes > 0);
                     let bytes: u64 = levels.iter().map(|level| level.bytes).sum();
                     let memtables = state.memtables().filter(|s| !s.memtable.is_empty());
                     let deeper = levels[1..].iter().filter(|level| level.tables > 0);
                     FamilyStats {
                         read_amplification: memtables.count() + levels[0].tables + deeper.count(),
-                        space_amplification: ratio(bytes, filled.last().map_or(0, |l| l.bytes)),
+                        space_amplification: ratio(
+                            bytes,
+                            filled.next_back().map_or(0, |l| l.bytes),
+                        ),
                         write_amplification: ratio(flushed + written, flushed),
                         flushes: get(&own.flushes),
                         flushed_bytes: flushed,

@@ -139,19 +139,26 @@ thread_local! {
     static LEFT: Cell<u32> = const { Cell::new(0) };
 }
 
+/// Calls of a thread between two looks at the setting of a database that wants no samples.
+const NO_SAMPLES: u32 = 1024;
+
 /// True for one in `every` calls of this thread; never for 0.
 #[inline]
 pub(crate) fn is_sample(every: u32) -> bool {
-    if every == 0 {
-        return false;
+    match LEFT.get().checked_sub(1) {
+        Some(left) => {
+            LEFT.set(left);
+            false
+        }
+        None => begin_count(every),
     }
-    let left = LEFT.get();
-    LEFT.set(left.wrapping_sub(1));
-    if left > 0 {
-        return false;
-    }
-    LEFT.set(every - 1);
-    true
+}
+
+/// Begins to count to the next sample.
+#[cold]
+fn begin_count(every: u32) -> bool {
+    LEFT.set(every.checked_sub(1).unwrap_or(NO_SAMPLES));
+    every > 0
 }
 
 /// The timers of one open database.
@@ -208,8 +215,8 @@ mod tests {
         std::thread::spawn(|| {
             let samples = (0..1000).filter(|_| is_sample(10)).count();
             assert_eq!(samples, 100);
-            assert_eq!((0..1000).filter(|_| is_sample(0)).count(), 0);
             assert_eq!((0..1000).filter(|_| is_sample(1)).count(), 1000);
+            assert_eq!((0..5000).filter(|_| is_sample(0)).count(), 0);
         })
         .join()
         .expect("no panic");

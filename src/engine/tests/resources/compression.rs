@@ -71,7 +71,8 @@ fn zstd_is_there_with_the_feature_and_refused_by_name_without() {
     assert_eq!(manifest_version(&*fs), 3);
     let small = db.cf("small").expect("there");
     let rows = db.range(&small, &ReadOptions::default()).expect("a cursor");
-    assert_eq!(rows.map(|row| row.expect("readable")).count(), 2_000);
+    let rows: Result<Vec<_>, _> = rows.collect();
+    assert_eq!(rows.expect("readable").len(), 2_000);
     db.close().expect("closed");
     let copy = Db::open("copy", options).expect("opened");
     let value = copy.get(&copy.cf("small").expect("there"), b"key000001");

@@ -158,7 +158,7 @@ fn explanations_agree_with_gets_in_random_databases() {
                     let told = explain(&db, &cf, &key).outcome;
                     match (value, told) {
                         (Some(value), Outcome::Found(len)) if value.len() == len => {
-                            outcomes[0] += 1
+                            outcomes[0] += 1;
                         }
                         (None, Outcome::Absent) => outcomes[1] += 1,
                         (None, Outcome::Deleted | Outcome::RangeDeleted) => outcomes[2] += 1,

@@ -112,17 +112,18 @@ fn options_of_a_family_are_stored_and_its_class_is_not_changed() {
     let (_, options) = simulated(24);
     let db = Db::open("db", options.clone()).expect("opened");
     let cf = db.open_cf("data", CfOptions::default()).expect("created");
-    let mut changed = CfOptions::default();
-    changed.logged = false;
-    let error = db.set_cf_options(&cf, changed).expect_err("refused");
+    let error = db.set_cf_options(&cf, CfOptions::unlogged());
+    let error = error.expect_err("refused");
     assert!(
         error
             .to_string()
             .contains("logged = true, which cannot change"),
         "{error}"
     );
-    let mut changed = CfOptions::default();
-    changed.l0_slowdown_trigger = 0;
+    let changed = CfOptions {
+        l0_slowdown_trigger: 0,
+        ..CfOptions::default()
+    };
     assert!(db.set_cf_options(&cf, changed).is_err());
     assert_eq!(*cf.options(), CfOptions::default());
 
