@@ -8,6 +8,8 @@
 
 #[path = "format/append.rs"]
 mod append;
+#[path = "format/zstd.rs"]
+mod zstd;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,7 +36,7 @@ const DB: u64 = 0x0102_0304_0506_0708;
 const TABLE_ID: u64 = 0x1122_3344_5566_7788;
 
 /// The examples that are read below; there are no others.
-const EXAMPLES: [&str; 27] = [
+const EXAMPLES: [&str; 28] = [
     "varints",
     "current",
     "log-segment",
@@ -44,6 +46,7 @@ const EXAMPLES: [&str; 27] = [
     "append-options",
     "internal-key",
     "lz4-block",
+    "zstd-block",
     "table-data-block",
     "table-second-data-block",
     "table-range-tombstone-block",

@@ -13,6 +13,7 @@ use crate::{
     column_family::ColumnFamily,
     db::DbInner,
     error::{Error, Result},
+    events::Event,
     executor::Priority,
 };
 
@@ -174,7 +175,7 @@ impl DbInner {
             return;
         }
         let mut flags = self.background.lock();
-        if flags.compactions >= self.options.max_compactions {
+        if flags.compactions >= self.live.load().max_compactions {
             // Those that run may have looked before there was something to do.
             flags.compact_again = true;
             return;
@@ -216,6 +217,13 @@ impl DbInner {
         }
     }
 
+    /// Has listeners told what waits for them.
+    pub(crate) fn schedule_events(self: &Arc<Self>) {
+        let mut flags = self.background.lock();
+        // Nothing in it panics but what it contains.
+        self.spawn(&mut flags, Priority::High, |_| {}, |db| db.tell_waiting());
+    }
+
     /// Has full segments synced, the next one prepared, and obsolete files removed.
     pub(crate) fn schedule_file_work(self: &Arc<Self>) {
         let mut flags = self.background.lock();
@@ -234,6 +242,8 @@ impl DbInner {
 
     pub(crate) fn file_work(self: &Arc<Self>) -> Result<()> {
         if self.may_work() {
+            self.measure_appends();
+            self.relieve_memory();
             self.prepare_segment(0)?;
             self.commit.sync_full_segments();
             self.bound_manifest()?;
@@ -248,6 +258,9 @@ impl DbInner {
         let numbers = self.manifest.obsolete().take();
         let fs = &*self.options.fs;
         crate::manifest::remove_tables(fs, &self.dir, &numbers)?;
+        if !numbers.is_empty() {
+            self.tell(|| Event::TablesRemoved { numbers });
+        }
         // A table that is gone may have been the last that needed a value file.
         let numbers = self.manifest.obsolete().take_values();
         crate::manifest::remove_value_files(fs, &self.dir, &numbers)
@@ -279,12 +292,22 @@ impl DbInner {
             | Error::Closed
             | Error::InvalidArgument(_)
             | Error::NoSuchColumnFamily(_)
+            | Error::Cancelled
             | Error::Busy(_) => return error,
             _ => {}
         }
         let cause = Arc::new(error.clone());
-        self.read_only
+        let before = self
+            .read_only
             .compare_and_swap(&None::<Arc<Error>>, Some(cause));
+        self.tell(|| Event::BackgroundError {
+            error: error.clone(),
+        });
+        if before.is_none() {
+            self.tell(|| Event::ReadOnly {
+                cause: error.clone(),
+            });
+        }
         if error.is_disk_full() {
             self.give_up_reserve();
         }

@@ -12,14 +12,17 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use arc_swap::{ArcSwapAny, Guard};
 use triomphe::ThinArc;
 
-use crate::slice::PinLedger;
+use crate::{
+    memory::{Charge, Gauge},
+    slice::PinLedger,
+};
 
 /// Bytes charged for an entry beside its block: its slot, its place in a queue, and what the allocator adds.
 const ENTRY_OVERHEAD: usize = 96;
@@ -45,6 +48,7 @@ pub(crate) fn share(bytes: &[u8]) -> BlockBytes {
 pub(crate) struct Slots {
     owner: u64,
     slots: Box<[Slot]>,
+    _charge: Charge,
 }
 
 #[derive(Default)]
@@ -74,8 +78,14 @@ impl Slots {
 /// Blocks in memory, bounded in bytes.
 pub(crate) struct BlockCache {
     shards: Box<[Mutex<Shard>]>,
-    capacity: usize,
+    /// Changed while it is used: what is larger is shrunk by who changes it, and by the next inserts.
+    capacity: AtomicUsize,
     next_owner: AtomicU64,
+    /// Memory of open tables beside their blocks here.
+    tables: Gauge,
+    /// Blocks put here since it was made, and their bytes.
+    inserted: AtomicU64,
+    inserted_bytes: AtomicU64,
     /// What values read from the same tables hold in place.
     pins: Arc<PinLedger>,
 }
@@ -105,6 +115,10 @@ pub(crate) struct BlockCacheStats {
     pub(crate) bytes: u64,
     /// Most bytes held.
     pub(crate) capacity: u64,
+    /// Blocks that were to be put here.
+    pub(crate) inserted: u64,
+    /// Their bytes.
+    pub(crate) inserted_bytes: u64,
 }
 
 impl BlockCache {
@@ -117,8 +131,11 @@ impl BlockCache {
     pub(crate) fn with_pins(capacity: usize, max_pinned: usize) -> Arc<Self> {
         Arc::new(Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            capacity,
+            capacity: AtomicUsize::new(capacity),
             next_owner: AtomicU64::new(1),
+            tables: Gauge::default(),
+            inserted: AtomicU64::new(0),
+            inserted_bytes: AtomicU64::new(0),
             pins: PinLedger::new(max_pinned),
         })
     }
@@ -128,17 +145,52 @@ impl BlockCache {
         &self.pins
     }
 
+    /// Counts what open tables hold beside their blocks here.
+    pub(crate) fn tables(&self) -> &Gauge {
+        &self.tables
+    }
+
+    /// Bytes it may hold.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity.load(Ordering::Relaxed)
+    }
+
+    /// Changes the bytes it may hold, and gives up what it holds beyond.
+    pub(crate) fn set_capacity(&self, capacity: usize) {
+        if self.capacity.swap(capacity, Ordering::Relaxed) <= capacity {
+            return;
+        }
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            while shard.bytes > capacity / SHARDS {
+                shard.make_room(capacity / SHARDS);
+            }
+        }
+    }
+
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        let shards = self.shards.iter();
+        shards
+            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).bytes)
+            .sum()
+    }
+
     /// Empty slots for an open table of `blocks` blocks. Those of a closed table are never found again.
     pub(crate) fn slots(&self, blocks: usize) -> Arc<Slots> {
         Arc::new(Slots {
             owner: self.next_owner.fetch_add(1, Ordering::Relaxed),
             slots: (0..blocks).map(|_| Slot::default()).collect(),
+            _charge: self.tables.charge(blocks * size_of::<Slot>()),
         })
     }
 
     /// Keeps a block. One larger than a shard is not kept.
     pub(crate) fn insert(&self, slots: &Arc<Slots>, ordinal: usize, block: BlockBytes) {
-        let capacity = self.capacity / SHARDS;
+        self.inserted.fetch_add(1, Ordering::Relaxed);
+        self.inserted_bytes
+            .fetch_add(block.slice.len() as u64, Ordering::Relaxed);
+        let capacity = self.capacity() / SHARDS;
         let bytes = block.slice.len() + ENTRY_OVERHEAD;
         if bytes > capacity {
             return;
@@ -177,7 +229,9 @@ impl BlockCache {
         let mut stats = BlockCacheStats {
             blocks: 0,
             bytes: 0,
-            capacity: self.capacity as u64,
+            capacity: self.capacity() as u64,
+            inserted: self.inserted.load(Ordering::Relaxed),
+            inserted_bytes: self.inserted_bytes.load(Ordering::Relaxed),
         };
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);

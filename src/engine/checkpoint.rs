@@ -12,6 +12,7 @@ use crate::{
     filename,
     ingest::link_or_copy,
     key::SequenceNumber,
+    limiter::IoPriority,
     log_files::LiveSegment,
     values::live_bytes,
     version::ManifestState,
@@ -109,7 +110,8 @@ impl DbInner {
                 return Err(Error::corruption(from, bytes.len() as u64, what));
             };
             let to = filename::log(path, segment.number);
-            let mut copy = fs.create(&to).map_err(|e| Error::io("create", &to, e))?;
+            let copy = fs.create(&to).map_err(|e| Error::io("create", &to, e))?;
+            let mut copy = self.pace(IoPriority::Backup).wrap(copy);
             copy.append(bytes).map_err(|e| Error::io("write", &to, e))?;
             copy.sync().map_err(|e| Error::io("sync", &to, e))?;
         }

@@ -19,6 +19,7 @@ use crate::{
     key::SequenceNumber,
     memtable::Memtable,
     options::{CfOptions, MemtableKind},
+    stats::FamilyCounters,
     version::Version,
 };
 
@@ -42,6 +43,7 @@ pub(crate) struct Family {
     pub(crate) flushed_seq: AtomicU64,
     /// What an append family has instead of memtables and tables; its `read` stays empty.
     pub(crate) append: Option<AppendFamily>,
+    pub(crate) counters: FamilyCounters,
     read: ArcSwap<ReadState>,
     replacing: Mutex<()>,
 }
@@ -129,6 +131,7 @@ impl Family {
             append: options
                 .append_prefix_bytes
                 .map(|bytes| AppendFamily::new(id, bytes)),
+            counters: FamilyCounters::default(),
             options: ArcSwap::from_pointee(options),
             instance,
             dropped: AtomicBool::new(false),
@@ -245,6 +248,12 @@ impl ReadState {
     /// Log position of the oldest record that is only in memory.
     pub(crate) fn oldest_pos(&self) -> Option<u64> {
         self.memtables().filter_map(|slot| slot.first_pos()).min()
+    }
+
+    /// Bytes of all memtables as allocated.
+    pub(crate) fn allocated_bytes(&self) -> usize {
+        let allocated = |slot: &Arc<Slot>| slot.memtable.allocated();
+        self.memtables().map(allocated).sum()
     }
 
     /// Bytes of all memtables.

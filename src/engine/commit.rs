@@ -35,6 +35,7 @@ use crate::{
     faults::{Fault, Faults},
     fs::LogFile,
     key::SequenceNumber,
+    timing::Timer,
     wal::{
         mark::MarkFile,
         record::{self, FileSeed, RecordKind},
@@ -82,6 +83,8 @@ pub(crate) struct Commit {
     cause: ArcSwapOption<Error>,
     /// Entries whose memtable inserts are under way.
     inserting: Arc<AtomicU64>,
+    /// How long syncs of the log took.
+    pub(crate) syncs: Timer,
 }
 
 impl fmt::Debug for Commit {
@@ -138,6 +141,7 @@ impl Commit {
             driving_hint: AtomicBool::new(false),
             cause: ArcSwapOption::empty(),
             inserting: Arc::default(),
+            syncs: Timer::default(),
         }
     }
 
@@ -441,7 +445,10 @@ impl Commit {
             0
         };
         for segment in &unsynced[skip..] {
-            if let Err(error) = segment.sync() {
+            let begun = self.executor.now();
+            let synced = segment.sync();
+            self.syncs.record(self.executor.now().saturating_sub(begun));
+            if let Err(error) = synced {
                 self.note_failed_sync();
                 if !self.faults.is(Fault::IgnoreSyncError) {
                     return Err(failed("sync", segment, error));

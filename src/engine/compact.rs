@@ -4,8 +4,11 @@
 
 use std::{
     collections::HashMap,
-    ops::Bound,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    ops::{Bound, ControlFlow},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use crate::{
@@ -17,17 +20,21 @@ use crate::{
     },
     db::DbInner,
     error::{Error, Result},
+    events::Event,
     key::SequenceNumber,
+    limiter::IoPriority,
     memtable::MemtableIter,
     options::{CfOptions, LEVELS},
     tombstones::Tombstones,
-    version::{KeySpan, TableMeta, TableOpener, TableRecord},
+    version::{KeySpan, TableMeta, TableOpener, TableRecord, Version},
 };
 
 /// What runs, and where the last ones took place, by family.
 #[derive(Default)]
 pub(crate) struct Compactions {
     families: Mutex<HashMap<FamilyId, Places>>,
+    /// How often those who compact by hand were told to give up.
+    cancelled: AtomicU64,
 }
 
 #[derive(Default)]
@@ -93,6 +100,40 @@ impl Compactions {
     }
 }
 
+/// How far a compaction by hand is.
+struct Progress<'a> {
+    done: u64,
+    total: u64,
+    tell: &'a dyn Fn(u64, u64) -> ControlFlow<()>,
+}
+
+impl Progress<'_> {
+    /// Tells the caller, with what the running step has read. More may come up on the way than was there at first.
+    fn tell(&self, read: u64) -> Result<()> {
+        let done = (self.done + read).min(self.total);
+        match (self.tell)(done, self.total) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Cancelled),
+        }
+    }
+}
+
+/// Bytes that compacting `span` down to the last level reads: what overlaps it comes down level by level.
+fn manual_bytes(version: &Version, span: KeySpan<'_>) -> u64 {
+    let bytes = |level| {
+        let tables = version.tables_overlapping(level, span);
+        tables.iter().map(|table| table.info.size).sum::<u64>()
+    };
+    let (mut above, mut total) = (0, 0);
+    for level in 0..LEVELS - 1 {
+        above += bytes(level);
+        if above > 0 {
+            total += above + bytes(level + 1);
+        }
+    }
+    total
+}
+
 /// What a look for manual work came to.
 enum Step {
     Run(Compaction),
@@ -113,7 +154,7 @@ impl DbInner {
         families.rotate_left(first);
         for family in families {
             if let Some(compaction) = self.pick(&family) {
-                self.compact(&family, compaction)?;
+                self.compact(&family, compaction, &|_| Ok(()))?;
                 return Ok(true);
             }
         }
@@ -155,21 +196,38 @@ impl DbInner {
     }
 
     /// Runs a claimed compaction and installs what it made.
-    fn compact(self: &Arc<Self>, family: &ColumnFamily, compaction: Compaction) -> Result<()> {
+    fn compact(
+        self: &Arc<Self>,
+        family: &ColumnFamily,
+        compaction: Compaction,
+        pause: &dyn Fn(u64) -> Result<()>,
+    ) -> Result<()> {
         let running = Running {
             db: self,
             family: family.id(),
             compaction,
         };
-        self.run_and_install(family, &running.compaction)
+        self.run_and_install(family, &running.compaction, pause)
     }
 
     fn run_and_install(
         self: &Arc<Self>,
         family: &ColumnFamily,
         compaction: &Compaction,
+        pause: &dyn Fn(u64) -> Result<()>,
     ) -> Result<()> {
-        let output = self.in_job(family, |context| run(compaction, context))?;
+        let begun = self.options.executor.now();
+        let inputs = || compaction.inputs.iter().map(|(_, table)| table.number);
+        self.tell(|| Event::CompactionBegin {
+            family: family.name().to_owned(),
+            level: compaction.level,
+            output_level: compaction.output_level,
+            inputs: inputs().collect(),
+            bytes: compaction.input_bytes(),
+        });
+        let output = self.in_job(family, IoPriority::Compaction, pause, |context| {
+            run(compaction, context)
+        })?;
         let mut manifest = self.manifest.lock();
         if manifest.state.family(family.id()).is_none() {
             // Dropped meanwhile, and its tables with it.
@@ -179,7 +237,12 @@ impl DbInner {
             crate::manifest::remove_tables(fs, &self.dir, &numbers)?;
             return crate::manifest::remove_value_files(fs, &self.dir, &output.values);
         }
+        for table in &output.tables {
+            let (number, bytes) = (table.number, table.info.size);
+            self.tell(|| Event::TableCreated { number, bytes });
+        }
         let edit = compaction.edit(family.id(), output.tables);
+        let outputs: Vec<u64> = edit.added.iter().map(|added| added.table.number).collect();
         self.apply_locked(&mut manifest, edit)?;
         let state = manifest.state.family(family.id()).expect("just looked up");
         family.inner.install(Arc::clone(&state.version), &[]);
@@ -204,6 +267,26 @@ impl DbInner {
             }
             Kind::Drop => count(&counters.dropped_whole, compaction.inputs.len() as u64),
         }
+        let took = self.options.executor.now().saturating_sub(begun);
+        if compaction.kind == Kind::Merge {
+            let of_family = &family.inner.counters;
+            count(&of_family.compactions, 1);
+            count(&of_family.compacted_bytes_read, output.stats.bytes_read);
+            count(
+                &of_family.compacted_bytes_written,
+                output.stats.bytes_written,
+            );
+            of_family.compaction_time.add(took);
+            self.timers.compaction.record(took);
+        }
+        self.tell(|| Event::CompactionEnd {
+            family: family.name().to_owned(),
+            output_level: compaction.output_level,
+            inputs: inputs().collect(),
+            outputs,
+            bytes: output.stats.bytes_written,
+            took,
+        });
         self.schedule_file_work();
         Ok(())
     }
@@ -212,6 +295,8 @@ impl DbInner {
     pub(crate) fn in_job<T>(
         &self,
         family: &ColumnFamily,
+        priority: IoPriority,
+        pause: &dyn Fn(u64) -> Result<()>,
         work: impl FnOnce(&JobContext<'_>) -> Result<T>,
     ) -> Result<T> {
         let boundaries = self.snapshots.boundaries(|| self.commit.visible());
@@ -226,7 +311,8 @@ impl DbInner {
             boundaries: &boundaries,
             faults: self.options.faults,
             stop: &self.closing,
-            pause: &|| {},
+            pace: &self.pace(priority),
+            pause,
         })
     }
 
@@ -241,7 +327,7 @@ impl DbInner {
             .iter()
             .flat_map(|slot| slot.memtable.tombstone_sets())
             .collect();
-        self.in_job(family, |context| {
+        self.in_job(family, IoPriority::Flush, &|_| Ok(()), |context| {
             let sets = sets.iter().map(AsRef::as_ref);
             let tombstones = Tombstones::merge_for(sets, context.boundaries);
             flush_to_table(sources, &tombstones, context)
@@ -254,7 +340,9 @@ impl DbInner {
         family: &ColumnFamily,
         start: Option<&[u8]>,
         end: Option<&[u8]>,
+        progress: &dyn Fn(u64, u64) -> ControlFlow<()>,
     ) -> Result<()> {
+        let orders = self.compactions.cancelled.load(Ordering::Acquire);
         // Writes that come in meanwhile are left to the next compaction.
         let upto = SequenceNumber(self.commit.lock().next_seq().0 - 1);
         self.flush_families(std::slice::from_ref(family))?;
@@ -265,8 +353,18 @@ impl DbInner {
         if end.is_some_and(|end| end <= span.start) {
             return Ok(());
         }
+        let mut work = Progress {
+            done: 0,
+            total: manual_bytes(&family.inner.peek().version, span),
+            tell: progress,
+        };
+        let is_cancelled = || self.compactions.cancelled.load(Ordering::Acquire) != orders;
         for level in 0..LEVELS {
             loop {
+                if is_cancelled() {
+                    return Err(Error::Cancelled);
+                }
+                work.tell(0)?;
                 if let Some(cause) = self.read_only_cause() {
                     return Err(Error::ReadOnly { cause });
                 }
@@ -276,15 +374,31 @@ impl DbInner {
                 self.check_family(family)?;
                 match self.pick_manual(family, span, upto, level) {
                     Step::Run(compaction) => {
-                        self.compact(family, compaction)
+                        let bytes = compaction.input_bytes();
+                        let pause = |read: u64| {
+                            if is_cancelled() {
+                                return Err(Error::Cancelled);
+                            }
+                            work.tell(read.min(bytes))
+                        };
+                        self.compact(family, compaction, &pause)
                             .map_err(|error| self.note_failure(error))?;
+                        work.done += bytes;
                     }
-                    Step::Wait => self.wait_for_one_compaction(),
+                    Step::Wait => self.wait_for_one_compaction(&is_cancelled),
                     Step::Done => break,
                 }
             }
         }
+        // All of it is done, so that there is nothing to cancel.
+        let _ = progress(work.total, work.total);
         Ok(())
+    }
+
+    /// Has those who compact by hand give up.
+    pub(crate) fn cancel_manual(&self) {
+        self.compactions.cancelled.fetch_add(1, Ordering::AcqRel);
+        self.background.notify();
     }
 
     fn pick_manual(
@@ -313,7 +427,7 @@ impl DbInner {
         }
     }
 
-    fn wait_for_one_compaction(&self) {
+    fn wait_for_one_compaction(&self, give_up: &dyn Fn() -> bool) {
         let ended = || self.compactions_ended();
         let before = ended();
         let running = || {
@@ -322,7 +436,7 @@ impl DbInner {
                 .values()
                 .any(|places| !places.running.is_empty())
         };
-        self.wait_for_background(|| ended() != before || !running());
+        self.wait_for_background(|| ended() != before || !running() || give_up());
     }
 
     fn compactions_ended(&self) -> u64 {

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -9,7 +10,7 @@ use std::{
     },
 };
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::{
     append::Appends,
@@ -20,12 +21,14 @@ use crate::{
     compact::Compactions,
     db_iter::{DbIter, DbRange},
     error::{Error, Result},
+    events::Events,
     executor::Priority,
     fs::FileLock,
     ingest::{Ingest, TableWriter},
     key::SequenceNumber,
     log_files::LogFiles,
     manifest::Manifest,
+    memory::MemoryShare,
     numbers::FileNumbers,
     options::{CfOptions, Options, ReadOptions, WriteOptions},
     read::{CopyInto, Pin},
@@ -35,6 +38,7 @@ use crate::{
     stats::{Counters, Stats},
     tables::Tables,
     ticket::{Ticket, TicketState},
+    timing::{Timers, is_sample},
     verify::VerifyReport,
     wal::mark::MarkFile,
 };
@@ -59,7 +63,10 @@ pub struct Db {
 /// Everything of an open database, shared by handles, jobs and iterators.
 pub(crate) struct DbInner {
     pub(crate) dir: PathBuf,
+    /// As they were at the open: for what does not change while it is open.
     pub(crate) options: Options,
+    /// As they are: for what does (`online`).
+    pub(crate) live: ArcSwap<Options>,
     pub(crate) id: u64,
     /// Tells this open database from all others.
     pub(crate) instance: u64,
@@ -81,9 +88,12 @@ pub(crate) struct DbInner {
     pub(crate) read_only: ArcSwapOption<Error>,
     /// The memtables were found to hold more than their budget.
     pub(crate) memory_over: AtomicBool,
-    pub(crate) closing: AtomicBool,
+    pub(crate) memory: MemoryShare,
+    pub(crate) closing: Arc<AtomicBool>,
     pub(crate) recovery: RecoveryReport,
     pub(crate) listeners: RwLock<Vec<FlushListener>>,
+    pub(crate) events: Events,
+    pub(crate) timers: Timers,
     /// The families alive, by id.
     pub(crate) families: RwLock<Vec<ColumnFamily>>,
     /// Held until the last job and iterator is gone.
@@ -112,6 +122,7 @@ impl Db {
             inner,
             _closer: closer,
         };
+        db.inner.join_memory();
         db.inner.schedule_flush();
         db.inner.schedule_file_work();
         Ok(db)
@@ -231,8 +242,15 @@ impl Db {
         if batch.is_empty() {
             return self.inner.write_nothing(&batch, options);
         }
-        let entry = self.inner.submit_batch(batch, options, true)?;
-        self.inner.settle(self.inner.commit.wait(&entry))
+        let inner = &self.inner;
+        let begun = is_sample(inner.options.stats_sampling).then(|| inner.options.executor.now());
+        let entry = inner.submit_batch(batch, options, true)?;
+        let result = inner.settle(inner.commit.wait(&entry));
+        if let Some(begun) = begun {
+            let took = inner.options.executor.now().saturating_sub(begun);
+            inner.timers.write.record(took);
+        }
+        result
     }
 
     /// Gives a batch its place in the order of writes and returns at once; the ticket tells when it is
@@ -355,8 +373,7 @@ impl Db {
     /// As for [`Db::get_with`].
     pub fn iter(&self, cf: &ColumnFamily, options: &ReadOptions) -> Result<DbIter> {
         self.inner.check_snapshot(options)?;
-        let iter = self.inner.user_iter(cf, options)?;
-        Ok(DbIter::new(iter, Arc::clone(&self.inner)))
+        DbIter::open(&self.inner, cf, options)
     }
 
     /// The entries within the bounds of `options`, as a Rust iterator that can be taken from both ends.
@@ -401,8 +418,29 @@ impl Db {
         start: Option<&[u8]>,
         end: Option<&[u8]>,
     ) -> Result<()> {
+        self.compact_range_with(cf, start, end, &|_, _| ControlFlow::Continue(()))
+    }
+
+    /// The same, with `progress` called about every MiB, on this thread, with bytes read so far and expected in all; `Break`
+    /// gives up.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Db::flush`]; `Cancelled`, also by [`Db::cancel_compact_range`]. What was compacted by then stays so.
+    pub fn compact_range_with(
+        &self,
+        cf: &ColumnFamily,
+        start: Option<&[u8]>,
+        end: Option<&[u8]>,
+        progress: &dyn Fn(u64, u64) -> ControlFlow<()>,
+    ) -> Result<()> {
         self.inner.check_family(cf)?;
-        self.inner.compact_range(cf, start, end)
+        self.inner.compact_range(cf, start, end, progress)
+    }
+
+    /// Has every running `compact_range` of this database give up soon, with `Cancelled`.
+    pub fn cancel_compact_range(&self) {
+        self.inner.cancel_manual();
     }
 
     /// Copies the database at this moment into the directory `path`, which must be empty or absent and on the same

@@ -1,21 +1,106 @@
 //! Iterators as the user sees them: a cursor, and a Rust iterator that can be taken from both ends.
 
-use std::sync::Arc;
+use std::{
+    ptr,
+    sync::{Arc, Weak},
+};
 
-use crate::{db::DbInner, error::Result, iter::user::UserIter, slice::PinnedSlice, tables::Source};
+use crate::{
+    column_family::{ColumnFamily, ReadState},
+    db::DbInner,
+    error::Result,
+    faults::Fault,
+    iter::user::UserIter,
+    options::ReadOptions,
+    slice::PinnedSlice,
+    tables::Source,
+    timing::is_sample,
+};
 
 /// A cursor over the entries of one family at one moment, in key order.
 ///
 /// It is not positioned at first. After an error it is not valid until it is positioned again.
 pub struct DbIter {
     inner: UserIter<Source>,
+    cf: ColumnFamily,
+    /// What was there to read when it was made, to be known again; empty for an append family.
+    state: Weak<ReadState>,
+    /// The memtable that took writes then is among its sources.
+    has_active: bool,
     /// Holds the directory, so that nobody removes tables that are still to be opened.
-    _db: Arc<DbInner>,
+    db: Arc<DbInner>,
 }
 
 impl DbIter {
-    pub(crate) fn new(inner: UserIter<Source>, db: Arc<DbInner>) -> Self {
-        Self { inner, _db: db }
+    #[inline]
+    pub(crate) fn open(
+        db: &Arc<DbInner>,
+        cf: &ColumnFamily,
+        options: &ReadOptions,
+    ) -> Result<Self> {
+        if cf.is_append() {
+            return Ok(Self {
+                inner: db.user_iter(cf, options)?,
+                cf: cf.clone(),
+                state: Weak::new(),
+                has_active: false,
+                db: Arc::clone(db),
+            });
+        }
+        let state = cf.inner.read_state();
+        let has_active = !state.active.memtable.is_empty();
+        Ok(Self {
+            inner: db.user_iter_in(cf, &state, options)?,
+            cf: cf.clone(),
+            state: Arc::downgrade(&state),
+            has_active,
+            db: Arc::clone(db),
+        })
+    }
+
+    /// Goes on to the newest state, with the same bounds; a snapshot it was made with counts no more. Not positioned
+    /// afterwards. Where nothing was flushed or compacted meanwhile that is a matter of nanoseconds, else what a new cursor
+    /// costs; and what was held for the old state is let go.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Db::iter`](crate::Db::iter); the cursor stays as it was then.
+    pub fn refresh(&mut self) -> Result<()> {
+        {
+            // The state first, then the number, as for `get`.
+            let now = self.cf.inner.peek();
+            let active = &now.active.memtable;
+            let is_same = ptr::eq(self.state.as_ptr(), Arc::as_ptr(&now))
+                && (self.has_active || active.is_empty())
+                && !active.has_tombstones();
+            let is_same = is_same || self.db.options.faults.is(Fault::RefreshInPlace);
+            if is_same && !self.cf.is_append() && !self.cf.is_dropped() {
+                let seq = self.db.commit.visible();
+                if self.inner.refresh(seq) {
+                    return Ok(());
+                }
+            }
+        }
+        let (lower, upper) = self.inner.bounds();
+        let options = ReadOptions {
+            snapshot: None,
+            lower,
+            upper,
+        };
+        *self = Self::open(&self.db, &self.cf, &options)?;
+        Ok(())
+    }
+
+    /// Seeks, timed if this one is a sample.
+    fn sought(&mut self, seek: impl FnOnce(&mut UserIter<Source>) -> Result<()>) -> Result<()> {
+        if !is_sample(self.db.options.stats_sampling) {
+            return seek(&mut self.inner);
+        }
+        let begun = self.db.options.executor.now();
+        let result = seek(&mut self.inner);
+        let took = self.db.options.executor.now().saturating_sub(begun);
+        self.db.timers.seek.record(took);
+        result
     }
 
     /// True while it stands on an entry.
@@ -42,7 +127,7 @@ impl DbIter {
     ///
     /// `Corruption` or `Io` from a table on the way, here and in all moves.
     pub fn seek_to_first(&mut self) -> Result<()> {
-        self.inner.seek_to_first()
+        self.sought(UserIter::seek_to_first)
     }
 
     /// To the last entry within the bounds.
@@ -51,7 +136,7 @@ impl DbIter {
     ///
     /// As for [`DbIter::seek_to_first`].
     pub fn seek_to_last(&mut self) -> Result<()> {
-        self.inner.seek_to_last()
+        self.sought(UserIter::seek_to_last)
     }
 
     /// To the first entry at or after `key`.
@@ -60,7 +145,7 @@ impl DbIter {
     ///
     /// As for [`DbIter::seek_to_first`].
     pub fn seek(&mut self, key: &[u8]) -> Result<()> {
-        self.inner.seek(key)
+        self.sought(|inner| inner.seek(key))
     }
 
     /// To the last entry at or before `key`.
@@ -69,7 +154,7 @@ impl DbIter {
     ///
     /// As for [`DbIter::seek_to_first`].
     pub fn seek_for_prev(&mut self, key: &[u8]) -> Result<()> {
-        self.inner.seek_for_prev(key)
+        self.sought(|inner| inner.seek_for_prev(key))
     }
 
     /// To the next entry; nothing happens where it is not valid.

@@ -57,6 +57,8 @@ pub enum Error {
     /// A snapshot or iterator was given up, because it held more than it may. Take a new one; the text
     /// names the limit.
     Expired(String),
+    /// The caller gave up what it had begun (`compact_range`). What was done of it stays, and is whole.
+    Cancelled,
     /// The database was closed.
     Closed,
 }
@@ -141,6 +143,7 @@ impl fmt::Display for Error {
             }
             Self::NoSuchColumnFamily(name) => write!(f, "no column family {name:?}"),
             Self::Expired(what) => write!(f, "given up: {what}"),
+            Self::Cancelled => write!(f, "cancelled by the caller"),
             Self::Closed => write!(f, "the database is closed"),
         }
     }

@@ -45,6 +45,11 @@ pub trait Executor: Send + Sync + fmt::Debug {
     /// Lets `duration` pass for this thread (a simulated one may run jobs meanwhile).
     fn sleep(&self, duration: Duration);
 
+    /// As [`Executor::sleep`], by who may hold what others wait for: a simulated one runs no job meanwhile.
+    fn rest(&self, duration: Duration) {
+        self.sleep(duration);
+    }
+
     /// A number that no caller can guess: table ids, database ids. Simulated ones draw it from the seed.
     fn random(&self) -> u64;
 }

@@ -48,6 +48,8 @@ pub enum Fault {
     EditBeforeValues,
     /// Let a table that is merged forget which value files its outputs still need.
     ForgetValueUse,
+    /// Refresh a cursor without a look whether its sources are still all there are.
+    RefreshInPlace,
 }
 
 /// The fault that is on.

@@ -13,12 +13,13 @@ use crate::{
     column_family::{ColumnFamily, Frozen, Slot},
     db::DbInner,
     error::{Error, Result},
+    events::Event,
     faults::Fault,
     filename,
     key::SequenceNumber,
     manifest::Current,
     version::{LogStart, ManifestState, TableAdded, VersionEdit},
-    wal::{current, manifest_file::ManifestWriter, segment::VERSION_VALUES},
+    wal::{current, manifest_file::ManifestWriter, segment::VERSION_TABLES},
 };
 
 /// Memtables of one family to be flushed together, newest first.
@@ -27,6 +28,12 @@ pub(crate) struct FlushWork {
     pub(crate) slots: Vec<Arc<Slot>>,
     /// Every write of the family up to here is in tables once this is flushed.
     pub(crate) upto: SequenceNumber,
+}
+
+impl FlushWork {
+    fn name(&self) -> String {
+        self.family.name().to_owned()
+    }
 }
 
 impl DbInner {
@@ -86,7 +93,18 @@ impl DbInner {
             self.commit.sync_up_to(upto.pos, upto.seq)?;
         }
         self.raise_floor()?;
+        let begun = self.options.executor.now();
+        let names = || {
+            work.iter()
+                .filter(|w| !w.slots.is_empty())
+                .map(FlushWork::name)
+        };
+        self.tell(|| Event::FlushBegin {
+            families: names().collect(),
+        });
         let tables = self.write_tables(&work)?;
+        let numbers: Vec<u64> = tables.iter().map(|added| added.table.number).collect();
+        let bytes = tables.iter().map(|added| added.table.info.size).sum();
         let mut manifest = self.manifest.lock();
         let edit = VersionEdit {
             added: tables,
@@ -94,6 +112,14 @@ impl DbInner {
         };
         self.install_flush(&mut manifest, &work, edit)?;
         drop(manifest);
+        let took = self.options.executor.now().saturating_sub(begun);
+        self.timers.flush.record(took);
+        self.tell(|| Event::FlushEnd {
+            families: names().collect(),
+            tables: numbers,
+            bytes,
+            took,
+        });
         self.tell_listeners(&work);
         Ok(())
     }
@@ -105,8 +131,21 @@ impl DbInner {
             if slots.is_empty() || family.is_dropped() {
                 continue;
             }
-            match self.write_flush_table(family, slots) {
+            let begun = self.options.executor.now();
+            let written = self.write_flush_table(family, slots);
+            let counters = &family.inner.counters;
+            counters
+                .flush_time
+                .add(self.options.executor.now().saturating_sub(begun));
+            match written {
                 Ok(Some(table)) => {
+                    let bytes = table.info.size;
+                    counters.flushes.fetch_add(1, Ordering::Relaxed);
+                    counters.flushed_bytes.fetch_add(bytes, Ordering::Relaxed);
+                    self.tell(|| Event::TableCreated {
+                        number: table.number,
+                        bytes,
+                    });
                     self.counters
                         .flushed_bytes
                         .fetch_add(table.info.size, Ordering::Relaxed);
@@ -174,6 +213,9 @@ impl DbInner {
                 family.inner.install(Arc::clone(&state.version), slots);
             }
         }
+        self.memory.flushed(&slots);
+        drop(slots);
+        self.balance_memory();
         self.counters.flushes.fetch_add(1, Ordering::Relaxed);
         // The edit counts, whatever becomes of old segments.
         if let Err(error) = self.logs.release_before(start.segment) {
@@ -230,8 +272,8 @@ impl DbInner {
             .added
             .iter()
             .any(|added| !added.table.values.is_empty());
-        if needs_values && manifest.state.format < VERSION_VALUES {
-            self.raise_format(manifest, VERSION_VALUES)?;
+        if needs_values && manifest.state.format < VERSION_TABLES {
+            self.raise_format(manifest, VERSION_TABLES)?;
         }
         edit.next_file_number = Some(self.numbers.peek().max(manifest.state.next_file_number));
         let last = SequenceNumber(self.commit.lock().next_seq().0 - 1);
@@ -259,7 +301,7 @@ impl DbInner {
     /// Begins a new manifest when this one has grown too large.
     pub(crate) fn bound_manifest(&self) -> Result<()> {
         let mut manifest = self.manifest.lock();
-        if manifest.writer.synced() < self.options.max_manifest_bytes {
+        if manifest.writer.synced() < self.live.load().max_manifest_bytes {
             return Ok(());
         }
         self.begin_manifest(&mut manifest)
@@ -290,6 +332,15 @@ impl DbInner {
         }
         let _ = fs.remove_file(&filename::manifest(&self.dir, old));
         Ok(())
+    }
+
+    /// Tables are about to have blocks of zstd, if `wanted`: only engines that know those may read the manifest from here
+    /// on.
+    pub(crate) fn begin_zstd(&self, manifest: &mut Current, wanted: bool) -> Result<()> {
+        if !wanted || manifest.state.format >= VERSION_TABLES {
+            return Ok(());
+        }
+        self.raise_format(manifest, VERSION_TABLES)
     }
 
     /// Writes manifest `number`, durable with its name.

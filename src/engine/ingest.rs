@@ -16,6 +16,7 @@ use crate::{
     compact::Reserved,
     db::DbInner,
     error::{Error, Result},
+    events::Event,
     filename,
     flush::FlushWork,
     fs::{Fs, ReadMode},
@@ -37,6 +38,8 @@ pub struct TableWriter {
 pub struct TableFile {
     path: PathBuf,
     info: TableInfo,
+    /// Some blocks may be of zstd.
+    zstd: bool,
 }
 
 /// What one ingest takes in; see [`Db::ingest`](crate::Db::ingest).
@@ -123,6 +126,7 @@ impl TableWriter {
             return Err(Error::invalid("a table without entries"));
         }
         Ok(TableFile {
+            zstd: self.builder.may_use_zstd(),
             info: self.builder.finish()?,
             path: self.path,
         })
@@ -152,6 +156,7 @@ impl TableFile {
         let identity = TableIdentity::read(&*file, path)?;
         let table = Table::open(file, path, 0, &identity, None, BlockCache::new(0))?;
         table.verify(crc)?;
+        let zstd = table.has_zstd();
         let info = table.info(crc);
         if info.max_seq > SequenceNumber::ZERO || info.tombstones > 0 {
             return Err(Error::invalid(format!(
@@ -162,6 +167,7 @@ impl TableFile {
         Ok(Self {
             info,
             path: path.to_path_buf(),
+            zstd,
         })
     }
 
@@ -244,6 +250,8 @@ impl DbInner {
         if families.is_empty() {
             return Ok(self.commit.visible());
         }
+        let zstd = request.tables.iter().any(|(_, table)| table.zstd);
+        self.begin_zstd(&mut self.manifest.lock(), zstd)?;
         // What is in memory now is flushed while writers go on; only what comes in between is left.
         self.flush_families(&families)?;
         let tables = self.link_tables(&request)?;
@@ -254,6 +262,13 @@ impl DbInner {
         }
         self.schedule_compaction();
         self.schedule_file_work();
+        if let Ok(seq) = result {
+            self.tell(|| Event::Ingested {
+                families: families.iter().map(|f| f.name().to_owned()).collect(),
+                bytes: tables.iter().map(|(_, table)| table.info.size).sum(),
+                seq,
+            });
+        }
         result.map_err(|error| self.note_failure(error))
     }
 

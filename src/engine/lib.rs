@@ -31,6 +31,9 @@
 //! - [`CfOptions::large_value_bytes`]: larger values live beside the tables and are not moved by compactions.
 //! - [`DbIter`] and [`DbRange`]: one moment, forward and backward, within bounds.
 //! - [`Options`], [`CfOptions`]: unit, default and effect of each.
+//! - Memory and bandwidth: [`Options::memory_budget_bytes`], [`SharedMemory`], [`RateLimiter`]; options that change while it is
+//!   open: [`Db::set_options`], [`Db::set_cf_options`].
+//! - What it tells: [`Db::stats`], [`Db::explain`], [`Db::explain_range`], [`Db::add_listener`].
 //! - [`fs`] and [`executor`]: all the engine asks of the world; with [`fs::SimFs`] and
 //!   [`executor::SimExecutor`] a whole database runs on one thread from a seed, and its disk can lose power.
 //!
@@ -59,7 +62,9 @@ mod compaction;
 mod db;
 mod db_iter;
 mod error;
+mod events;
 pub mod executor;
+mod explain;
 mod faults;
 mod filename;
 mod flush;
@@ -67,11 +72,15 @@ pub mod fs;
 mod ingest;
 mod iter;
 pub mod key;
+mod limiter;
 mod log_files;
 mod manifest;
+mod memory;
 mod memtable;
 mod numbers;
+mod online;
 mod options;
+mod paced;
 mod read;
 mod recovery;
 mod resume;
@@ -81,6 +90,7 @@ mod stats;
 mod table;
 mod tables;
 mod ticket;
+mod timing;
 mod tombstones;
 mod values;
 mod verify;
@@ -93,10 +103,16 @@ pub use column_family::ColumnFamily;
 pub use db::{DEFAULT_CF, Db, FlushListener, MAX_CF_NAME_LEN, MAX_CFS};
 pub use db_iter::{DbIter, DbRange, KeyValue};
 pub use error::{Error, Result};
+pub use events::{Event, EventListener};
+pub use explain::{
+    BlockSource, Explanation, Met, Outcome, Place, RangeExplanation, RangeTable, Step,
+};
 #[doc(hidden)]
 pub use faults::{Fault, Faults};
 pub use ingest::{Ingest, TableFile, TableWriter};
 pub use key::{MAX_KEY_LEN, MAX_VALUE_LEN, SequenceNumber};
+pub use limiter::{IoPriority, RateLimiter, RateStats};
+pub use memory::{MemoryStats, SharedMemory};
 pub use options::{
     CfOptions, Compression, LEVELS, MAX_APPEND_PREFIX_BYTES, MemtableKind, Options, ReadOptions,
     WriteOptions, prefix_end,
@@ -104,8 +120,11 @@ pub use options::{
 pub use recovery::RecoveryReport;
 pub use slice::{PIN_MIN_LEN, PinnedSlice};
 pub use snapshot::Snapshot;
-pub use stats::{AppendStats, CacheStats, FamilyStats, LevelStats, Stats, ValueStats};
+pub use stats::{
+    AppendStats, CacheStats, FamilyStats, LevelStats, SampledReads, Stats, TimeStats, ValueStats,
+};
 pub use ticket::Ticket;
+pub use timing::Histogram;
 pub use verify::{VerifyReport, verify_dir};
 
 /// Seams for the tests of the format; no promise to anyone.

@@ -47,7 +47,7 @@ pub(crate) struct LogFiles {
     synced: Arc<AtomicU64>,
     /// The live segments for readers.
     segments: ArcSwap<Segments>,
-    max_pinned: u64,
+    pub(crate) max_pinned: AtomicU64,
     /// Held while a file is made, so that files become ready in the order of their numbers. Taken before `state`.
     making: Mutex<()>,
     state: Mutex<State>,
@@ -99,7 +99,7 @@ impl LogFiles {
             mode: options.read_mode,
             synced: Arc::default(),
             segments: ArcSwap::default(),
-            max_pinned: options.max_pinned_log_bytes,
+            max_pinned: AtomicU64::new(options.max_pinned_log_bytes),
             making: Mutex::default(),
             state: Mutex::new(State {
                 live: VecDeque::new(),
@@ -294,7 +294,7 @@ impl LogFiles {
             let mut bytes: u64 = state.retired.iter().map(|old| old.bytes).sum();
             for old in std::mem::take(&mut state.retired) {
                 let is_held = old.is_held() && !self.faults.is(Fault::ReuseHeldSegment);
-                if is_held && bytes <= self.max_pinned {
+                if is_held && bytes <= self.max_pinned.load(Ordering::Relaxed) {
                     state.retired.push_back(old);
                     continue;
                 }

@@ -291,6 +291,12 @@ impl Memtable {
         self.arena.bytes() + self.order.bytes() + ranges
     }
 
+    /// Memory allocated, with room that is not used yet and nodes that wait to be freed.
+    pub(crate) fn allocated(&self) -> usize {
+        let ranges = self.range_bytes.load(atomic::Ordering::Relaxed);
+        self.arena.allocated() + self.order.allocated() + ranges
+    }
+
     /// Number of entries and range deletes.
     pub(crate) fn len(&self) -> usize {
         self.order.len() + self.range_count.load(atomic::Ordering::Relaxed)

@@ -7,13 +7,16 @@ use crate::{
     executor::{Executor, ThreadPool},
     fs::{Fs, ReadMode, RealFs},
     key::MAX_VALUE_LEN,
+    limiter::RateLimiter,
+    memory::SharedMemory,
     snapshot::Snapshot,
 };
 
 /// Number of levels of a column family: L0 (tables as flushed, may overlap) and six below.
 pub const LEVELS: usize = 7;
 
-/// Settings of one open database. None of them is stored: they may differ from open to open.
+/// Settings of one open database. None of them is stored: they may differ from open to open. Which of them may change
+/// while it is open is said at [`Db::set_options`](crate::Db::set_options).
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Create the database when the directory holds none (default true).
@@ -42,9 +45,25 @@ pub struct Options {
     /// Bytes of the file that is given up on a full disk so that deletes and compaction can go on
     /// (default 1 MiB; 0 keeps none).
     pub reserve_bytes: u64,
+    /// Bytes of memory of memtables, block cache, what open tables keep beside it, blocks pinned by values, and
+    /// indexes of append families together (default `usize::MAX`: no bound but those of the parts). Near it the block
+    /// cache gives way first, then the largest memtable is flushed, and then writes wait for that flush. It holds within
+    /// a tenth, buffers of jobs and cursors left out, as long as what cannot give way leaves memtables an eighth of it.
+    pub memory_budget_bytes: usize,
+    /// Memory shared with other databases of this process (default none). With it `memory_budget_bytes`,
+    /// `block_cache_bytes` and `max_pinned_bytes` are its, and not those beside it here.
+    pub shared_memory: Option<SharedMemory>,
     /// Memory of all memtables together in bytes (default 512 MiB): beyond, the largest is flushed, and
     /// writes wait while there is something to flush. Looked at every 64 batches.
     pub memtable_budget_bytes: usize,
+    /// Bound on the bytes a second that flushes, compactions and checkpoints write (default none). Databases may share one.
+    pub rate_limiter: Option<RateLimiter>,
+    /// Bytes after which a table that is written is synced on the way (default 0: only at its end), so that no sync has a
+    /// whole table to write.
+    pub bytes_per_sync: u64,
+    /// Of each thread's gets, seeks and writes one in so many is timed, or (gets) looked at for what filters and caches did
+    /// (default 1,024; 0: none; with a simulated executor 0, because what a thread did before is no part of a seed).
+    pub stats_sampling: u32,
     /// The disk (default [`RealFs`]).
     pub fs: Arc<dyn Fs>,
     /// Bytes of dead entries and records in full log segments above which append families have live entries
@@ -84,7 +103,12 @@ impl Options {
             recycled_segments: 2,
             max_compactions: 2,
             reserve_bytes: 1 << 20,
+            memory_budget_bytes: usize::MAX,
+            shared_memory: None,
             memtable_budget_bytes: 512 << 20,
+            rate_limiter: None,
+            bytes_per_sync: 0,
+            stats_sampling: if executor.is_simulated() { 0 } else { 1024 },
             max_log_garbage_bytes: 256 << 20,
             max_pinned_log_bytes: 1 << 30,
             fs,
@@ -108,12 +132,18 @@ impl Options {
                 )
             },
         )?;
+        check(self.memory_budget_bytes >= MIN_MEMORY_BUDGET, || {
+            let bytes = self.memory_budget_bytes;
+            format!("memory_budget_bytes {bytes}, least {MIN_MEMORY_BUDGET}")
+        })?;
         check((1..=64).contains(&self.max_compactions), || {
             format!("max_compactions {}, range 1 to 64", self.max_compactions)
         })
     }
 }
 
+/// Least memory budget in bytes: a few memtables of some chunks.
+const MIN_MEMORY_BUDGET: usize = 1 << 20;
 /// Smallest log segment in bytes.
 const MIN_SEGMENT_BYTES: u64 = 512;
 /// Largest log segment in bytes that is not made for one oversize record.
@@ -134,7 +164,14 @@ pub enum Compression {
     None,
     /// LZ4 block format; kept as is when that saves less than an eighth.
     Lz4,
+    /// Zstandard: fewer bytes than LZ4, and several times its work at each reading and writing, so for the lowest levels.
+    /// Only in builds with the feature `zstd`. Once a family has it, other builds and older ones refuse the database.
+    Zstd,
 }
+
+/// Why a build without the feature refuses a table or a family.
+pub(crate) const NO_ZSTD: &str =
+    "compressed with zstd, and this build is without the feature `zstd`";
 
 /// What keeps the entries of a memtable in order. Reads and iterators see the same with each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -275,6 +312,9 @@ impl CfOptions {
             check(self.logged, || {
                 "an append family is logged: the log is all there is of it".to_owned()
             })?;
+            check(!self.uses_zstd(), || {
+                "compression of an append family is LZ4 or none".to_owned()
+            })?;
             check(bytes <= MAX_APPEND_PREFIX_BYTES, || {
                 format!("append_prefix_bytes {bytes}, range 0 to {MAX_APPEND_PREFIX_BYTES}")
             })?;
@@ -297,6 +337,18 @@ impl CfOptions {
             compression: [Compression::Lz4; LEVELS],
             ..Self::default()
         }
+    }
+
+    /// True where tables of some level are compressed with zstd.
+    pub(crate) fn uses_zstd(&self) -> bool {
+        self.compression.contains(&Compression::Zstd)
+    }
+
+    /// Refuses what this build cannot do.
+    pub(crate) fn check_build(&self) -> Result<()> {
+        check(!self.uses_zstd() || cfg!(feature = "zstd"), || {
+            format!("compression: {NO_ZSTD}")
+        })
     }
 
     /// As they come back from a manifest: what is not stored is as by default.

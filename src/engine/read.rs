@@ -16,6 +16,7 @@ use crate::{
     snapshot::Snapshot,
     table::{KeyHash, Table, key_hash},
     tables::{Source, Tables},
+    timing::is_sample,
     tombstones::Tombstones,
     version::{KeySpan, TableOpener},
 };
@@ -145,7 +146,44 @@ impl DbInner {
     }
 
     /// The value of `key` at `at`, or now.
+    #[inline]
     pub(crate) fn get<T: Take>(
+        &self,
+        cf: &ColumnFamily,
+        key: &[u8],
+        at: Option<&Snapshot>,
+        take: T,
+    ) -> Result<Option<T::Output>> {
+        if is_sample(self.options.stats_sampling) {
+            return self.get_sampled(cf, key, at, take);
+        }
+        self.get_plain(cf, key, at, take)
+    }
+
+    /// The same, timed, or looked at for what filters and blocks had to say: not both, as the one is warm after the other.
+    #[cold]
+    fn get_sampled<T: Take>(
+        &self,
+        cf: &ColumnFamily,
+        key: &[u8],
+        at: Option<&Snapshot>,
+        take: T,
+    ) -> Result<Option<T::Output>> {
+        if cf.inner.counters.reads.is_walk() && T::WAITS && !cf.is_append() {
+            if let Ok(explanation) = self.explain(cf, key, at) {
+                cf.inner.counters.reads.add(&explanation);
+            }
+            return self.get_plain(cf, key, at, take);
+        }
+        let begun = self.options.executor.now();
+        let got = self.get_plain(cf, key, at, take);
+        let took = self.options.executor.now().saturating_sub(begun);
+        self.timers.get.record(took);
+        got
+    }
+
+    #[inline]
+    fn get_plain<T: Take>(
         &self,
         cf: &ColumnFamily,
         key: &[u8],
@@ -219,14 +257,24 @@ impl DbInner {
         if let Some(append) = &cf.inner.append {
             return self.append_iter(cf, append, options);
         }
+        self.user_iter_in(cf, &cf.inner.read_state(), options)
+    }
+
+    /// The same over what there is to read, of a plain family.
+    #[inline]
+    pub(crate) fn user_iter_in(
+        &self,
+        cf: &ColumnFamily,
+        state: &ReadState,
+        options: &ReadOptions,
+    ) -> Result<UserIter<Source>> {
         // The state first, then the number, as for `get`.
-        let state = cf.inner.read_state();
         self.check_family(cf)?;
         let seq = options
             .snapshot
             .as_ref()
             .map_or_else(|| self.commit.visible(), Snapshot::seq);
-        let (runs, max_seqs, tombstones) = self.sources(&state, options)?;
+        let (runs, max_seqs, tombstones) = self.sources(state, options)?;
         Ok(UserIter::new(
             MergingIter::with_max_seqs(runs, max_seqs),
             tombstones,

@@ -14,28 +14,30 @@ use std::{
     sync::{Arc, Mutex, RwLock, atomic::AtomicBool},
 };
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::{
     append::Appends,
     batch::Operations,
-    cache::BlockCache,
     column_family::{ColumnFamily, Family, Frozen},
     commit::{Commit, Segment},
     compact::Compactions,
     db::{DEFAULT_CF, DbInner, next_instance},
     error::{Error, Result},
+    events::Events,
     faults::Fault,
     filename::{self, FileKind},
     fs::{FileLock, Fs},
     key::SequenceNumber,
     log_files::{LiveSegment, LogFiles},
     manifest::Manifest,
+    memory::{MemoryShare, SharedMemory},
     numbers::FileNumbers,
-    options::{CfOptions, Options},
+    options::{CfOptions, NO_ZSTD, Options},
     snapshot::SnapshotList,
     stats::Counters,
     tables::Tables,
+    timing::Timers,
     version::{LogStart, ManifestState, VersionEdit},
     wal::{
         chain::{self, DirSegments, RecoveredLog, Wanted},
@@ -43,7 +45,7 @@ use crate::{
         manifest_file::{self, ManifestWriter},
         mark::{self, MARK_LEN, Mark, MarkFile, MarkFound},
         record::{HEADER_LEN as RECORD_HEADER_LEN, Record},
-        segment::{HEADER_LEN, SegmentHeader, SegmentKind, VERSION_APPEND},
+        segment::{HEADER_LEN, SegmentHeader, SegmentKind, VERSION_APPEND, VERSION_TABLES},
         tail,
     },
     write::insert_one,
@@ -167,6 +169,15 @@ pub(crate) fn read(fs: &dyn Fs, dir: &Path, number: u64, options: &Options) -> R
         ));
     }
     check_state(&state).map_err(|what| Error::corruption(&path, 0, what))?;
+    if let Some((_, family)) = state
+        .families()
+        .find(|(_, family)| family.options.uses_zstd() && !cfg!(feature = "zstd"))
+    {
+        return Err(Error::NotADatabase {
+            path,
+            what: format!("column family {:?}: {NO_ZSTD}", family.name),
+        });
+    }
     let wanted = Wanted {
         db,
         oldest: start.segment,
@@ -216,6 +227,13 @@ fn check_state(state: &ManifestState) -> Result<(), &'static str> {
             .any(|(_, family)| is_append(&family.options))
     {
         return Err("an append family in a manifest of format version 1");
+    }
+    if state.format < VERSION_TABLES
+        && state
+            .families()
+            .any(|(_, family)| family.options.uses_zstd())
+    {
+        return Err("a column family with zstd in a manifest of format version 1 or 2");
     }
     let positions = state.log.map_or(0, |log| log.base);
     if state.last_seq.0.max(state.next_file_number).max(positions) > PLAUSIBLE {
@@ -420,7 +438,16 @@ fn start(
         options.faults,
         logs.synced_mirror(),
     ));
-    let cache = BlockCache::with_pins(options.block_cache_bytes, options.max_pinned_bytes);
+    let memory = options.shared_memory.clone().unwrap_or_else(|| {
+        let Options {
+            memory_budget_bytes,
+            block_cache_bytes,
+            max_pinned_bytes,
+            ..
+        } = options;
+        SharedMemory::new(memory_budget_bytes, block_cache_bytes, max_pinned_bytes)
+    });
+    let cache = Arc::clone(&memory.pool.cache);
     let tables = Arc::new(Tables {
         values: Arc::clone(&found.state.values),
         dir: dir.to_path_buf(),
@@ -429,6 +456,7 @@ fn start(
         cache,
     });
     Ok(Arc::new(DbInner {
+        live: ArcSwap::from_pointee(options.clone()),
         dir: dir.to_path_buf(),
         id: db,
         instance,
@@ -447,9 +475,12 @@ fn start(
         resuming: Mutex::default(),
         read_only: ArcSwapOption::empty(),
         memory_over: AtomicBool::new(false),
-        closing: AtomicBool::new(false),
+        memory: MemoryShare::new(memory),
+        closing: Arc::default(),
         recovery: found.report,
         listeners: RwLock::default(),
+        events: Events::default(),
+        timers: Timers::default(),
         families: RwLock::new(families),
         options,
         _lock: lock,

@@ -12,6 +12,7 @@ use crate::{
     commit::Segment,
     db::DbInner,
     error::{Error, Result},
+    events::Event,
     faults::Fault,
     filename,
     flush::FlushWork,
@@ -74,6 +75,7 @@ impl DbInner {
         self.switch_manifest(&work, tables, &segment, seq)?;
         self.commit.restart(segment, seq);
         self.read_only.store(None);
+        self.tell(|| Event::Resumed);
         // The segments of before: what a sync has failed for is not used again.
         self.remove_spare_segments();
         crate::recovery::make_reserve(&*self.options.fs, &self.dir, self.options.reserve_bytes);
@@ -103,6 +105,7 @@ impl DbInner {
             return Err(Error::ReadOnly { cause });
         }
         self.read_only.store(None);
+        self.tell(|| Event::Resumed);
         crate::recovery::make_reserve(&*self.options.fs, &self.dir, self.options.reserve_bytes);
         self.background.notify();
         self.schedule_compaction();

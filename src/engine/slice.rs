@@ -66,6 +66,10 @@ impl Pin {
 impl Drop for Pin {
     fn drop(&mut self) {
         self.ledger.bytes.fetch_sub(self.held(), Ordering::Relaxed);
+        if matches!(self.place, Place::Block(_)) {
+            let blocks = &self.ledger.block_bytes;
+            blocks.fetch_sub(self.held(), Ordering::Relaxed);
+        }
     }
 }
 
@@ -73,14 +77,17 @@ impl Drop for Pin {
 #[derive(Debug)]
 pub(crate) struct PinLedger {
     bytes: AtomicUsize,
-    max: usize,
+    /// The part of it that is in blocks, which are memory, and not in maps.
+    block_bytes: AtomicUsize,
+    max: AtomicUsize,
 }
 
 impl PinLedger {
     pub(crate) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self {
             bytes: AtomicUsize::new(0),
-            max,
+            block_bytes: AtomicUsize::new(0),
+            max: AtomicUsize::new(max),
         })
     }
 
@@ -89,12 +96,22 @@ impl PinLedger {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// Bytes of blocks held now.
+    pub(crate) fn block_bytes(&self) -> usize {
+        self.block_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Sets the bound. What is held beyond it stays until it is let go.
+    pub(crate) fn set_max(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
+    }
+
     /// Counts `bytes` more; false, and nothing is counted, where that is over the bound.
     fn take(&self, bytes: usize) -> bool {
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let fits = before
             .checked_add(bytes)
-            .is_some_and(|after| after <= self.max);
+            .is_some_and(|after| after <= self.max.load(Ordering::Relaxed));
         if !fits {
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
@@ -125,6 +142,8 @@ impl PinnedSlice {
         if range.len() < PIN_MIN_LEN || !ledger.take(block.slice.len()) {
             return Self::copied(&block.slice[range]);
         }
+        let blocks = &ledger.block_bytes;
+        blocks.fetch_add(block.slice.len(), Ordering::Relaxed);
         let (place, ledger) = (Place::Block(block.clone()), Arc::clone(ledger));
         Self(Holder::Pinned(Arc::new(Pin {
             place,

@@ -106,6 +106,13 @@ impl Tombstones {
         self.len
     }
 
+    /// Bytes of memory.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let keys = self.fragments.iter().map(|f| f.start.len() + f.end.len());
+        let fragments = self.fragments.len() * size_of::<Fragment>();
+        fragments + self.len * size_of::<SequenceNumber>() + keys.sum::<usize>()
+    }
+
     /// The largest number at or below `at` of a range delete over `user_key`; zero if there is none.
     pub(crate) fn covering_seq(&self, user_key: &[u8], at: SequenceNumber) -> SequenceNumber {
         let Some(fragment) = self.fragments.get(self.first_ending_after(user_key)) else {

@@ -72,6 +72,9 @@ impl DbInner {
                     cause: Arc::clone(cause),
                 });
             }
+            if payload.len() >= LARGE_BATCH {
+                queue.check_memory_soon();
+            }
             let need = if logged {
                 (record::HEADER_LEN + payload.len()) as u64
             } else {
@@ -137,9 +140,8 @@ impl DbInner {
         logged: bool,
         need: u64,
     ) -> Result<(), Stall> {
-        if queue.memory_check_is_due() && self.over_budget().is_some() {
-            self.memory_over.store(true, Ordering::Relaxed);
-            self.freeze_largest(queue);
+        if queue.memory_check_is_due() {
+            self.look_at_memory(queue);
         }
         if let Some(reason) = self.memory_stall() {
             return Err(Stall::Work(reason));
@@ -183,7 +185,7 @@ impl DbInner {
         let Some((position, family)) = oldest else {
             return;
         };
-        if queue.end_pos() - position > self.options.max_log_bytes {
+        if queue.end_pos() - position > self.live.load().max_log_bytes {
             if family.inner.peek().frozen.is_empty() {
                 self.freeze(queue, family);
             } else {
@@ -192,20 +194,38 @@ impl DbInner {
         }
     }
 
+    /// Has the largest memtable flushed where memory is short.
+    pub(crate) fn look_at_memory(self: &Arc<Self>, queue: &Queue) {
+        let verdict = self.balance_memory();
+        if self.over_budget().is_some() || verdict.flush {
+            self.memory_over.store(true, Ordering::Relaxed);
+            self.freeze_largest(queue);
+        }
+        // Another database of the pool may hold what is missing: it is asked in the background.
+        let elsewhere = verdict.stall.is_some() && !self.has_frozen();
+        self.memory.slow.store(elsewhere, Ordering::Relaxed);
+        if verdict.flush && self.memory.is_shared() {
+            self.schedule_file_work();
+        }
+    }
+
+    /// True where a memtable waits for flush.
+    fn has_frozen(&self) -> bool {
+        let waits = |family: &ColumnFamily| !family.inner.peek().frozen.is_empty();
+        self.families().iter().any(waits)
+    }
+
     /// Bytes of all memtables, when that is more than allowed.
     fn over_budget(&self) -> Option<usize> {
         let families = self.families();
         let bytes: usize = families.iter().map(|f| f.inner.peek().memory_bytes()).sum();
-        (bytes > self.options.memtable_budget_bytes).then_some(bytes)
+        (bytes > self.live.load().memtable_budget_bytes).then_some(bytes)
     }
 
     /// Freezes the largest memtable, if none is waiting for flush already.
-    fn freeze_largest(self: &Arc<Self>, queue: &Queue) {
+    pub(crate) fn freeze_largest(self: &Arc<Self>, queue: &Queue) {
         let families = self.families();
-        if families
-            .iter()
-            .any(|family| !family.inner.peek().frozen.is_empty())
-        {
+        if self.has_frozen() {
             return;
         }
         let largest = families
@@ -223,20 +243,22 @@ impl DbInner {
         if !self.memory_over.load(Ordering::Relaxed) {
             return None;
         }
-        let waiting = self
-            .families()
-            .iter()
-            .any(|f| !f.inner.peek().frozen.is_empty());
-        match self.over_budget() {
-            Some(bytes) if waiting => Some(format!(
-                "memtables hold {bytes} bytes, budget {}, and wait for flush",
-                self.options.memtable_budget_bytes
-            )),
-            _ => {
-                self.memory_over.store(false, Ordering::Relaxed);
-                None
-            }
+        let waiting = self.has_frozen();
+        let over = self
+            .over_budget()
+            .map(|bytes| (bytes, self.live.load().memtable_budget_bytes));
+        if let Some((bytes, budget)) = over.filter(|_| waiting) {
+            return Some(format!(
+                "memtables hold {bytes} bytes, budget {budget}, and wait for flush"
+            ));
         }
+        if let Some((bytes, budget)) = self.balance_memory().stall.filter(|_| waiting) {
+            return Some(format!(
+                "memory holds {bytes} bytes, budget {budget}, and memtables wait for flush"
+            ));
+        }
+        self.memory_over.store(false, Ordering::Relaxed);
+        None
     }
 
     /// The active memtables of a batch's families, which from now on need the log from `position`.
@@ -300,7 +322,16 @@ impl DbInner {
                     return Err(Error::Busy(reason));
                 }
                 self.counters.stalls.fetch_add(1, Ordering::Relaxed);
+                let begun = self.options.executor.now();
+                self.begin_stall(&reason);
                 self.wait_for_background(|| self.stall_reason(families).is_none());
+                self.end_stall_of_one();
+                let took = self.options.executor.now().saturating_sub(begun);
+                for family in families {
+                    let counters = &family.inner.counters;
+                    counters.stalls.fetch_add(1, Ordering::Relaxed);
+                    counters.stalled.add(took);
+                }
                 match self.read_only_cause() {
                     // What ends the stall may never be done, also where deletes are still taken.
                     Some(cause) if self.stall_reason(families).is_some() => {
@@ -333,7 +364,7 @@ impl DbInner {
 
     /// Lets a little time pass while compaction falls behind, so that writers need not stop.
     fn slow_down(&self, families: &[ColumnFamily]) {
-        if families.iter().any(Self::is_behind) {
+        if families.iter().any(Self::is_behind) || self.memory.slow.load(Ordering::Relaxed) {
             self.counters.slowdowns.fetch_add(1, Ordering::Relaxed);
             self.options.executor.sleep(SLOWDOWN);
         }
@@ -361,6 +392,9 @@ fn is_full(family: &ColumnFamily) -> Result<bool, String> {
     }
     Ok(full)
 }
+
+/// Bytes of a batch whose memory is looked at at once.
+const LARGE_BATCH: usize = 16 << 10;
 
 /// Pause of one write while there are many L0 tables.
 const SLOWDOWN: std::time::Duration = std::time::Duration::from_millis(1);

@@ -31,7 +31,8 @@ pub(crate) fn cf_options(rng: &mut Rng, logged: bool) -> CfOptions {
     let l0 = 1 + rng.index(6);
     let mut compression = [Compression::None; LEVELS];
     for level in &mut compression {
-        *level = *rng.pick(&[Compression::None, Compression::Lz4]);
+        let codecs = [Compression::None, Compression::Lz4, Compression::Zstd];
+        *level = *rng.pick(&codecs[..2 + usize::from(cfg!(feature = "zstd"))]);
     }
     CfOptions {
         logged,

@@ -118,7 +118,7 @@ impl DbInner {
         let Ok(_rewriting) = self.appends.rewriting.try_lock() else {
             return Ok(());
         };
-        let max_garbage = self.options.max_log_garbage_bytes;
+        let max_garbage = self.live.load().max_log_garbage_bytes;
         let Some(boundary) = boundary(&self.logs.segments(), max_garbage) else {
             return Ok(());
         };

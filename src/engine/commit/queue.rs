@@ -222,6 +222,11 @@ impl Queue {
         self.segment.number
     }
 
+    /// Has the memory looked at with the next batch.
+    pub(crate) fn check_memory_soon(&mut self) {
+        self.until_memory_check = 0;
+    }
+
     /// True once every [`BATCHES_PER_MEMORY_CHECK`] calls.
     pub(crate) fn memory_check_is_due(&mut self) -> bool {
         let due = self.until_memory_check == 0;

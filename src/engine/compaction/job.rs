@@ -28,6 +28,7 @@ use crate::{
     iter::{BoxedIter, InternalIterator, LevelIter, MergingIter, RunSource},
     key::{InternalKey, RangeTombstone, SequenceNumber, ValueKind},
     options::{CfOptions, LEVELS},
+    paced::Pace,
     table::{TableBuilder, TableIter},
     tombstones::Tombstones,
     version::{TableMeta, TableOpener, TableRecord, Version},
@@ -51,8 +52,11 @@ pub(crate) struct JobContext<'a> {
     pub(crate) faults: Faults,
     /// Once true, the job ends with [`Error::Closed`].
     pub(crate) stop: &'a AtomicBool,
+    /// How fast tables are written.
+    pub(crate) pace: &'a Pace,
     /// Called every now and then, so that more urgent work can go first on this thread.
-    pub(crate) pause: &'a dyn Fn(),
+    /// (bytes of entries read so far). An error ends the job.
+    pub(crate) pause: &'a dyn Fn(u64) -> Result<()>,
 }
 
 /// What a job did.
@@ -174,9 +178,10 @@ fn fill(
     let mut may_cut = true;
     // What may be done until the next pause.
     let mut work = 0;
+    let mut bytes = 0;
     while input.valid() {
         if work == 0 {
-            (outputs.context.pause)();
+            (outputs.context.pause)(bytes)?;
             if outputs.context.stop.load(Ordering::Acquire) {
                 return Err(Error::Closed);
             }
@@ -185,6 +190,7 @@ fn fill(
         work = work.saturating_sub(ENTRY_WORK + input.value().len());
         stats.entries_read += 1;
         let key = input.key();
+        bytes += (key.user_key.len() + input.value().len()) as u64;
         may_cut |= filter.is_new_key(key);
         if filter.is_needed(key, || is_bottom(key.user_key)) {
             if std::mem::take(&mut may_cut) {
@@ -354,6 +360,7 @@ impl<'a> Outputs<'a> {
                 .create(&path)
                 .map_err(|e| Error::io("create", &path, e))?;
             self.created.push(path.clone());
+            let file = self.context.pace.wrap(file);
             let file = if self.context.faults.is(Fault::EditBeforeTable) {
                 Box::new(NeverSynced(file))
             } else {

@@ -172,7 +172,8 @@ impl World {
             boundaries: &self.boundaries(),
             faults: self.faults,
             stop: &self.stop,
-            pause: &|| {},
+            pace: &crate::paced::Pace::default(),
+            pause: &|_| Ok(()),
         })
     }
 

@@ -156,6 +156,7 @@ impl<'a> Separation<'a> {
             } else {
                 file
             };
+            let file = context.pace.wrap(file);
             let codec = context.options.compression[LEVELS - 1];
             let id = context.executor.random();
             self.current = Some(ValueWriter::new(file, path, number, id, codec));

@@ -93,6 +93,7 @@ impl DbInner {
     ) -> Result<ColumnFamily> {
         check_name(name)?;
         options.validate()?;
+        options.check_build()?;
         self.check_writable(false)?;
         let mut manifest = self.manifest.lock();
         if self.find_family(name).is_some() {
@@ -106,6 +107,7 @@ impl DbInner {
         if options.append_prefix_bytes.is_some() {
             self.begin_appends(&mut manifest)?;
         }
+        self.begin_zstd(&mut manifest, options.uses_zstd())?;
         let id = manifest.state.next_family_id;
         let edit = VersionEdit {
             next_family_id: Some(id + 1),
@@ -141,10 +143,22 @@ impl DbInner {
         let Some(family) = self.find_family(name) else {
             return self.create_cf(name, options);
         };
+        self.change_cf_options(&family, options)?;
+        Ok(family)
+    }
+
+    /// Gives `family` new options: in the manifest, and for what is begun from now on.
+    pub(crate) fn change_cf_options(
+        self: &Arc<Self>,
+        family: &ColumnFamily,
+        options: &CfOptions,
+    ) -> Result<()> {
         if *family.options() == *options {
-            return Ok(family);
+            return Ok(());
         }
+        let name = family.name();
         options.validate()?;
+        options.check_build()?;
         if family.is_logged() != options.logged {
             return Err(Error::invalid(format!(
                 "column family {name:?} was created with logged = {}, which cannot change",
@@ -159,7 +173,8 @@ impl DbInner {
         }
         self.check_writable(false)?;
         let mut manifest = self.manifest.lock();
-        self.check_family(&family)?;
+        self.check_family(family)?;
+        self.begin_zstd(&mut manifest, options.uses_zstd())?;
         let stored = options.stored();
         let state = manifest.state.family(family.id());
         if state.is_none_or(|state| state.options != stored) {
@@ -176,7 +191,10 @@ impl DbInner {
             let _queue = self.commit.lock();
             family.inner.renew_untouched();
         }
-        Ok(family)
+        // What waits may not have to any more, and there may be something to compact.
+        self.background.notify();
+        self.schedule_compaction();
+        Ok(())
     }
 
     pub(super) fn drop_cf(self: &Arc<Self>, cf: &ColumnFamily) -> Result<()> {

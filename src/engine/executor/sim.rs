@@ -175,6 +175,10 @@ impl Executor for SimExecutor {
         }
     }
 
+    fn rest(&self, duration: Duration) {
+        self.state().now += duration;
+    }
+
     fn random(&self) -> u64 {
         self.state().random.next()
     }

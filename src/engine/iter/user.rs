@@ -92,6 +92,22 @@ impl<I: InternalIterator> UserIter<I> {
         self
     }
 
+    /// Reads as of `at` from now on, unpositioned; false, and nothing is changed, where range deletes are among what it
+    /// reads: those it would have to look at anew.
+    pub(crate) fn refresh(&mut self, at: SequenceNumber) -> bool {
+        if !self.tombstones.is_empty() {
+            return false;
+        }
+        self.at = at;
+        self.state = State::Invalid;
+        true
+    }
+
+    /// The bounds.
+    pub(crate) fn bounds(&self) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
+        (self.lower.clone(), self.upper.clone())
+    }
+
     /// True while it stands on an entry.
     pub(crate) fn valid(&self) -> bool {
         self.state != State::Invalid

@@ -124,6 +124,12 @@ impl Arena {
         self.closed.load(Ordering::Relaxed) + in_current
     }
 
+    /// Bytes of all chunks.
+    pub(super) fn allocated(&self) -> usize {
+        let current = self.current_chunk().map_or(0, |chunk| chunk.capacity);
+        self.closed.load(Ordering::Relaxed) + current
+    }
+
     fn current_chunk(&self) -> Option<&Chunk> {
         // SAFETY: null, or a box in `chunks.all`, which only grows and lives as long as `self`.
         // Acquire pairs with the release that published it, after it was filled in.

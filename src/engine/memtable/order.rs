@@ -40,7 +40,15 @@ impl Order {
     #[inline]
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Tree(tree) => tree.len() * Tree::NODE_BYTES,
+            Self::Tree(tree) => tree.bytes(),
+            Self::SkipList(list) => list.len() * SkipList::NODE_BYTES,
+        }
+    }
+
+    /// Memory allocated beside keys and values; an estimate for a skip list.
+    pub(super) fn allocated(&self) -> usize {
+        match self {
+            Self::Tree(tree) => tree.allocated(),
             Self::SkipList(list) => list.len() * SkipList::NODE_BYTES,
         }
     }

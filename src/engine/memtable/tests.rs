@@ -370,6 +370,45 @@ fn range_deletes_nested_in_each_other_do_not_take_memory_by_their_square() {
     }
 }
 
+/// Nodes are counted as they are: half full where keys come downwards, and until they are freed.
+#[test]
+fn nodes_of_a_tree_are_counted_as_allocated_however_they_were_filled() {
+    const KEYS: u64 = 5_000;
+    for order in [|at| KEYS - at, |at| at, |at| at * 7_919 % KEYS] {
+        let memtable = Memtable::new(MemtableKind::Tree);
+        let mut before = 0;
+        for at in 0..KEYS {
+            let key = u64::to_be_bytes(order(at));
+            memtable.insert(
+                InternalKey::new(&key, SequenceNumber(at), ValueKind::Put),
+                b"",
+            );
+            assert!(memtable.bytes() > before, "it only grows");
+            before = memtable.bytes();
+        }
+        let Order::Tree(tree) = &memtable.order else {
+            panic!("a tree was asked for")
+        };
+        let leaves = tree.leaves() * size_of::<leaf::Leaf>();
+        assert!(
+            memtable.bytes() >= leaves,
+            "{} of {leaves}",
+            memtable.bytes()
+        );
+        assert!(memtable.allocated() >= memtable.bytes());
+        // What was replaced goes once nobody is pinned who may stand in it; other tests may be for a while.
+        let replaced = || tree.allocated() > 2 * leaves;
+        for _ in 0..1_000_000 {
+            if !replaced() {
+                break;
+            }
+            crossbeam_epoch::pin().flush();
+            std::thread::yield_now();
+        }
+        assert!(!replaced(), "{} for leaves of {leaves}", tree.allocated());
+    }
+}
+
 fn a_memtable_counts_its_bytes_and_an_idle_cursor_keeps_it_alive(kind: MemtableKind) {
     let memtable = Arc::new(Memtable::new(kind));
     assert_eq!(memtable.bytes(), 0);

@@ -19,7 +19,7 @@ use std::{
     ops::Bound,
     ptr,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicPtr, AtomicUsize, Ordering},
     },
 };
@@ -42,6 +42,10 @@ pub(super) struct Tree {
     len: AtomicUsize,
     /// Held while nodes are replaced.
     splitting: Mutex<()>,
+    /// Bytes of the nodes in the tree.
+    node_bytes: AtomicUsize,
+    /// Bytes of nodes that were replaced and are not freed yet; shared with what frees them.
+    waiting_bytes: Arc<AtomicUsize>,
 }
 
 /// What `Inner::children` point at: `Leaf` or `Inner`, as `Inner::height` says.
@@ -89,12 +93,51 @@ impl Tree {
             root: AtomicPtr::new(ptr::null_mut()),
             len: AtomicUsize::new(0),
             splitting: Mutex::new(()),
+            node_bytes: AtomicUsize::new(0),
+            waiting_bytes: Arc::default(),
         }
     }
 
     /// Number of entries.
     pub(super) fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
+    }
+
+    /// Memory in use, as far as entries justify it: a first leaf that is nearly empty does not make a memtable full.
+    #[inline]
+    pub(super) fn bytes(&self) -> usize {
+        let nodes = self.node_bytes.load(Ordering::Relaxed);
+        let first = size_of::<Leaf>() + size_of::<Inner>();
+        // Leaves that are filled downwards are half full, so that a number of entries says too little.
+        (self.len() * Self::NODE_BYTES).max(nodes.saturating_sub(first))
+    }
+
+    /// Memory allocated, with what waits to be freed.
+    pub(super) fn allocated(&self) -> usize {
+        self.node_bytes.load(Ordering::Relaxed) + self.waiting_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Frees a node that is out of the tree once nobody can stand in it, and counts it until then.
+    ///
+    /// # Safety
+    ///
+    /// `node` was a box, cannot be reached from the tree any more, and is given here once.
+    unsafe fn retire<T: 'static>(&self, node: *mut T, guard: &Guard) {
+        let bytes = size_of::<T>();
+        self.node_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let waiting = Arc::clone(&self.waiting_bytes);
+        // SAFETY: the caller vouches for the node; who was pinned may still read it until the closure runs.
+        unsafe {
+            guard.defer_unchecked(move || {
+                drop(Box::from_raw(node));
+                waiting.fetch_sub(bytes, Ordering::Relaxed);
+            });
+        }
+    }
+
+    fn count_nodes(&self, bytes: usize) {
+        self.node_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Number of leaves.
@@ -205,6 +248,7 @@ impl Tree {
             let leaf = Leaf::new(&[], 0, 0).cast();
             let root = Inner::new(1, 0, &[(Handle::least(), leaf)]);
             self.root.store(root, Ordering::Release);
+            self.count_nodes(size_of::<Leaf>() + size_of::<Inner>());
         }
     }
 
@@ -251,15 +295,16 @@ impl Tree {
             (first.cast(), (middle, second.cast()))
         };
         let replaced = self.replace(&way, first, second);
+        self.count_nodes(size_of::<Leaf>() * if is_last { 1 } else { 2 });
         if !is_last {
             *dead = true;
-            // SAFETY: it is out of the tree and no longer reached from it; who was pinned may still read it.
-            unsafe { guard.defer_unchecked(move || drop(Box::from_raw(kept.cast::<Leaf>()))) };
+            // SAFETY: it is out of the tree and no longer reached from it.
+            unsafe { self.retire(kept.cast::<Leaf>(), guard) };
         }
         drop(dead);
         for node in replaced {
             // SAFETY: as above.
-            unsafe { guard.defer_unchecked(move || drop(Box::from_raw(node))) };
+            unsafe { self.retire(node, guard) };
         }
     }
 
@@ -279,6 +324,7 @@ impl Tree {
             });
             let (low, high) = bounds(&way[..depth]);
             let (left, right) = inner.with(at, first, second, low.as_ref(), high.as_ref());
+            self.count_nodes(size_of::<Inner>() * (1 + usize::from(right.is_some())));
             match right {
                 None => {
                     match above {
@@ -296,6 +342,7 @@ impl Tree {
         }
         let height = way.first().map_or(1, |(root, _)| root.height + 1);
         let root = Inner::new(height, 0, &[(Handle::least(), first), second]);
+        self.count_nodes(size_of::<Inner>());
         self.root.store(root, Ordering::Release);
         replaced
     }

@@ -10,11 +10,12 @@ use crate::{
     key::SequenceNumber,
     options::{CfOptions, Options},
     version::{FamilyCreated, LogStart, VersionEdit},
+    wal::segment::VERSION as SEGMENT_VERSION,
     wal::{
         current,
         manifest_file::ManifestWriter,
         mark::MARK_LEN,
-        segment::{HEADER_LEN, SegmentHeader, SegmentKind, VERSION},
+        segment::{HEADER_LEN, SegmentHeader, SegmentKind},
     },
 };
 
@@ -163,7 +164,8 @@ pub(super) fn create(dir: &Path, options: &Options) -> Result<u64> {
         }],
         ..VersionEdit::default()
     };
-    let mut writer = ManifestWriter::create(fs, dir, manifest, db, VERSION, options.faults)?;
+    let mut writer =
+        ManifestWriter::create(fs, dir, manifest, db, SEGMENT_VERSION, options.faults)?;
     writer.append(&edit.encode())?;
     fs.sync_dir(dir)
         .map_err(|e| Error::io("sync directory", dir, e))?;

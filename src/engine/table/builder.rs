@@ -12,8 +12,8 @@ use super::{
     block_builder::{BlockBuilder, ENTRY_OVERHEAD},
     filter::FilterBuilder,
     format::{
-        BLOCK_TRAILER_LEN, BlockHandle, FOOTER_LEN, Footer, LZ4, MAX_BLOCK_LEN, Properties, RAW,
-        compress, encode_tombstones, seal_block,
+        BLOCK_TRAILER_LEN, BlockHandle, FOOTER_LEN, Footer, MAX_BLOCK_LEN, Properties, RAW, ZSTD,
+        encode_tombstones, pack, seal_block,
     },
     index::{IndexBuilder, shortest_separator},
     key_hash,
@@ -96,6 +96,7 @@ impl TableBuilder {
                 smallest: Vec::new(),
                 largest: Vec::new(),
                 largest_exclusive: false,
+                zstd: false,
             },
         }
     }
@@ -147,6 +148,17 @@ impl TableBuilder {
     /// Adds a range tombstone, in any order, at any time.
     pub(crate) fn add_tombstone(&mut self, tombstone: &RangeTombstone) {
         self.tombstones.push(tombstone.clone());
+    }
+
+    /// Says that some block is of zstd.
+    #[cfg(test)]
+    pub(super) fn claim_zstd(&mut self) {
+        self.properties.zstd = true;
+    }
+
+    /// True where a block may be of zstd.
+    pub(crate) fn may_use_zstd(&self) -> bool {
+        self.compression == Compression::Zstd
     }
 
     /// Bytes the file would have now, about.
@@ -208,10 +220,13 @@ impl TableBuilder {
                 self.block.finish(&mut self.out.buffer);
                 self.out.seal(start, RAW)?
             }
-            Compression::Lz4 => {
+            Compression::Lz4 | Compression::Zstd => {
                 self.raw.clear();
                 self.block.finish(&mut self.raw);
-                self.out.compressed_block(&self.raw)?
+                let zstd = self.compression == Compression::Zstd;
+                let (handle, kind) = self.out.compressed_block(&self.raw, zstd)?;
+                self.properties.zstd |= kind == ZSTD;
+                handle
             }
         });
         self.block.clear();
@@ -294,14 +309,16 @@ impl Output {
         self.seal(start, RAW)
     }
 
-    /// Writes a block with LZ4 where that is worth it.
-    fn compressed_block(&mut self, raw: &[u8]) -> Result<BlockHandle> {
+    /// Writes a block compressed where that is worth it, and tells how.
+    fn compressed_block(&mut self, raw: &[u8], zstd: bool) -> Result<(BlockHandle, u8)> {
         let start = self.buffer.len();
-        if compress(raw, &mut self.buffer) {
-            self.seal(start, LZ4)
+        let codec = if zstd {
+            Compression::Zstd
         } else {
-            self.block(raw)
-        }
+            Compression::Lz4
+        };
+        let kind = pack(raw, codec, &mut self.buffer);
+        Ok((self.seal(start, kind)?, kind))
     }
 
     /// Puts the trailer behind the block that begins at `start` of the buffer.

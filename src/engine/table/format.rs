@@ -9,11 +9,12 @@ use std::cell::RefCell;
 
 use byteorder::{ByteOrder, LittleEndian};
 
-use super::TableInfo;
+use super::{TableInfo, zstd_block};
 use crate::{
     cache::{BlockBytes, share},
     coding::{Reader, put_slice, put_u32, put_u64, put_varint},
     key::{MAX_KEY_LEN, RangeTombstone, SequenceNumber},
+    options::Compression,
     tombstones::Tombstones,
 };
 
@@ -30,11 +31,15 @@ pub(super) const BLOCK_TRAILER_LEN: usize = 5;
 pub(super) const MAX_BLOCK_LEN: usize = 1 << 30;
 /// Version of the properties block, and so of the table.
 const VERSION: u32 = 1;
+/// The same of a table that has blocks of zstd.
+const VERSION_TABLES: u32 = 2;
 
 /// The block is stored as it is.
 pub(crate) const RAW: u8 = 0;
 /// The block is stored as its length and LZ4 block format.
-pub(crate) const LZ4: u8 = 1;
+pub(super) const LZ4: u8 = 1;
+/// The block is stored as its length and one zstd frame.
+pub(super) const ZSTD: u8 = 2;
 /// LZ4 cannot shrink bytes further than this.
 const LZ4_MAX_RATIO: usize = 255;
 
@@ -92,14 +97,14 @@ pub(crate) fn check_block(table_id: u64, offset: u64, stored: &[u8]) -> Result<u
         return Err("block checksum does not fit");
     }
     match covered[at - 1] {
-        kind @ (RAW | LZ4) => Ok(kind),
+        kind @ (RAW | LZ4 | ZSTD) => Ok(kind),
         _ => Err("unknown compression"),
     }
 }
 
 /// Compresses `raw` onto the end of `out`; false, and `out` as it was, where that saves less than an
 /// eighth.
-pub(crate) fn compress(raw: &[u8], out: &mut Vec<u8>) -> bool {
+pub(super) fn compress(raw: &[u8], out: &mut Vec<u8>) -> bool {
     let Ok(len) = u32::try_from(raw.len()) else {
         return false;
     };
@@ -118,23 +123,62 @@ pub(crate) fn compress(raw: &[u8], out: &mut Vec<u8>) -> bool {
     saved.is_some()
 }
 
-/// The bytes of a block stored with LZ4.
-pub(crate) fn decompress(stored: &[u8]) -> Result<BlockBytes, Damage> {
+/// The same with zstd; false also where LZ4 is to have the block.
+pub(super) fn compress_zstd(raw: &[u8], out: &mut Vec<u8>) -> bool {
+    let Ok(len) = u32::try_from(raw.len()) else {
+        return false;
+    };
+    let start = out.len();
+    put_u32(out, len);
+    let body = out.len();
+    // No more than is worth it.
+    let most = raw.len() - raw.len() / 8;
+    out.resize(start + most.max(4), 0);
+    let saved = zstd_block::compress_into(raw, &mut out[body..])
+        .filter(|used| raw.len() <= used * zstd_block::MAX_RATIO);
+    out.truncate(saved.map_or(start, |used| body + used));
+    saved.is_some()
+}
+
+/// Appends `raw` to `out` with a codec, or as it is where that is not worth it; answers the kind.
+pub(crate) fn pack(raw: &[u8], codec: Compression, out: &mut Vec<u8>) -> u8 {
+    if codec == Compression::Zstd && compress_zstd(raw, out) {
+        ZSTD
+    } else if codec != Compression::None && compress(raw, out) {
+        LZ4
+    } else {
+        out.extend_from_slice(raw);
+        RAW
+    }
+}
+
+/// The bytes of a block stored in a compressed `kind`.
+pub(crate) fn decompress(kind: u8, stored: &[u8]) -> Result<BlockBytes, Damage> {
     let mut reader = Reader::new(stored);
     let len = reader.u32().and_then(|len| usize::try_from(len).ok());
     let len = len.ok_or("compressed block without a length")?;
     let body = reader.rest();
-    if len > MAX_BLOCK_LEN || len > body.len().saturating_mul(LZ4_MAX_RATIO) {
+    let max_ratio = if kind == ZSTD {
+        zstd_block::MAX_RATIO
+    } else {
+        LZ4_MAX_RATIO
+    };
+    if len > MAX_BLOCK_LEN || len > body.len().saturating_mul(max_ratio) {
         return Err("compressed block claims an impossible length");
     }
     SCRATCH.with_borrow_mut(|scratch| {
         if scratch.len() < len {
             scratch.resize(len, 0);
         }
-        let block = match lz4_flex::block::decompress_into(body, &mut scratch[..len]) {
-            Ok(used) if used == len => Ok(share(&scratch[..len])),
-            Ok(_) => Err("compressed block is shorter than it claims"),
-            Err(_) => Err("compressed block cannot be decompressed"),
+        let used = if kind == ZSTD {
+            zstd_block::decompress_into(body, &mut scratch[..len])
+        } else {
+            lz4_flex::block::decompress_into(body, &mut scratch[..len]).ok()
+        };
+        let block = match used {
+            Some(used) if used == len => Ok(share(&scratch[..len])),
+            Some(_) => Err("compressed block is shorter than it claims"),
+            None => Err("compressed block cannot be decompressed"),
         };
         if len > MAX_SCRATCH {
             *scratch = Vec::new();
@@ -251,12 +295,14 @@ pub(super) struct Properties {
     pub(super) smallest: Vec<u8>,
     pub(super) largest: Vec<u8>,
     pub(super) largest_exclusive: bool,
+    /// Some blocks are of zstd.
+    pub(super) zstd: bool,
 }
 
 impl Properties {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        put_u32(&mut out, VERSION);
+        put_u32(&mut out, if self.zstd { VERSION_TABLES } else { VERSION });
         for number in [
             self.data_blocks,
             self.entries,
@@ -276,9 +322,11 @@ impl Properties {
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Damage> {
         const CUT: Damage = "properties are cut short or misspelt";
         let mut reader = Reader::new(bytes);
-        if reader.u32() != Some(VERSION) {
-            return Err("properties of an unknown version");
-        }
+        let zstd = match reader.u32() {
+            Some(VERSION) => false,
+            Some(VERSION_TABLES) => true,
+            _ => return Err("properties of an unknown version"),
+        };
         let mut number = || reader.varint().ok_or(CUT);
         let (data_blocks, entries, deletes) = (number()?, number()?, number()?);
         let tombstones = number()?;
@@ -310,6 +358,7 @@ impl Properties {
             smallest,
             largest,
             largest_exclusive,
+            zstd,
         })
     }
 

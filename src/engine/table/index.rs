@@ -99,6 +99,11 @@ pub(super) struct Index {
 }
 
 impl Index {
+    /// Bytes of memory beside the block.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.common.len() + (self.heads.len() + self.offsets.len()) * size_of::<u64>()
+    }
+
     /// Checks a whole index block: entries parse, separators ascend, and data blocks stand back to back from
     /// the start of the file.
     pub(super) fn parse(block: &[u8]) -> Result<Self, Damage> {

@@ -24,9 +24,10 @@ mod tests;
 #[cfg(test)]
 mod tests_damage;
 mod verify;
+mod zstd_block;
 
 pub(crate) use builder::TableBuilder;
-pub(crate) use format::{LZ4, RAW, check_block, compress, decompress, seal_block};
+pub(crate) use format::{RAW, check_block, decompress, pack, seal_block};
 pub(crate) use iter::TableIter;
 pub(crate) use reader::Table;
 pub(crate) use verify::file_crc;

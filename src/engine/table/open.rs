@@ -30,6 +30,14 @@ pub(super) enum Block {
 }
 
 impl Block {
+    /// Bytes of memory, beside the map.
+    pub(super) fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Mapped { .. } => 0,
+            Self::Shared(bytes) => bytes.len(),
+        }
+    }
+
     /// The bytes of a block of `file`.
     #[inline]
     pub(super) fn bytes<'a>(&'a self, file: &'a dyn ReadableFile) -> &'a [u8] {

@@ -29,8 +29,11 @@ use super::{
 use crate::{
     cache::{BlockBytes, BlockCache, Slots, share},
     error::{Error, Result},
+    explain::BlockSource,
     fs::ReadableFile,
     key::{InternalKey, SequenceNumber},
+    memory::Charge,
+    options::NO_ZSTD,
     slice::PinnedSlice,
     tombstones::Tombstones,
 };
@@ -55,6 +58,17 @@ pub(super) struct Access {
 /// Stored bytes of a block beyond which a lookup that may not wait does not look whether they are in memory.
 const MAX_PROBED_BLOCK: usize = 64 << 10;
 
+/// What a lookup met on its way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Look {
+    /// Whether the filter let the key through, where there is one.
+    pub(crate) filter: Option<bool>,
+    /// Where the data block was, and its stored bytes.
+    pub(crate) block: Option<(BlockSource, usize)>,
+    /// Trailer and length of the value.
+    pub(crate) found: Option<(u64, usize)>,
+}
+
 /// An open table. Shared by its readers.
 pub(crate) struct Table {
     pub(super) file: Arc<dyn ReadableFile>,
@@ -72,6 +86,8 @@ pub(crate) struct Table {
     cache: Arc<BlockCache>,
     /// Its blocks in the cache; made with the first.
     slots: OnceLock<Arc<Slots>>,
+    /// What it holds in memory beside its blocks.
+    _charge: Charge,
 }
 
 impl Table {
@@ -102,6 +118,12 @@ impl Table {
             tombstones,
             properties,
         } = source.meta(global_seq)?;
+        if properties.zstd && !cfg!(feature = "zstd") {
+            return Err(Error::NotADatabase {
+                path: path.to_owned(),
+                what: NO_ZSTD.to_owned(),
+            });
+        }
         let bits = if mapped {
             index.count().div_ceil(BLOCKS_PER_WORD)
         } else {
@@ -112,7 +134,15 @@ impl Table {
         } else {
             Arc::new(tombstones)
         };
+        let held = size_of::<Self>()
+            + index.memory_bytes()
+            + index_block.memory_bytes()
+            + filter.as_ref().map_or(0, |(_, block)| block.memory_bytes())
+            + tombstones.memory_bytes()
+            + bits * size_of::<AtomicU64>();
+        let charge = cache.tables().charge(held);
         Ok(Self {
+            _charge: charge,
             path: path.to_owned(),
             identity: *expect,
             rule: SeqRule::new(global_seq),
@@ -195,6 +225,11 @@ impl Table {
         &self.tombstones
     }
 
+    /// True where some blocks are of zstd.
+    pub(crate) fn has_zstd(&self) -> bool {
+        self.properties.zstd
+    }
+
     /// What the table says of itself; `crc` is that of the whole file.
     pub(crate) fn info(&self, crc: u32) -> TableInfo {
         self.properties
@@ -249,6 +284,74 @@ impl Table {
             Block::Shared(_) => self.index.data_end(),
         };
         self.damage(at, what)
+    }
+
+    /// The lookup of [`Table::get`], told step by step.
+    ///
+    /// # Errors
+    /// As [`Table::get`].
+    pub(crate) fn look(&self, seek: InternalKey<'_>, hash: KeyHash) -> Result<Look> {
+        let filter = self.filter.as_ref();
+        let passes = filter.map(|(shape, block)| shape.may_contain(block.bytes(&*self.file), hash));
+        let mut look = Look {
+            filter: passes,
+            ..Look::default()
+        };
+        if passes == Some(false) {
+            return Ok(look);
+        }
+        let Some(ordinal) = self.find_block(seek)? else {
+            return Ok(look);
+        };
+        let handle = self.handle(ordinal);
+        let was_cached = self
+            .slots
+            .get()
+            .is_some_and(|slots| slots.get(ordinal).is_some());
+        let access = Access {
+            populated: false,
+            keep: true,
+            wait: true,
+        };
+        let block = self.data_block(ordinal, handle, access)?;
+        let found = find_in(block.bytes(&*self.file), seek, hash, self.rule)
+            .map_err(|what| self.damage(handle.offset, what))?;
+        let in_map = matches!(block, Held::Mapped { .. });
+        let source = match (in_map, was_cached) {
+            (true, _) => BlockSource::Map,
+            (false, true) => BlockSource::Cache,
+            (false, false) => BlockSource::File,
+        };
+        look.block = Some((source, handle.stored_len()));
+        look.found = found.map(|(trailer, value)| (trailer, value.len()));
+        Ok(look)
+    }
+
+    /// Bytes of the data blocks.
+    pub(crate) fn data_bytes(&self) -> u64 {
+        self.index.data_end()
+    }
+
+    /// Where the data block begins that has the first entry at or after `user_key`.
+    ///
+    /// # Errors
+    /// `Corruption`.
+    pub(crate) fn offset_of(&self, user_key: &[u8]) -> Result<u64> {
+        let block = self.find_block(InternalKey::seek_to(user_key, SequenceNumber::MAX))?;
+        Ok(block.map_or(self.data_bytes(), |ordinal| self.handle(ordinal).offset))
+    }
+
+    /// Where the data block ends that has the first entry at or after `user_key`, if an entry before may be in it.
+    ///
+    /// # Errors
+    /// `Corruption`.
+    pub(crate) fn offset_behind(&self, user_key: &[u8]) -> Result<u64> {
+        if *user_key <= *self.properties.smallest {
+            return Ok(0);
+        }
+        let block = self.find_block(InternalKey::seek_to(user_key, SequenceNumber::MAX))?;
+        let end = |ordinal| self.handle(ordinal).end();
+        Ok(block.and_then(end).unwrap_or(self.data_bytes()))
     }
 
     /// Finds the entry, and hands its block, trailer and place of the value to `found`.
@@ -327,7 +430,7 @@ impl Table {
             });
         }
         self.cached(ordinal, access.keep, || {
-            decompress(&stored[..handle.len()]).map_err(damage)
+            decompress(stored[handle.len()], &stored[..handle.len()]).map_err(damage)
         })
     }
 
@@ -366,7 +469,7 @@ impl Table {
         if kind == RAW {
             Ok(share(raw))
         } else {
-            decompress(raw).map_err(damage)
+            decompress(kind, raw).map_err(damage)
         }
     }
 
@@ -416,7 +519,8 @@ impl fmt::Debug for Table {
 }
 
 /// Trailer and place of the value of the newest entry of a user key at or after `seek`.
-#[inline]
+// A call of its own would cost each lookup thirty instructions.
+#[inline(always)]
 fn find_in(
     block: &[u8],
     seek: InternalKey<'_>,

@@ -127,6 +127,17 @@ pub(super) fn build(
     options: &CfOptions,
     level: usize,
 ) -> Result<(Vec<u8>, TableInfo)> {
+    build_with(rows, tombstones, options, level, |_| {})
+}
+
+/// The same, with `change` done to the builder before the end.
+pub(super) fn build_with(
+    rows: &[Row],
+    tombstones: &[RangeTombstone],
+    options: &CfOptions,
+    level: usize,
+    change: impl FnOnce(&mut TableBuilder),
+) -> Result<(Vec<u8>, TableInfo)> {
     let sink = Sink::default();
     let file = Box::new(sink.clone());
     let mut builder = TableBuilder::new(file, path(), TABLE_ID, options, level);
@@ -136,6 +147,7 @@ pub(super) fn build(
     for row in rows {
         builder.add(key_of(row), &row.2)?;
     }
+    change(&mut builder);
     let info = builder.finish()?;
     let bytes = sink.0.lock().expect("one thread").clone();
     Ok((bytes, info))

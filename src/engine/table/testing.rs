@@ -60,6 +60,13 @@ pub fn write(
     builder.finish().map(drop)
 }
 
+/// A block stored in the compressed kind `kind`, without its trailer, decompressed; `None` where it is no such block.
+#[must_use]
+pub fn decompress(kind: u8, stored: &[u8]) -> Option<Vec<u8>> {
+    let block = super::format::decompress(kind, stored).ok()?;
+    Some(block.slice.to_vec())
+}
+
 /// Reads a table, verifies it, and answers its id and what is in it.
 ///
 /// # Errors

@@ -5,9 +5,11 @@ use std::{panic::catch_unwind, sync::Arc};
 use super::{
     block::{BlockView, Bucket, Entry, Place},
     filter::FilterShape,
-    format::{FOOTER_LEN, Footer, Properties, check_block, decode_tombstones, decompress},
+    format::{
+        FOOTER_LEN, Footer, LZ4, Properties, ZSTD, check_block, decode_tombstones, decompress,
+    },
     index::Index,
-    test_files::{Random, Row, build, key_of, open},
+    test_files::{Random, Row, build, build_with, key_of, open},
     *,
 };
 use crate::{
@@ -16,6 +18,13 @@ use crate::{
     key::{InternalKey, RangeTombstone, ValueKind, pack_trailer},
     options::{CfOptions, Compression, LEVELS},
     tombstones::Tombstones,
+};
+
+/// The codecs of this build.
+const CODECS: &[Compression] = if cfg!(feature = "zstd") {
+    &[Compression::None, Compression::Lz4, Compression::Zstd]
+} else {
+    &[Compression::None, Compression::Lz4]
 };
 
 /// A small table with everything in it.
@@ -114,7 +123,7 @@ fn scan(table: &Arc<Table>, rows: &[Row], forward: bool, right: &mut bool) -> Re
 
 #[test]
 fn every_flipped_bit_is_found_by_readers_and_by_verify() {
-    for compression in [Compression::None, Compression::Lz4] {
+    for &compression in CODECS {
         let (bytes, info, rows, dead) = small_table(compression);
         assert!(read_all(&bytes, &info, &rows, &dead, true).expect("sound table"));
         assert!((500..4000).contains(&info.size), "{}", info.size);
@@ -250,8 +259,11 @@ fn decode(bytes: &[u8], random: &mut Random) {
     if let Ok((tombstones, stored)) = decode_tombstones(bytes, None) {
         assert!(tombstones.all().count() as u64 <= stored && stored <= bytes.len() as u64);
     }
-    if let Ok(block) = decompress(bytes) {
+    if let Ok(block) = decompress(LZ4, bytes) {
         assert!(block.slice.len() <= bytes.len() * 255);
+    }
+    if let Ok(block) = decompress(ZSTD, bytes) {
+        assert!(block.slice.len() <= bytes.len() << 12);
     }
     let _ = Properties::decode(bytes);
     let _ = check_block(random.next(), random.next(), bytes);
@@ -340,7 +352,7 @@ fn exercise(table: &Arc<Table>, rows: &[Row]) {
 
 #[test]
 fn damage_under_a_fitting_checksum_never_panics_and_verify_finds_it() {
-    for compression in [Compression::None, Compression::Lz4] {
+    for &compression in CODECS {
         let (bytes, info, rows, _) = small_table(compression);
         let mut refused = 0;
         for seed in 0..3000 {
@@ -387,4 +399,35 @@ fn a_key_shared_beyond_its_neighbour_is_damage_to_an_iterator() {
         found.expect_err("damage"),
         "entry shares more than there is"
     );
+}
+
+#[test]
+fn a_table_with_zstd_is_read_with_the_feature_and_refused_by_name_without() {
+    let options = CfOptions {
+        compression: [Compression::Zstd; LEVELS],
+        ..CfOptions::default()
+    };
+    let rows: Vec<Row> = (0..100)
+        .map(|i| {
+            let key = format!("key{i:03}").into_bytes();
+            let trailer = pack_trailer(SequenceNumber(1), ValueKind::Put);
+            (key, trailer, vec![b'x'; 100])
+        })
+        .collect();
+    let (bytes, info) =
+        build_with(&rows, &[], &options, 0, TableBuilder::claim_zstd).expect("memory");
+    for mapped in [true, false] {
+        match open(bytes.clone(), info.identity(), mapped, None) {
+            Ok(table) => {
+                assert!(cfg!(feature = "zstd") && table.has_zstd());
+                exercise(&table, &rows);
+                table.verify(crc32fast::hash(&bytes)).expect("sound");
+                assert!(bytes.len() < 3000, "{} bytes", bytes.len());
+            }
+            Err(Error::NotADatabase { what, .. }) => {
+                assert!(!cfg!(feature = "zstd") && what.contains("zstd"), "{what}");
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
 }

@@ -58,7 +58,7 @@ impl Table {
             if kind == RAW {
                 seen.block(raw, separator).map_err(damage)?;
             } else {
-                seen.block(&decompress(raw).map_err(damage)?.slice, separator)
+                seen.block(&decompress(kind, raw).map_err(damage)?.slice, separator)
                     .map_err(damage)?;
             }
         }

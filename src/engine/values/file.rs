@@ -21,7 +21,7 @@ use crate::{
     filename,
     fs::{Fs, ReadMode, ReadableFile},
     slice::{PinLedger, PinnedSlice},
-    table::{LZ4, check_block, decompress},
+    table::{RAW, check_block, decompress},
     version::ObsoleteTables,
 };
 
@@ -119,8 +119,8 @@ impl ValueFile {
         }
         // Codec and checksum.
         let payload = &bytes[..stored - CRC_LEN - 1];
-        let value = if codec == LZ4 {
-            let block = decompress(payload).map_err(damage)?;
+        let value = if codec != RAW {
+            let block = decompress(codec, payload).map_err(damage)?;
             let len = block.slice.len();
             PinnedSlice::of_block(&block, 0..len, ledger)
         } else if opened.file.map().is_some() {

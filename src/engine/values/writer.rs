@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Result},
     fs::WritableFile,
     options::Compression,
-    table::{LZ4, RAW, compress, seal_block},
+    table::{pack, seal_block},
 };
 
 /// Bytes collected before they are handed to the file.
@@ -64,11 +64,7 @@ impl ValueWriter {
     /// The disk's; the file is then useless.
     pub(crate) fn add(&mut self, value: &[u8]) -> Result<ValuePointer> {
         let (start, offset) = (self.buffer.len(), self.size());
-        let packed = self.compression == Compression::Lz4 && compress(value, &mut self.buffer);
-        if !packed {
-            self.buffer.extend_from_slice(value);
-        }
-        let codec = if packed { LZ4 } else { RAW };
+        let codec = pack(value, self.compression, &mut self.buffer);
         seal_block(&mut self.buffer, start, self.id, offset, codec);
         let record = &self.buffer[start..];
         let len = |bytes: usize| u32::try_from(bytes).expect("values are shorter than 4 GiB");

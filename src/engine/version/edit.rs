@@ -356,6 +356,7 @@ fn option_values(options: &CfOptions) -> [u64; 13] {
             | match codec {
                 Compression::None => 0,
                 Compression::Lz4 => 1,
+                Compression::Zstd => 2,
             }
     });
     [
@@ -416,6 +417,7 @@ fn decode_compression(mut bits: u64) -> Option<[Compression; LEVELS]> {
         *codec = match bits & 0xf {
             0 => Compression::None,
             1 => Compression::Lz4,
+            2 => Compression::Zstd,
             _ => return None,
         };
         bits >>= 4;

@@ -112,7 +112,7 @@ fn every_option_is_kept_but_for_the_kind_of_memtable() {
         l0_stop_trigger: 11,
     };
     options.compression[3] = Compression::Lz4;
-    options.compression[6] = Compression::Lz4;
+    options.compression[6] = Compression::Zstd;
     let kept = decode_options(&encode_options(&options)).unwrap();
     assert_eq!(kept, options.stored());
     options.memtable = MemtableKind::default();

@@ -12,7 +12,7 @@ use super::{
     current,
     manifest_file::{Manifest, ManifestWriter},
     mark::{Mark, MarkFound},
-    segment::{HEADER_LEN, VERSION, VERSION_APPEND, VERSION_VALUES},
+    segment::{HEADER_LEN, VERSION, VERSION_APPEND, VERSION_TABLES},
 };
 use crate::{
     error::{Error, Result},
@@ -57,7 +57,7 @@ fn read(bytes: &[u8], mark: Option<&[u8]>) -> Result<(Vec<Vec<u8>>, u64)> {
 
 #[test]
 fn the_format_version_tells_whether_there_are_append_families() {
-    for format in [VERSION, VERSION_APPEND, VERSION_VALUES] {
+    for format in [VERSION, VERSION_APPEND, VERSION_TABLES] {
         let dir = tempfile::tempdir().expect("a directory");
         let faults = Faults::default();
         let mut writer =

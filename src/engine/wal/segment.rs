@@ -12,8 +12,9 @@ pub(crate) const HEADER_LEN: usize = 64;
 pub(crate) const VERSION: u32 = 1;
 /// Format version of the manifest of a database that has append families, or had.
 pub(crate) const VERSION_APPEND: u32 = 2;
-/// Format version of manifests whose tables point into value files, or did; they may have append families too.
-pub(crate) const VERSION_VALUES: u32 = 3;
+/// Format version of manifests whose tables point into value files or may have blocks of zstd, or did once; they may have
+/// append families too.
+pub(crate) const VERSION_TABLES: u32 = 3;
 
 /// What kind of file a header opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +72,7 @@ impl BadHeader {
             Self::Magic => "file header has no magic".into(),
             Self::Checksum => "file header fails its checksum".into(),
             Self::Version(version) => format!(
-                "format version {version}, known are {VERSION} and, of manifests, up to {VERSION_VALUES}"
+                "format version {version}, known are {VERSION} and, of manifests, up to {VERSION_TABLES}"
             ),
             Self::Reserved => "file header has reserved bytes set".into(),
         }
@@ -125,9 +126,11 @@ impl SegmentHeader {
             return Err(BadHeader::Checksum);
         }
         let version = Self::version(bytes);
-        let known = version == VERSION
-            || ((VERSION_APPEND..=VERSION_VALUES).contains(&version)
-                && kind == SegmentKind::Manifest);
+        let newest = match kind {
+            SegmentKind::Log => VERSION,
+            SegmentKind::Manifest => VERSION_TABLES,
+        };
+        let known = (VERSION..=newest).contains(&version);
         if !known {
             return Err(BadHeader::Version(version));
         }

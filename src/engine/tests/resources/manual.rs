@@ -1,0 +1,207 @@
+//! Compaction by hand with progress and a way out, and cursors that go on to the newest state.
+
+use std::{cell::RefCell, ops::ControlFlow};
+
+use basalt_engine::{
+    CfOptions, ColumnFamily, Compression, Db, Error, Fault, Faults, LEVELS, ReadOptions,
+    WriteOptions,
+};
+use basalt_testkit::{Rng, Seeds};
+
+use crate::simulated;
+
+fn filled(db: &Db) -> ColumnFamily {
+    let options = CfOptions {
+        compression: [Compression::None; LEVELS],
+        l0_compaction_trigger: 50,
+        l0_slowdown_trigger: 50,
+        l0_stop_trigger: 50,
+        ..CfOptions::default()
+    };
+    let cf = db.open_cf("data", options).expect("created");
+    for round in 0..3_u32 {
+        for i in 0..3_000_u32 {
+            let value = [u8::try_from(round).expect("small"); 1000];
+            db.put(
+                &cf,
+                &(3 * i + round).to_be_bytes(),
+                &value,
+                WriteOptions::NO_SYNC,
+            )
+            .expect("written");
+        }
+        db.flush(&cf).expect("flushed");
+    }
+    cf
+}
+
+#[test]
+fn progress_rises_to_its_end_and_the_range_is_compacted() {
+    let (_, options) = simulated(51);
+    let db = Db::open("db", options).expect("opened");
+    let cf = filled(&db);
+    let told = RefCell::new(Vec::new());
+    let progress = |done, total| {
+        told.borrow_mut().push((done, total));
+        ControlFlow::Continue(())
+    };
+    db.compact_range_with(&cf, None, None, &progress)
+        .expect("compacted");
+    let told = told.into_inner();
+    assert!(told.len() > 8, "{told:?}");
+    assert!(
+        told.is_sorted() && told.iter().all(|&(done, total)| done <= total),
+        "{told:?}"
+    );
+    let (last, total) = told[told.len() - 1];
+    assert!(last == total && total > 9_000_000, "{told:?}");
+    let levels = db.stats().families[1].levels;
+    assert_eq!(levels.iter().filter(|level| level.tables > 0).count(), 1);
+}
+
+#[test]
+fn a_cancelled_compaction_leaves_everything_as_it_was_and_readable() {
+    let (fs, options) = simulated(52);
+    let db = Db::open("db", options).expect("opened");
+    let cf = filled(&db);
+    let before = (db.stats().families[1].levels, fs.files().len());
+    let calls = RefCell::new(0);
+    let stop = |_, _| {
+        *calls.borrow_mut() += 1;
+        if *calls.borrow() < 4 {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    };
+    let error = db
+        .compact_range_with(&cf, None, None, &stop)
+        .expect_err("cancelled");
+    assert!(matches!(error, Error::Cancelled), "{error}");
+    assert_eq!(
+        (db.stats().families[1].levels, fs.files().len()),
+        before,
+        "its outputs are gone"
+    );
+    assert!(db.read_only_cause().is_none(), "that is no failure");
+    // From beside, as from another thread.
+    let cancel = |_, _| {
+        db.cancel_compact_range();
+        ControlFlow::Continue(())
+    };
+    let error = db
+        .compact_range_with(&cf, None, None, &cancel)
+        .expect_err("cancelled");
+    assert!(matches!(error, Error::Cancelled), "{error}");
+    assert_eq!(
+        db.range(&cf, &ReadOptions::default())
+            .expect("a cursor")
+            .count(),
+        9_000
+    );
+    db.compact_range(&cf, None, None).expect("compacted");
+    assert_eq!(db.verify().expect("read").damage.len(), 0);
+}
+
+/// A refreshed cursor sees what a new one sees, whatever happened in between; false where it does not.
+fn refreshed_agrees(seed: u64, fault: Fault) -> bool {
+    {
+        let mut rng = Rng::new(seed);
+        let (_, mut options) = simulated(seed);
+        options.faults = Faults(fault);
+        let db = Db::open("db", options).expect("opened");
+        let options = if rng.one_in(6) {
+            CfOptions::append(1)
+        } else {
+            CfOptions {
+                l0_compaction_trigger: 2,
+                ..CfOptions::default()
+            }
+        };
+        let is_append = options.append_prefix_bytes.is_some();
+        let cf = db.open_cf("data", options).expect("created");
+        let bounds = if rng.one_in(2) {
+            ReadOptions::default()
+        } else {
+            ReadOptions {
+                lower: Some(vec![5]),
+                upper: Some(vec![30]),
+                ..ReadOptions::default()
+            }
+        };
+        let mut iter = db.iter(&cf, &bounds).expect("a cursor");
+        let mut next = 1;
+        for _ in 0..60 {
+            let key = |rng: &mut Rng| [u8::try_from(rng.below(40)).expect("small")];
+            for _ in 0..rng.index(4) {
+                if is_append {
+                    let mut batch = basalt_engine::WriteBatch::new();
+                    batch.append(&cf, &[9], next, &[vec![1; 10]]);
+                    next += 1;
+                    db.write(batch, WriteOptions::NO_SYNC).expect("written");
+                    continue;
+                }
+                match rng.below(10) {
+                    0..6 => db.put(
+                        &cf,
+                        &key(&mut rng),
+                        &[u8::try_from(rng.below(200)).expect("small")],
+                        WriteOptions::NO_SYNC,
+                    ),
+                    6 => db.delete(&cf, &key(&mut rng), WriteOptions::NO_SYNC),
+                    7 if rng.one_in(4) => {
+                        db.delete_range(&cf, &key(&mut rng), &key(&mut rng), WriteOptions::NO_SYNC)
+                    }
+                    8 => db.flush(&cf),
+                    _ => db.compact_range(&cf, None, None),
+                }
+                .expect("done");
+            }
+            if rng.one_in(2) {
+                iter.seek(&key(&mut rng)).expect("readable");
+            }
+            iter.refresh().expect("refreshed");
+            assert!(!iter.valid());
+            let mut seen = Vec::new();
+            iter.seek_to_first().expect("readable");
+            while iter.valid() {
+                seen.push((iter.key().to_vec(), iter.value().to_vec()));
+                iter.next().expect("readable");
+            }
+            let fresh = db
+                .range(&cf, &bounds)
+                .expect("a cursor")
+                .map(|row| row.map(|(key, value)| (key, value.to_vec())));
+            let fresh: Result<Vec<_>, _> = fresh.collect();
+            if seen != fresh.expect("readable") {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+#[test]
+fn a_refreshed_cursor_agrees_with_a_new_one() {
+    for seed in Seeds::new("refresh", 80) {
+        assert!(refreshed_agrees(seed, Fault::None), "seed {seed:#x}");
+    }
+}
+
+#[test]
+fn the_test_above_sees_a_cursor_that_is_refreshed_in_place_whatever_happened() {
+    let seeds = (0..40).filter(|&seed| !refreshed_agrees(seed, Fault::RefreshInPlace));
+    assert!(seeds.count() > 20);
+}
+
+#[test]
+fn a_cursor_of_a_dropped_family_is_not_refreshed() {
+    let (_, options) = simulated(53);
+    let db = Db::open("db", options).expect("opened");
+    let cf = filled(&db);
+    let mut iter = db.iter(&cf, &ReadOptions::default()).expect("a cursor");
+    db.drop_cf(&cf).expect("dropped");
+    assert!(matches!(iter.refresh(), Err(Error::NoSuchColumnFamily(_))));
+    iter.seek_to_first().expect("as it was");
+    assert!(iter.valid());
+}
