@@ -60,6 +60,86 @@ impl TinyKvService {
         }
     }
 
+    /// The value of a key.
+    pub(super) async fn get(
+        &self,
+        in_flight: &InFlight,
+        request: RawGetRequest,
+    ) -> Result<RawGetResponse, Status> {
+        let RawGetRequest {
+            context: region,
+            key,
+            cf,
+        } = request;
+        let cf = check_family(&cf)?;
+        check_key(&key)?;
+        let ctx = context(in_flight, region, &key);
+        let found = match self.storage.get_at_once(&ctx, cf, &key) {
+            Some(found) => found,
+            None => match self.storage.reader(ctx).await {
+                Ok(reader) => blocking(move || reader.get_cf(cf, &key)).await?,
+                Err(error) => Err(error),
+            },
+        };
+        let mut response = RawGetResponse::default();
+        match found {
+            Ok(Some(value)) => {
+                in_flight.hold_answer(value.len())?;
+                response.value = value;
+            }
+            Ok(None) => response.not_found = true,
+            Err(error) => {
+                let told = told(error)?;
+                (response.region_error, response.error) = (told.region_error, told.error);
+            }
+        }
+        Ok(response)
+    }
+
+    /// Sets a key.
+    pub(super) async fn put(
+        &self,
+        in_flight: &InFlight,
+        request: RawPutRequest,
+    ) -> Result<RawPutResponse, Status> {
+        let RawPutRequest {
+            context: region,
+            key,
+            value,
+            cf,
+        } = request;
+        let cf = check_family(&cf)?;
+        check_key(&key)?;
+        check_len("value", value.len(), MAX_VALUE_LEN)?;
+        let ctx = context(in_flight, region, &key);
+        let told = self.write(ctx, Modify::Put { cf, key, value }).await?;
+        Ok(RawPutResponse {
+            region_error: told.region_error,
+            error: told.error,
+        })
+    }
+
+    /// Removes a key.
+    pub(super) async fn delete(
+        &self,
+        in_flight: &InFlight,
+        request: RawDeleteRequest,
+    ) -> Result<RawDeleteResponse, Status> {
+        let RawDeleteRequest {
+            context: region,
+            key,
+            cf,
+        } = request;
+        let cf = check_family(&cf)?;
+        check_key(&key)?;
+        let ctx = context(in_flight, region, &key);
+        let told = self.write(ctx, Modify::Delete { cf, key }).await?;
+        Ok(RawDeleteResponse {
+            region_error: told.region_error,
+            error: told.error,
+        })
+    }
+
     /// Writes one change; what the answer says of it.
     async fn write(&self, ctx: Context, modify: Modify) -> Result<Told, Status> {
         match self.storage.write(ctx, vec![modify]).await {
@@ -156,34 +236,8 @@ impl TinyKv for TinyKvService {
         request: Request<RawGetRequest>,
     ) -> Result<Response<RawGetResponse>, Status> {
         let in_flight = InFlight::of(request.extensions());
-        let RawGetRequest {
-            context: region,
-            key,
-            cf,
-        } = request.into_inner();
-        let cf = check_family(&cf)?;
-        check_key(&key)?;
-        let ctx = context(&in_flight, region, &key);
-        let found = match self.storage.get_at_once(&ctx, cf, &key) {
-            Some(found) => found,
-            None => match self.storage.reader(ctx).await {
-                Ok(reader) => blocking(move || reader.get_cf(cf, &key)).await?,
-                Err(error) => Err(error),
-            },
-        };
-        let mut response = RawGetResponse::default();
-        match found {
-            Ok(Some(value)) => {
-                in_flight.hold_answer(value.len())?;
-                response.value = value;
-            }
-            Ok(None) => response.not_found = true,
-            Err(error) => {
-                let told = told(error)?;
-                (response.region_error, response.error) = (told.region_error, told.error);
-            }
-        }
-        Ok(Response::new(response))
+        let answer = self.get(&in_flight, request.into_inner()).await?;
+        Ok(Response::new(answer))
     }
 
     async fn raw_put(
@@ -191,21 +245,8 @@ impl TinyKv for TinyKvService {
         request: Request<RawPutRequest>,
     ) -> Result<Response<RawPutResponse>, Status> {
         let in_flight = InFlight::of(request.extensions());
-        let RawPutRequest {
-            context: region,
-            key,
-            value,
-            cf,
-        } = request.into_inner();
-        let cf = check_family(&cf)?;
-        check_key(&key)?;
-        check_len("value", value.len(), MAX_VALUE_LEN)?;
-        let ctx = context(&in_flight, region, &key);
-        let told = self.write(ctx, Modify::Put { cf, key, value }).await?;
-        Ok(Response::new(RawPutResponse {
-            region_error: told.region_error,
-            error: told.error,
-        }))
+        let answer = self.put(&in_flight, request.into_inner()).await?;
+        Ok(Response::new(answer))
     }
 
     async fn raw_delete(
@@ -213,19 +254,8 @@ impl TinyKv for TinyKvService {
         request: Request<RawDeleteRequest>,
     ) -> Result<Response<RawDeleteResponse>, Status> {
         let in_flight = InFlight::of(request.extensions());
-        let RawDeleteRequest {
-            context: region,
-            key,
-            cf,
-        } = request.into_inner();
-        let cf = check_family(&cf)?;
-        check_key(&key)?;
-        let ctx = context(&in_flight, region, &key);
-        let told = self.write(ctx, Modify::Delete { cf, key }).await?;
-        Ok(Response::new(RawDeleteResponse {
-            region_error: told.region_error,
-            error: told.error,
-        }))
+        let answer = self.delete(&in_flight, request.into_inner()).await?;
+        Ok(Response::new(answer))
     }
 
     async fn raw_scan(

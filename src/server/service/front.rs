@@ -1,0 +1,338 @@
+//! `Front`: what a request meets first. Gets, puts and deletes of one key go the quick way, all others through tonic.
+//!
+//! ```text
+//! request --> wholly here, and nothing unusual about it? --yes--> admission --> TinyKvService --> one frame, trailers
+//!                                 |
+//!                                 no --> what was read is put back --> AdmissionLayer --> tonic's routes
+//! ```
+//! tonic's way takes a request through a dozen layers, each with a future and most with an allocation, and two buffers of 8 KiB: more
+//! than a put costs otherwise. The quick way takes what every client sends: an uncompressed message in one frame, and
+//! its end. It never waits for bytes, so whatever is slow, long, compressed, malformed or odd is tonic's to answer.
+//!
+//! Promises: both ways answer alike; both pass the same admission.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::http::{self, HeaderMap, HeaderValue, header::CONTENT_TYPE};
+use basalt_proto::kvrpcpb::{RawDeleteRequest, RawGetRequest, RawPutRequest};
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame};
+use hyper::body::Incoming;
+use prost::Message;
+use tonic::{Code, Status, body::Body, service::Routes};
+use tower::{Layer as _, Service as _};
+
+use super::{
+    admission::{Admission, AdmissionLayer, AdmissionService, Admitted, InFlight},
+    bodies::AnswerBody,
+    tinykv::TinyKvService,
+};
+use crate::limits::REQUEST_BASE_LEN;
+
+/// Bytes before a message: whether it is compressed, and its length.
+const PREFIX_LEN: usize = 5;
+
+/// Answers requests.
+pub(crate) struct Front {
+    tinykv: Arc<TinyKvService>,
+    admission: Arc<Admission>,
+    routes: AdmissionService<Routes>,
+}
+
+impl Front {
+    /// The quick way to `tinykv`, and the other one to all `routes`.
+    pub(crate) fn new(
+        tinykv: Arc<TinyKvService>,
+        admission: Arc<Admission>,
+        routes: Routes,
+    ) -> Self {
+        Self {
+            tinykv,
+            routes: AdmissionLayer::new(Arc::clone(&admission)).layer(routes.prepare()),
+            admission,
+        }
+    }
+
+    /// What a request is answered.
+    pub(crate) async fn answer(
+        self: Arc<Self>,
+        request: http::Request<Incoming>,
+    ) -> Result<http::Response<FrontBody>, Infallible> {
+        let Some(method) = Method::of(&request) else {
+            return self.by_routes(request.map(Body::new)).await;
+        };
+        let (head, body) = request.into_parts();
+        let read = Read::at_once(body).await;
+        let message = read.message().and_then(|message| method.decode(message));
+        let Some(message) = message else {
+            let request = http::Request::from_parts(head, Body::new(read));
+            return self.by_routes(request).await;
+        };
+        let len = read.first.as_ref().map_or(0, Bytes::len);
+        // Sliced from what was read for the connection: nothing else keeps that.
+        drop(read);
+        let admitted = self.admission.admit(&http::Request::from_parts(head, ()));
+        let response = match admitted {
+            Ok(admitted) => self.quickly(admitted, len, message).await,
+            Err(status) => status.into_http(),
+        };
+        Ok(response)
+    }
+
+    /// Boxed: it is larger by far than what the quick way needs.
+    fn by_routes(
+        &self,
+        request: http::Request<Body>,
+    ) -> Pin<Box<dyn Future<Output = Result<http::Response<FrontBody>, Infallible>> + Send>> {
+        let handler = self.routes.clone().call(request);
+        Box::pin(async move { Ok(handler.await?.map(FrontBody::Routes)) })
+    }
+
+    async fn quickly(
+        &self,
+        admitted: Admitted,
+        len: usize,
+        message: Asked,
+    ) -> http::Response<FrontBody> {
+        let handled = async {
+            admitted.in_flight.hold_request(len)?;
+            self.handle(&admitted.in_flight, message).await
+        };
+        match admitted.in_time(handled).await {
+            Ok(data) => {
+                let in_flight = admitted.end(Code::Ok);
+                let mut response = http::Response::new(FrontBody::of(data, in_flight));
+                let kind = HeaderValue::from_static("application/grpc");
+                response.headers_mut().insert(CONTENT_TYPE, kind);
+                response
+            }
+            Err(status) => {
+                admitted.end(status.code());
+                status.into_http()
+            }
+        }
+    }
+
+    async fn handle(&self, in_flight: &InFlight, asked: Asked) -> Result<Bytes, Status> {
+        Ok(match asked {
+            Asked::Get(request) => framed(&self.tinykv.get(in_flight, request).await?),
+            Asked::Put(request) => framed(&self.tinykv.put(in_flight, request).await?),
+            Asked::Delete(request) => framed(&self.tinykv.delete(in_flight, request).await?),
+        })
+    }
+}
+
+/// A message as it goes on the wire.
+fn framed(message: &impl Message) -> Bytes {
+    let len = message.encoded_len();
+    if len == 0 {
+        return Bytes::from_static(&[0; PREFIX_LEN]);
+    }
+    let mut bytes = Vec::with_capacity(PREFIX_LEN + len);
+    let len = u32::try_from(len).expect("answers are shorter than 4 GiB");
+    bytes.push(0);
+    bytes.extend_from_slice(&len.to_be_bytes());
+    message
+        .encode(&mut bytes)
+        .expect("a vector takes everything");
+    Bytes::from(bytes)
+}
+
+/// What goes the quick way.
+#[derive(Clone, Copy)]
+enum Method {
+    Get,
+    Put,
+    Delete,
+}
+
+impl Method {
+    /// `None` for everything that is tonic's: other methods, and headers that say something special.
+    fn of<B>(request: &http::Request<B>) -> Option<Self> {
+        let method = match request.uri().path().strip_prefix("/tinykvpb.TinyKv/")? {
+            "RawGet" => Self::Get,
+            "RawPut" => Self::Put,
+            "RawDelete" => Self::Delete,
+            _ => return None,
+        };
+        let headers = request.headers();
+        let is_grpc = headers.get(CONTENT_TYPE)?.as_bytes() == b"application/grpc";
+        let is_plain = !headers.contains_key("grpc-encoding");
+        (is_grpc && is_plain && request.method() == http::Method::POST).then_some(method)
+    }
+
+    fn decode(self, message: Bytes) -> Option<Asked> {
+        match self {
+            Self::Get => RawGetRequest::decode(message).ok().map(Asked::Get),
+            Self::Put => RawPutRequest::decode(message).ok().map(Asked::Put),
+            Self::Delete => RawDeleteRequest::decode(message).ok().map(Asked::Delete),
+        }
+    }
+}
+
+/// A request's message.
+enum Asked {
+    Get(RawGetRequest),
+    Put(RawPutRequest),
+    Delete(RawDeleteRequest),
+}
+
+/// A body of which some was read. As a body it is the whole of it again.
+struct Read {
+    /// Its first bytes.
+    first: Option<Bytes>,
+    /// What came behind them that was neither nothing nor the end.
+    odd: Option<Result<Frame<Bytes>, hyper::Error>>,
+    has_ended: bool,
+    rest: Incoming,
+}
+
+impl Read {
+    /// Reads what is here, up to anything odd. Never waits.
+    async fn at_once(body: Incoming) -> Self {
+        let mut read = Self {
+            first: None,
+            odd: None,
+            has_ended: false,
+            rest: body,
+        };
+        std::future::poll_fn(|cx| {
+            while let Poll::Ready(frame) = Pin::new(&mut read.rest).poll_frame(cx) {
+                match frame.map(|frame| frame.map(Frame::into_data)) {
+                    None => {
+                        read.has_ended = true;
+                        break;
+                    }
+                    Some(Ok(Ok(data))) if data.is_empty() => {}
+                    Some(Ok(Ok(data))) if read.first.is_none() => read.first = Some(data),
+                    Some(odd) => {
+                        let frame = odd.map(|frame| match frame {
+                            Ok(data) => Frame::data(data),
+                            Err(trailers) => trailers,
+                        });
+                        read.odd = Some(frame);
+                        break;
+                    }
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
+        read
+    }
+
+    /// The message, where it is all there is.
+    fn message(&self) -> Option<Bytes> {
+        let first = self.first.as_ref().filter(|_| self.has_ended)?;
+        let (prefix, message) = first.split_first_chunk::<PREFIX_LEN>()?;
+        let [0, length @ ..] = *prefix else {
+            return None;
+        };
+        let is_whole = usize::try_from(u32::from_be_bytes(length)) == Ok(message.len());
+        is_whole.then(|| first.slice(PREFIX_LEN..))
+    }
+}
+
+impl HttpBody for Read {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
+        if let Some(odd) = self.odd.take() {
+            return Poll::Ready(Some(odd));
+        }
+        if self.has_ended {
+            return Poll::Ready(None);
+        }
+        Pin::new(&mut self.rest).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let is_read = self.first.is_none() && self.odd.is_none();
+        is_read && (self.has_ended || self.rest.is_end_stream())
+    }
+}
+
+/// The body of an answer.
+pub(crate) enum FrontBody {
+    /// A message and its trailers. It keeps its request in flight.
+    Quick {
+        data: Option<Bytes>,
+        has_ended: bool,
+        _in_flight: Arc<InFlight>,
+    },
+    /// tonic's, or a long one.
+    Routes(Body),
+}
+
+impl FrontBody {
+    fn of(data: Bytes, in_flight: Arc<InFlight>) -> Self {
+        let is_long = data.len() > REQUEST_BASE_LEN;
+        let quick = Self::Quick {
+            data: Some(data),
+            has_ended: false,
+            _in_flight: Arc::clone(&in_flight),
+        };
+        if is_long {
+            // In pieces, and given up where nobody takes it.
+            return Self::Routes(AnswerBody::wrap(Body::new(quick), in_flight));
+        }
+        quick
+    }
+}
+
+impl From<Body> for FrontBody {
+    fn from(body: Body) -> Self {
+        Self::Routes(body)
+    }
+}
+
+impl Default for FrontBody {
+    /// Of an answer that is all headers.
+    fn default() -> Self {
+        Self::Routes(Body::default())
+    }
+}
+
+impl HttpBody for FrontBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match &mut *self {
+            Self::Quick {
+                data, has_ended, ..
+            } => Poll::Ready(if let Some(data) = data.take() {
+                Some(Ok(Frame::data(data)))
+            } else if std::mem::replace(has_ended, true) {
+                None
+            } else {
+                let mut trailers = HeaderMap::with_capacity(1);
+                trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
+                Some(Ok(Frame::trailers(trailers)))
+            }),
+            Self::Routes(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Quick { has_ended, .. } => *has_ended,
+            Self::Routes(body) => body.is_end_stream(),
+        }
+    }
+}
