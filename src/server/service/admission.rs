@@ -340,11 +340,25 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let admitted = match self.admission.admit(&request) {
-            Ok(admitted) => admitted,
-            Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
-        };
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        match self.admission.admit(&request) {
+            Ok(admitted) => self.go_on(request, admitted),
+            Err(status) => Box::pin(std::future::ready(Ok(status.into_http()))),
+        }
+    }
+}
+
+impl<S> AdmissionService<S>
+where
+    S: tower::Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    /// The rest of [`tower::Service::call`], for a request that was let in already.
+    pub(super) fn go_on(
+        &mut self,
+        mut request: http::Request<Body>,
+        admitted: Admitted,
+    ) -> BoxFuture<'static, Result<http::Response<Body>, Infallible>> {
         let in_flight = Arc::clone(&admitted.in_flight);
         request.extensions_mut().insert(Arc::clone(&in_flight));
         if !in_flight.is_peer {

@@ -1,13 +1,13 @@
 //! `Front`: what a request meets first. Gets, puts and deletes of one key go the quick way, all others through tonic.
 //!
 //! ```text
-//! request --> wholly here, and nothing unusual about it? --yes--> admission --> TinyKvService --> one frame, trailers
-//!                                 |
-//!                                 no --> what was read is put back --> AdmissionLayer --> tonic's routes
+//! request --> admission --> one whole message, and its end? --yes--> TinyKvService --> one frame, trailers
+//!                                     |
+//!                                     no --> what was read is put back --> tonic's routes
 //! ```
 //! tonic's way takes a request through a dozen layers, each with a future and most with an allocation, and two buffers of 8 KiB: more
 //! than a put costs otherwise. The quick way takes what every client sends: an uncompressed message in one frame, and
-//! its end. It never waits for bytes, so whatever is slow, long, compressed, malformed or odd is tonic's to answer.
+//! its end. Whatever is long, compressed, malformed or otherwise odd is tonic's to answer.
 //!
 //! Promises: both ways answer alike; both pass the same admission.
 
@@ -15,7 +15,7 @@ use std::{
     convert::Infallible,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use axum::http::{self, HeaderMap, HeaderValue, header::CONTENT_TYPE};
@@ -25,14 +25,14 @@ use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
 use prost::Message;
 use tonic::{Code, Status, body::Body, service::Routes};
-use tower::{Layer as _, Service as _};
+use tower::Layer as _;
 
 use super::{
     admission::{Admission, AdmissionLayer, AdmissionService, Admitted, InFlight},
     bodies::AnswerBody,
     tinykv::TinyKvService,
 };
-use crate::limits::REQUEST_BASE_LEN;
+use crate::{limits::REQUEST_BASE_LEN, storage::BoxFuture};
 
 /// Bytes before a message: whether it is compressed, and its length.
 const PREFIX_LEN: usize = 5;
@@ -63,59 +63,58 @@ impl Front {
         self: Arc<Self>,
         request: http::Request<Incoming>,
     ) -> Result<http::Response<FrontBody>, Infallible> {
-        let Some(method) = Method::of(&request) else {
-            return self.by_routes(request.map(Body::new)).await;
+        let method = Method::of(&request);
+        let admitted = match self.admission.admit(&request) {
+            Ok(admitted) => admitted,
+            Err(status) => return Ok(status.into_http()),
         };
-        let (head, body) = request.into_parts();
-        let read = Read::at_once(body).await;
-        let message = read.message().and_then(|message| method.decode(message));
-        let Some(message) = message else {
-            let request = http::Request::from_parts(head, Body::new(read));
-            return self.by_routes(request).await;
+        let Some(method) = method else {
+            return self.by_routes(request.map(Body::new), admitted).await;
         };
-        let len = read.first.as_ref().map_or(0, Bytes::len);
-        // Sliced from what was read for the connection: nothing else keeps that.
-        drop(read);
-        let admitted = self.admission.admit(&http::Request::from_parts(head, ()));
-        let response = match admitted {
-            Ok(admitted) => self.quickly(admitted, len, message).await,
-            Err(status) => status.into_http(),
-        };
-        Ok(response)
+        let handled = self.quickly(method, request, &admitted.in_flight);
+        match admitted.in_time(handled).await {
+            Ok(Done::Answer(data)) => {
+                let in_flight = admitted.end(Code::Ok);
+                let mut response = http::Response::new(FrontBody::of(data, in_flight));
+                let kind = HeaderValue::from_static("application/grpc");
+                response.headers_mut().insert(CONTENT_TYPE, kind);
+                Ok(response)
+            }
+            Ok(Done::Odd(request)) => self.by_routes(*request, admitted).await,
+            Err(status) => {
+                admitted.end(status.code());
+                Ok(status.into_http())
+            }
+        }
     }
 
     /// Boxed: it is larger by far than what the quick way needs.
     fn by_routes(
         &self,
         request: http::Request<Body>,
-    ) -> Pin<Box<dyn Future<Output = Result<http::Response<FrontBody>, Infallible>> + Send>> {
-        let handler = self.routes.clone().call(request);
+        admitted: Admitted,
+    ) -> BoxFuture<'static, Result<http::Response<FrontBody>, Infallible>> {
+        let handler = self.routes.clone().go_on(request, admitted);
         Box::pin(async move { Ok(handler.await?.map(FrontBody::Routes)) })
     }
 
     async fn quickly(
         &self,
-        admitted: Admitted,
-        len: usize,
-        message: Asked,
-    ) -> http::Response<FrontBody> {
-        let handled = async {
-            admitted.in_flight.hold_request(len)?;
-            self.handle(&admitted.in_flight, message).await
+        method: Method,
+        request: http::Request<Incoming>,
+        in_flight: &InFlight,
+    ) -> Result<Done, Status> {
+        let (head, body) = request.into_parts();
+        let read = Read::of(body).await;
+        let message = read.message().and_then(|message| method.decode(message));
+        let Some(message) = message else {
+            let request = http::Request::from_parts(head, Body::new(read));
+            return Ok(Done::Odd(Box::new(request)));
         };
-        match admitted.in_time(handled).await {
-            Ok(data) => {
-                let in_flight = admitted.end(Code::Ok);
-                let mut response = http::Response::new(FrontBody::of(data, in_flight));
-                let kind = HeaderValue::from_static("application/grpc");
-                response.headers_mut().insert(CONTENT_TYPE, kind);
-                response
-            }
-            Err(status) => {
-                admitted.end(status.code());
-                status.into_http()
-            }
-        }
+        in_flight.hold_request(read.first.as_ref().map_or(0, Bytes::len))?;
+        drop((head, read));
+        let answer = self.handle(in_flight, message).await?;
+        Ok(Done::Answer(answer))
     }
 
     async fn handle(&self, in_flight: &InFlight, asked: Asked) -> Result<Bytes, Status> {
@@ -141,6 +140,14 @@ fn framed(message: &impl Message) -> Bytes {
         .encode(&mut bytes)
         .expect("a vector takes everything");
     Bytes::from(bytes)
+}
+
+/// What has become of a request on the quick way.
+enum Done {
+    /// Its answer, as it goes on the wire.
+    Answer(Bytes),
+    /// It is tonic's to answer, and whole again.
+    Odd(Box<http::Request<Body>>),
 }
 
 /// What goes the quick way.
@@ -193,8 +200,8 @@ struct Read {
 }
 
 impl Read {
-    /// Reads what is here, up to anything odd. Never waits.
-    async fn at_once(body: Incoming) -> Self {
+    /// Reads up to the end, or to anything odd.
+    async fn of(body: Incoming) -> Self {
         let mut read = Self {
             first: None,
             odd: None,
@@ -202,22 +209,17 @@ impl Read {
             rest: body,
         };
         std::future::poll_fn(|cx| {
-            while let Poll::Ready(frame) = Pin::new(&mut read.rest).poll_frame(cx) {
-                match frame.map(|frame| frame.map(Frame::into_data)) {
-                    None => {
-                        read.has_ended = true;
-                        break;
+            loop {
+                match ready!(Pin::new(&mut read.rest).poll_frame(cx)) {
+                    None => break read.has_ended = true,
+                    Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
+                    Some(Ok(frame)) if read.first.is_none() && frame.is_data() => {
+                        read.first = frame.into_data().ok();
+                        if read.whole().is_none() {
+                            break;
+                        }
                     }
-                    Some(Ok(Ok(data))) if data.is_empty() => {}
-                    Some(Ok(Ok(data))) if read.first.is_none() => read.first = Some(data),
-                    Some(odd) => {
-                        let frame = odd.map(|frame| match frame {
-                            Ok(data) => Frame::data(data),
-                            Err(trailers) => trailers,
-                        });
-                        read.odd = Some(frame);
-                        break;
-                    }
+                    odd => break read.odd = odd,
                 }
             }
             Poll::Ready(())
@@ -228,7 +230,12 @@ impl Read {
 
     /// The message, where it is all there is.
     fn message(&self) -> Option<Bytes> {
-        let first = self.first.as_ref().filter(|_| self.has_ended)?;
+        self.whole().filter(|_| self.has_ended && self.odd.is_none())
+    }
+
+    /// The message, where the first bytes are one, uncompressed.
+    fn whole(&self) -> Option<Bytes> {
+        let first = self.first.as_ref()?;
         let (prefix, message) = first.split_first_chunk::<PREFIX_LEN>()?;
         let [0, length @ ..] = *prefix else {
             return None;
