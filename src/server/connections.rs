@@ -83,7 +83,7 @@ pub(crate) async fn serve(
 /// The life of a connection.
 async fn run(connection: Connection, front: Arc<Front>, stopped: watch::Receiver<bool>) {
     let begun = Begun::default();
-    let service = service_fn(move |request| Arc::clone(&front).answer(request));
+    let service = service_fn(move |request| Arc::clone(&front).answer(Box::new(request)));
     let connection = transport(begun.clone()).serve_connection(TokioIo::new(connection), service);
     let mut connection = pin!(connection);
     let mut running = FuturesUnordered::<Request>::new();

@@ -30,7 +30,7 @@ use tower::Layer as _;
 use super::{
     admission::{Admission, AdmissionLayer, AdmissionService, Admitted, InFlight},
     bodies::AnswerBody,
-    tinykv::TinyKvService,
+    tinykv::{TinyKvService, delete_answer, put_answer},
 };
 use crate::{limits::REQUEST_BASE_LEN, storage::BoxFuture};
 
@@ -58,10 +58,10 @@ impl Front {
         }
     }
 
-    /// What a request is answered.
+    /// What a request is answered. It is boxed, as a request is long, and a future has what it is handed more than once.
     pub(crate) async fn answer(
         self: Arc<Self>,
-        request: http::Request<Incoming>,
+        request: Box<http::Request<Incoming>>,
     ) -> Result<http::Response<FrontBody>, Infallible> {
         let method = Method::of(&request);
         let admitted = match self.admission.admit(&request) {
@@ -101,28 +101,33 @@ impl Front {
     async fn quickly(
         &self,
         method: Method,
-        request: http::Request<Incoming>,
+        mut request: Box<http::Request<Incoming>>,
         in_flight: &InFlight,
     ) -> Result<Done, Status> {
-        let (head, body) = request.into_parts();
-        let read = Read::of(body).await;
-        let message = read.message().and_then(|message| method.decode(message));
-        let Some(message) = message else {
-            let request = http::Request::from_parts(head, Body::new(read));
+        let mut read = Read::default();
+        std::future::poll_fn(|cx| read.poll(request.body_mut(), cx)).await;
+        let Some(asked) = read.message().and_then(|message| method.decode(message)) else {
+            let request = request.map(|rest| Body::new(Whole { read, rest }));
             return Ok(Done::Odd(Box::new(request)));
         };
         in_flight.hold_request(read.first.as_ref().map_or(0, Bytes::len))?;
-        drop((head, read));
-        let answer = self.handle(in_flight, message).await?;
-        Ok(Done::Answer(answer))
-    }
-
-    async fn handle(&self, in_flight: &InFlight, asked: Asked) -> Result<Bytes, Status> {
-        Ok(match asked {
-            Asked::Get(request) => framed(&self.tinykv.get(in_flight, request).await?),
-            Asked::Put(request) => framed(&self.tinykv.put(in_flight, request).await?),
-            Asked::Delete(request) => framed(&self.tinykv.delete(in_flight, request).await?),
-        })
+        drop((request, read));
+        let writing = match asked {
+            Asked::Get(request) => {
+                let answer = match self.tinykv.get_at_once(in_flight, &request) {
+                    Some(answer) => answer?,
+                    None => Box::pin(self.tinykv.get(in_flight, request)).await?,
+                };
+                return Ok(Done::Answer(framed(&answer)));
+            }
+            Asked::Put(request) => self.tinykv.put(in_flight, request)?,
+            Asked::Delete(request) => self.tinykv.delete(in_flight, request)?,
+        };
+        let done = writing.await;
+        Ok(Done::Answer(match method {
+            Method::Delete => framed(&delete_answer(done)?),
+            _ => framed(&put_answer(done)?),
+        }))
     }
 }
 
@@ -189,48 +194,38 @@ enum Asked {
     Delete(RawDeleteRequest),
 }
 
-/// A body of which some was read. As a body it is the whole of it again.
+/// What was read of a body.
+#[derive(Default)]
 struct Read {
     /// Its first bytes.
     first: Option<Bytes>,
     /// What came behind them that was neither nothing nor the end.
-    odd: Option<Result<Frame<Bytes>, hyper::Error>>,
+    odd: Option<Box<Result<Frame<Bytes>, hyper::Error>>>,
     has_ended: bool,
-    rest: Incoming,
 }
 
 impl Read {
     /// Reads up to the end, or to anything odd.
-    async fn of(body: Incoming) -> Self {
-        let mut read = Self {
-            first: None,
-            odd: None,
-            has_ended: false,
-            rest: body,
-        };
-        std::future::poll_fn(|cx| {
-            loop {
-                match ready!(Pin::new(&mut read.rest).poll_frame(cx)) {
-                    None => break read.has_ended = true,
-                    Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
-                    Some(Ok(frame)) if read.first.is_none() && frame.is_data() => {
-                        read.first = frame.into_data().ok();
-                        if read.whole().is_none() {
-                            break;
-                        }
+    fn poll(&mut self, body: &mut Incoming, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                None => self.has_ended = true,
+                Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => continue,
+                Some(Ok(frame)) if self.first.is_none() && frame.is_data() => {
+                    self.first = frame.into_data().ok();
+                    if self.whole().is_some() {
+                        continue;
                     }
-                    odd => break read.odd = odd,
                 }
+                Some(odd) => self.odd = Some(Box::new(odd)),
             }
-            Poll::Ready(())
-        })
-        .await;
-        read
+            return Poll::Ready(());
+        }
     }
 
     /// The message, where it is all there is.
     fn message(&self) -> Option<Bytes> {
-        self.whole().filter(|_| self.has_ended && self.odd.is_none())
+        self.whole().filter(|_| self.has_ended)
     }
 
     /// The message, where the first bytes are one, uncompressed.
@@ -245,7 +240,13 @@ impl Read {
     }
 }
 
-impl HttpBody for Read {
+/// A body of which some was read, as if nothing had been.
+struct Whole {
+    read: Read,
+    rest: Incoming,
+}
+
+impl HttpBody for Whole {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -253,21 +254,21 @@ impl HttpBody for Read {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        if let Some(first) = self.first.take() {
+        if let Some(first) = self.read.first.take() {
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
-        if let Some(odd) = self.odd.take() {
-            return Poll::Ready(Some(odd));
+        if let Some(odd) = self.read.odd.take() {
+            return Poll::Ready(Some(*odd));
         }
-        if self.has_ended {
+        if self.read.has_ended {
             return Poll::Ready(None);
         }
         Pin::new(&mut self.rest).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        let is_read = self.first.is_none() && self.odd.is_none();
-        is_read && (self.has_ended || self.rest.is_end_stream())
+        let is_told = self.read.first.is_none() && self.read.odd.is_none();
+        is_told && (self.read.has_ended || self.rest.is_end_stream())
     }
 }
 
@@ -296,12 +297,6 @@ impl FrontBody {
             return Self::Routes(AnswerBody::wrap(Body::new(quick), in_flight));
         }
         quick
-    }
-}
-
-impl From<Body> for FrontBody {
-    fn from(body: Body) -> Self {
-        Self::Routes(body)
     }
 }
 

@@ -33,7 +33,9 @@ use super::{Told, admission::InFlight, blocking, told};
 use crate::{
     limits::{MAX_KEY_LEN, MAX_RUNNING_SCANS, MAX_SCAN_ANSWER_LEN, MAX_VALUE_LEN},
     replicated::Cluster,
-    storage::{Context, Modify, Result as StorageResult, Storage, StorageReader, family},
+    storage::{
+        BoxFuture, Context, Modify, Result as StorageResult, Storage, StorageReader, family,
+    },
     stubs::tinykvpb::tiny_kv_server::TinyKv,
 };
 
@@ -66,42 +68,45 @@ impl TinyKvService {
         in_flight: &InFlight,
         request: RawGetRequest,
     ) -> Result<RawGetResponse, Status> {
+        if let Some(answer) = self.get_at_once(in_flight, &request) {
+            return answer;
+        }
         let RawGetRequest {
             context: region,
             key,
             cf,
         } = request;
         let cf = check_family(&cf)?;
-        check_key(&key)?;
-        let ctx = context(in_flight, region, &key);
-        let found = match self.storage.get_at_once(&ctx, cf, &key) {
-            Some(found) => found,
-            None => match self.storage.reader(ctx).await {
-                Ok(reader) => blocking(move || reader.get_cf(cf, &key)).await?,
-                Err(error) => Err(error),
-            },
+        let found = match self.storage.reader(context(in_flight, region, &key)).await {
+            Ok(reader) => blocking(move || reader.get_cf(cf, &key)).await?,
+            Err(error) => Err(error),
         };
-        let mut response = RawGetResponse::default();
-        match found {
-            Ok(Some(value)) => {
-                in_flight.hold_answer(value.len())?;
-                response.value = value;
-            }
-            Ok(None) => response.not_found = true,
-            Err(error) => {
-                let told = told(error)?;
-                (response.region_error, response.error) = (told.region_error, told.error);
-            }
-        }
-        Ok(response)
+        found_answer(in_flight, found)
     }
 
-    /// Sets a key.
-    pub(super) async fn put(
+    /// The same where it can be had, or refused, without waiting.
+    pub(super) fn get_at_once(
+        &self,
+        in_flight: &InFlight,
+        request: &RawGetRequest,
+    ) -> Option<Result<RawGetResponse, Status>> {
+        let found = check_family(&request.cf).and_then(|cf| {
+            check_key(&request.key)?;
+            let ctx = context(in_flight, request.context, &request.key);
+            Ok(self.storage.get_at_once(&ctx, cf, &request.key))
+        });
+        match found {
+            Ok(found) => found.map(|found| found_answer(in_flight, found)),
+            Err(status) => Some(Err(status)),
+        }
+    }
+
+    /// Begins to set a key.
+    pub(super) fn put(
         &self,
         in_flight: &InFlight,
         request: RawPutRequest,
-    ) -> Result<RawPutResponse, Status> {
+    ) -> Result<BoxFuture<'_, StorageResult<()>>, Status> {
         let RawPutRequest {
             context: region,
             key,
@@ -112,19 +117,16 @@ impl TinyKvService {
         check_key(&key)?;
         check_len("value", value.len(), MAX_VALUE_LEN)?;
         let ctx = context(in_flight, region, &key);
-        let told = self.write(ctx, Modify::Put { cf, key, value }).await?;
-        Ok(RawPutResponse {
-            region_error: told.region_error,
-            error: told.error,
-        })
+        let modify = Modify::Put { cf, key, value };
+        Ok(self.storage.write(ctx, vec![modify]))
     }
 
-    /// Removes a key.
-    pub(super) async fn delete(
+    /// Begins to remove a key.
+    pub(super) fn delete(
         &self,
         in_flight: &InFlight,
         request: RawDeleteRequest,
-    ) -> Result<RawDeleteResponse, Status> {
+    ) -> Result<BoxFuture<'_, StorageResult<()>>, Status> {
         let RawDeleteRequest {
             context: region,
             key,
@@ -133,19 +135,7 @@ impl TinyKvService {
         let cf = check_family(&cf)?;
         check_key(&key)?;
         let ctx = context(in_flight, region, &key);
-        let told = self.write(ctx, Modify::Delete { cf, key }).await?;
-        Ok(RawDeleteResponse {
-            region_error: told.region_error,
-            error: told.error,
-        })
-    }
-
-    /// Writes one change; what the answer says of it.
-    async fn write(&self, ctx: Context, modify: Modify) -> Result<Told, Status> {
-        match self.storage.write(ctx, vec![modify]).await {
-            Ok(()) => Ok(Told::default()),
-            Err(error) => told(error),
-        }
+        Ok(self.storage.write(ctx, vec![Modify::Delete { cf, key }]))
     }
 
     /// The store of a cluster that streams of other stores are for.
@@ -154,6 +144,44 @@ impl TinyKvService {
             Status::failed_precondition("this server is standalone; it belongs to no cluster")
         })
     }
+}
+
+/// What a get is answered.
+fn found_answer(
+    in_flight: &InFlight,
+    found: StorageResult<Option<Bytes>>,
+) -> Result<RawGetResponse, Status> {
+    let mut response = RawGetResponse::default();
+    match found {
+        Ok(Some(value)) => {
+            in_flight.hold_answer(value.len())?;
+            response.value = value;
+        }
+        Ok(None) => response.not_found = true,
+        Err(error) => {
+            let told = told(error)?;
+            (response.region_error, response.error) = (told.region_error, told.error);
+        }
+    }
+    Ok(response)
+}
+
+/// What a put is answered.
+pub(super) fn put_answer(done: StorageResult<()>) -> Result<RawPutResponse, Status> {
+    let told = done.map_or_else(told, |()| Ok(Told::default()))?;
+    Ok(RawPutResponse {
+        region_error: told.region_error,
+        error: told.error,
+    })
+}
+
+/// What a delete is answered.
+pub(super) fn delete_answer(done: StorageResult<()>) -> Result<RawDeleteResponse, Status> {
+    let told = done.map_or_else(told, |()| Ok(Told::default()))?;
+    Ok(RawDeleteResponse {
+        region_error: told.region_error,
+        error: told.error,
+    })
 }
 
 fn context(in_flight: &InFlight, region: Option<kvrpcpb::Context>, key: &Bytes) -> Context {
@@ -245,7 +273,8 @@ impl TinyKv for TinyKvService {
         request: Request<RawPutRequest>,
     ) -> Result<Response<RawPutResponse>, Status> {
         let in_flight = InFlight::of(request.extensions());
-        let answer = self.put(&in_flight, request.into_inner()).await?;
+        let done = self.put(&in_flight, request.into_inner())?.await;
+        let answer = put_answer(done)?;
         Ok(Response::new(answer))
     }
 
@@ -254,7 +283,8 @@ impl TinyKv for TinyKvService {
         request: Request<RawDeleteRequest>,
     ) -> Result<Response<RawDeleteResponse>, Status> {
         let in_flight = InFlight::of(request.extensions());
-        let answer = self.delete(&in_flight, request.into_inner()).await?;
+        let done = self.delete(&in_flight, request.into_inner())?.await;
+        let answer = delete_answer(done)?;
         Ok(Response::new(answer))
     }
 
