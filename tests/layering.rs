@@ -40,7 +40,7 @@ const ARROWS: [(&str, &[&str]); 7] = [
 ];
 
 /// What only the server stands on: runtimes, the wire, command lines.
-const SERVER_ONLY: [&str; 16] = [
+const SERVER_ONLY: [&str; 17] = [
     "async-trait",
     "axum",
     "clap",
@@ -50,6 +50,7 @@ const SERVER_ONLY: [&str; 16] = [
     "h2",
     "http",
     "hyper",
+    "hyper-util",
     "indicatif",
     "mio",
     "tokio",

@@ -42,11 +42,8 @@ use crate::{
     store::{Shared, check_epoch, check_request, key_of},
 };
 
-/// What an entry answers, and to whom.
-type Answer = (
-    Callback<RaftCmdResponse>,
-    Result<RaftCmdResponse, CommandError>,
-);
+/// What an entry answers; a response only where somebody looks at it.
+type Answer = Result<Option<Box<RaftCmdResponse>>, CommandError>;
 
 /// A state machine here.
 #[derive(Debug)]
@@ -79,7 +76,7 @@ struct Machines {
     /// Regions whose apply state belongs into the batch.
     touched: BTreeSet<u64>,
     /// Told when the batch is written.
-    answers: Vec<Answer>,
+    answers: Vec<(Callback<RaftCmdResponse>, Answer)>,
     done: Vec<AppliedEntries>,
     /// When what is in `done` was handed out.
     handed_out: Vec<Duration>,
@@ -281,13 +278,15 @@ impl Machines {
             let callback = callbacks.next_if(|(index, _)| *index == entry.index);
             let callback = callback.map_or_else(Callback::none, |(_, callback)| callback);
             let answer = match entry.entry_type() {
-                EntryType::EntryNormal => self.apply_command(region_id, &entry)?,
+                EntryType::EntryNormal => {
+                    self.apply_command(region_id, &entry, callback.is_looked_at())?
+                }
                 EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
                     let (change, answer) = self.apply_change(region_id, &entry)?;
                     changes.push((entry.index, change));
                     let applying = self.regions.get(&region_id);
                     new_membership = applying.map(|applying| applying.membership.clone());
-                    answer
+                    answer.map(|response| Some(Box::new(response)))
                 }
             };
             if let Some(applying) = self.regions.get_mut(&region_id) {
@@ -295,7 +294,9 @@ impl Machines {
             }
             self.touched.insert(region_id);
             self.entries += 1;
-            self.answers.push((callback, answer));
+            if !callback.is_none() {
+                self.answers.push((callback, answer));
+            }
             if self.batch.encoded_len() >= self.batch_bytes {
                 self.write_batch()?;
             }
@@ -314,11 +315,13 @@ impl Machines {
         Ok(())
     }
 
+    /// Its answer has a response where that is looked at.
     fn apply_command(
         &mut self,
         region_id: u64,
         entry: &Entry,
-    ) -> Result<Result<RaftCmdResponse, CommandError>> {
+        is_looked_at: bool,
+    ) -> Result<Answer> {
         if entry.data.is_empty() {
             // How a leader begins its term, or what became of a change that did not fit.
             return Ok(Err(CommandError::StaleCommand));
@@ -333,23 +336,27 @@ impl Machines {
         if let Err(error) = fits {
             return Ok(Err(error));
         }
-        let mut response = RaftCmdResponse {
-            header: Some(RaftResponseHeader {
-                current_term: entry.term,
-                ..RaftResponseHeader::default()
-            }),
-            ..RaftCmdResponse::default()
-        };
+        let mut response = is_looked_at.then(|| {
+            Box::new(RaftCmdResponse {
+                header: Some(RaftResponseHeader {
+                    current_term: entry.term,
+                    ..RaftResponseHeader::default()
+                }),
+                ..RaftCmdResponse::default()
+            })
+        });
         if let Some(admin) = &request.admin_request {
             if let (AdminCmdType::CompactLog, Some(compact)) =
                 (admin.cmd_type(), &admin.compact_log)
             {
                 truncate(&mut applying.state, *compact);
-                response.admin_response = Some(AdminResponse {
-                    cmd_type: AdminCmdType::CompactLog.into(),
-                    compact_log: Some(CompactLogResponse {}),
-                    ..AdminResponse::default()
-                });
+                if let Some(response) = &mut response {
+                    response.admin_response = Some(AdminResponse {
+                        cmd_type: AdminCmdType::CompactLog.into(),
+                        compact_log: Some(CompactLogResponse {}),
+                        ..AdminResponse::default()
+                    });
+                }
             }
             return Ok(Ok(response));
         }
@@ -367,7 +374,9 @@ impl Machines {
         }
         for (at, one) in request.requests.iter().enumerate() {
             let done = self.apply_request(&request.requests[..at], one)?;
-            response.responses.push(done);
+            if let Some(response) = &mut response {
+                response.responses.push(done);
+            }
         }
         Ok(Ok(response))
     }
@@ -437,6 +446,7 @@ impl Machines {
     fn write_batch(&mut self) -> Result<()> {
         self.write_unanswered()?;
         for (callback, answer) in self.answers.drain(..) {
+            let answer = answer.map(|response| response.map_or_else(Default::default, |r| *r));
             callback.tell(answer);
         }
         Ok(())

@@ -146,7 +146,11 @@ impl std::error::Error for CommandError {}
 
 /// Who waits for an answer. It is told once: if by nobody else, then [`CommandError::StaleCommand`] when it
 /// is dropped.
-pub struct Callback<T>(Waiting<T>);
+pub struct Callback<T> {
+    waiting: Waiting<T>,
+    /// Whoever waits looks at nothing of the answer but whether there is one.
+    is_brief: bool,
+}
 
 /// Takes an answer.
 type Tell<T> = Box<dyn FnOnce(Result<T, CommandError>) + Send>;
@@ -161,13 +165,40 @@ impl<T> Callback<T> {
     /// Calls `tell` with the answer. It must be short, for it runs on a thread of the store.
     #[must_use]
     pub fn new(tell: impl FnOnce(Result<T, CommandError>) + Send + 'static) -> Self {
-        Self(Waiting::Alone(Some(Box::new(tell))))
+        Self {
+            waiting: Waiting::Alone(Some(Box::new(tell))),
+            is_brief: false,
+        }
+    }
+
+    /// The same for somebody who does not care what the answer says where there is one: it need not be made.
+    #[must_use]
+    pub fn acknowledged(tell: impl FnOnce(Result<(), CommandError>) + Send + 'static) -> Self
+    where
+        T: 'static,
+    {
+        let mut callback = Self::new(move |answer: Result<T, _>| tell(answer.map(drop)));
+        callback.is_brief = true;
+        callback
     }
 
     /// Nobody waits.
     #[must_use]
     pub fn none() -> Self {
-        Self(Waiting::Alone(None))
+        Self {
+            waiting: Waiting::Alone(None),
+            is_brief: false,
+        }
+    }
+
+    /// Whether nobody ever waited. One that may have been answered elsewhere counts as waited for.
+    pub(crate) fn is_none(&self) -> bool {
+        matches!(self.waiting, Waiting::Alone(None))
+    }
+
+    /// Whether anybody looks at the answer.
+    pub(crate) fn is_looked_at(&self) -> bool {
+        !self.is_none() && !self.is_brief
     }
 
     /// Answers.
@@ -185,11 +216,15 @@ impl<T> Callback<T> {
     /// It goes where it may be held up; what stays behind can still end the waiting.
     pub(crate) fn with_expiry(mut self) -> (Self, Expiry<T>) {
         let shared = Arc::new(Mutex::new(self.take()));
-        (Self(Waiting::Shared(Arc::clone(&shared))), Expiry(shared))
+        let there = Self {
+            waiting: Waiting::Shared(Arc::clone(&shared)),
+            is_brief: self.is_brief,
+        };
+        (there, Expiry(shared))
     }
 
     fn take(&mut self) -> Option<Tell<T>> {
-        match &mut self.0 {
+        match &mut self.waiting {
             Waiting::Alone(tell) => tell.take(),
             Waiting::Shared(tell) => tell.lock().unwrap_or_else(PoisonError::into_inner).take(),
         }

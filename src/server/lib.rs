@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod config;
+mod connections;
 pub mod limits;
 pub mod listen;
 pub mod logging;

@@ -20,7 +20,6 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, Sleep},
 };
-use tonic::transport::server::Connected;
 
 /// Wait after a failure to accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -34,7 +33,7 @@ pub enum Silence {
     Always(Duration),
 }
 
-/// A listening socket with its limits. As a stream it never ends.
+/// A listening socket with its limits.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
@@ -93,15 +92,6 @@ impl Listener {
     }
 }
 
-impl futures_core::Stream for Listener {
-    type Item = io::Result<Connection>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll_accept(cx)
-            .map(|(connection, _)| Some(Ok(connection)))
-    }
-}
-
 impl axum::serve::Listener for Listener {
     type Io = Connection;
     type Addr = SocketAddr;
@@ -144,12 +134,6 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.open.dec();
     }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) {}
 }
 
 impl AsyncRead for Connection {

@@ -14,16 +14,18 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tonic::service::Routes;
 use tonic_health::ServingStatus;
 
 use crate::{
-    limits,
+    connections, limits,
     listen::{Listener, Silence},
     metrics::Metrics,
     replicated::Cluster,
     service::{
         admin::AdminService,
-        admission::{Admission, AdmissionLayer, Budgets},
+        admission::{Admission, Budgets},
+        front::Front,
         peers::PeersService,
         tinykv::TinyKvService,
     },
@@ -93,7 +95,7 @@ pub struct Server {
     health: tonic_health::server::HealthReporter,
     /// Tells both listeners to stop.
     stop: watch::Sender<bool>,
-    grpc: JoinHandle<Result<(), tonic::transport::Error>>,
+    grpc: JoinHandle<()>,
     pages: JoinHandle<std::io::Result<()>>,
 }
 
@@ -144,30 +146,14 @@ impl Server {
             metrics.connections.clone(),
             metrics.connections_refused.clone(),
         );
-        let tinykv = TinyKvService::new(Arc::clone(&storage), cluster.clone());
-        let tinykv = TinyKvServer::new(tinykv).max_decoding_message_size(limits::MAX_REQUEST_LEN);
-        let admin = AdminService::new(Arc::clone(&storage), Arc::clone(&state), cluster.clone());
-        let admin = AdminServer::new(admin);
-        let peers = PeersServer::new(PeersService::new(cluster.clone()));
-        let decodes = "the committed descriptors decode";
-        let router = tonic::transport::Server::builder()
-            .max_concurrent_streams(limits::MAX_STREAMS_PER_CONNECTION)
-            .http2_max_header_list_size(limits::MAX_HEADER_LIST_LEN)
-            .http2_max_pending_accept_reset_streams(Some(limits::MAX_PENDING_RESETS))
-            .initial_stream_window_size(limits::STREAM_WINDOW_LEN)
-            .initial_connection_window_size(limits::CONNECTION_WINDOW_LEN)
-            .http2_keepalive_interval(Some(limits::KEEPALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(limits::KEEPALIVE_TIMEOUT))
-            .layer(AdmissionLayer::new(Arc::clone(&admission)))
-            .add_service(tinykv)
-            .add_service(admin)
-            .add_service(peers)
-            .add_service(health_service)
-            .add_service(reflection().build_v1().expect(decodes))
-            .add_service(reflection().build_v1alpha().expect(decodes));
-        let grpc = tokio::spawn(
-            router.serve_with_incoming_shutdown(grpc_listener, told_to_stop(stopped.clone())),
+        let tinykv = Arc::new(TinyKvService::new(Arc::clone(&storage), cluster.clone()));
+        let front = Front::new(
+            Arc::clone(&tinykv),
+            Arc::clone(&admission),
+            routes(tinykv, &storage, &state, cluster.as_ref()).add_service(health_service),
         );
+        let grpc = connections::serve(grpc_listener, Arc::new(front), stopped.clone());
+        let grpc = tokio::spawn(grpc);
 
         let pages_listener = Listener::new(
             sockets.status,
@@ -258,6 +244,25 @@ impl Server {
     }
 }
 
+/// The services, but for health.
+fn routes(
+    tinykv: Arc<TinyKvService>,
+    storage: &Arc<dyn Storage>,
+    state: &Arc<ServerState>,
+    cluster: Option<&Arc<Cluster>>,
+) -> Routes {
+    let tinykv = TinyKvServer::from_arc(tinykv);
+    let tinykv = tinykv.max_decoding_message_size(limits::MAX_REQUEST_LEN);
+    let admin = AdminService::new(Arc::clone(storage), Arc::clone(state), cluster.cloned());
+    let peers = PeersService::new(cluster.cloned());
+    let decodes = "the committed descriptors decode";
+    Routes::new(tinykv)
+        .add_service(AdminServer::new(admin))
+        .add_service(PeersServer::new(peers))
+        .add_service(reflection().build_v1().expect(decodes))
+        .add_service(reflection().build_v1alpha().expect(decodes))
+}
+
 fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(basalt_proto::FILE_DESCRIPTOR_SET)
@@ -268,7 +273,7 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .with_service_name("grpc.health.v1.Health")
 }
 
-async fn told_to_stop(mut stopped: watch::Receiver<bool>) {
+pub(crate) async fn told_to_stop(mut stopped: watch::Receiver<bool>) {
     // A sender that is gone means the same.
     let _ = stopped.wait_for(|stop| *stop).await;
 }

@@ -19,7 +19,7 @@ const MAX_GATHERING: Duration = Duration::from_millis(1);
 #[derive(Debug, Default)]
 pub(super) struct Gathering {
     /// In the order in which it came.
-    pub(super) waiting: VecDeque<Proposal>,
+    pub(super) waiting: VecDeque<Box<Proposal>>,
     /// When the last round began.
     began: Duration,
 }
@@ -44,7 +44,7 @@ impl Store {
         }
         self.gathering.began = self.now;
         while let Some(proposal) = self.gathering.waiting.pop_front() {
-            self.propose(proposal);
+            self.propose(*proposal);
         }
     }
 }

@@ -432,7 +432,7 @@ impl Store {
     fn handle_message(&mut self, message: StoreMessage) -> Result<()> {
         match message {
             StoreMessage::Raft(message) => self.handle_raft_message(*message)?,
-            StoreMessage::Propose(proposal) => self.gathering.waiting.push_back(*proposal),
+            StoreMessage::Propose(proposal) => self.gathering.waiting.push_back(proposal),
             StoreMessage::Read(read) => self.read(*read),
             StoreMessage::Status(callback) => callback.tell(Ok(self.status())),
             StoreMessage::Unreachable { region_id, peer_id } => {

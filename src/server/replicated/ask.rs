@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use basalt_proto::{
     kvrpcpb,
-    raft_cmdpb::{RaftCmdRequest, RaftCmdResponse, RaftRequestHeader},
+    raft_cmdpb::{RaftCmdRequest, RaftRequestHeader},
 };
 use basalt_raftstore::{Callback, CommandError, RegionSnapshot, StoreHandle, StoreStatus, Target};
 use tokio::sync::oneshot;
@@ -50,13 +50,14 @@ impl Cluster {
         self.links.handle().ok_or_else(starting)
     }
 
-    /// Has a command done.
+    /// Has a command done whose answer says no more than that it was.
     pub(crate) async fn propose(
         &self,
         request: RaftCmdRequest,
         deadline: Instant,
-    ) -> Result<RaftCmdResponse, Error> {
-        let (callback, told) = callback();
+    ) -> Result<(), Error> {
+        let (tell, told) = oneshot::channel();
+        let callback = Callback::acknowledged(move |answer| drop(tell.send(answer)));
         self.handle()?.propose(request, left(deadline), callback);
         self.answer(told).await
     }

@@ -439,7 +439,7 @@ impl Cluster {
             admin_request: Some(admin),
         };
         let deadline = Instant::now() + DEFAULT_DEADLINE;
-        self.propose(request, deadline).await.map(drop)
+        self.propose(request, deadline).await
     }
 }
 

@@ -16,7 +16,9 @@ use tonic::{Code, Status, transport::Channel};
 use super::*;
 
 mod hostile;
+mod quick;
 use crate::{
+    service::admission::AdmissionLayer,
     storage::{Error, MemStorage, StoreCode},
     stubs::{basaltpb::admin_client::AdminClient, tinykvpb::tiny_kv_client::TinyKvClient},
 };

@@ -128,6 +128,89 @@ impl Admission {
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
+
+    /// Lets a request in, and begins to count it.
+    ///
+    /// # Errors
+    ///
+    /// Why it is refused; that is counted already.
+    pub(super) fn admit<B>(
+        self: &Arc<Self>,
+        request: &http::Request<B>,
+    ) -> Result<Admitted, Status> {
+        let method = Method::of(request.uri().path());
+        let mut outcome = Outcome::begin(&method, Arc::clone(&self.metrics));
+        let deadline = method.deadline(request.headers());
+        match self.take_in(&method, deadline) {
+            Ok(in_flight) => Ok(Admitted {
+                in_flight,
+                outcome,
+                deadline,
+            }),
+            Err(status) => {
+                outcome.end(status.code());
+                Err(status)
+            }
+        }
+    }
+
+    fn take_in(
+        self: &Arc<Self>,
+        method: &Method,
+        deadline: Option<Instant>,
+    ) -> Result<Arc<InFlight>, Status> {
+        if method.is_tinykv && !method.is_peer && self.is_draining() {
+            return Err(Status::unavailable(
+                "the server is draining and takes no more requests",
+            ));
+        }
+        // A deadline has to be some moment; an hour is none to wait for.
+        let deadline = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+        let in_flight = InFlight {
+            admission: Arc::clone(self),
+            request_bytes: AtomicUsize::new(0),
+            answer_bytes: AtomicUsize::new(0),
+            is_peer: method.is_peer,
+            deadline,
+        };
+        if !method.is_peer {
+            self.metrics.in_flight.inc();
+            in_flight.hold_request(REQUEST_BASE_LEN)?;
+        }
+        Ok(Arc::new(in_flight))
+    }
+}
+
+/// A request that was let in.
+pub(super) struct Admitted {
+    /// Its share of the budgets.
+    pub(super) in_flight: Arc<InFlight>,
+    outcome: Outcome,
+    deadline: Option<Instant>,
+}
+
+impl Admitted {
+    /// What `handler` answers, by the deadline at the latest.
+    pub(super) async fn in_time<T>(
+        &self,
+        handler: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let Some(deadline) = self.deadline else {
+            return handler.await;
+        };
+        let in_time = tokio::time::timeout_at(deadline.into(), handler).await;
+        in_time.unwrap_or_else(|_| {
+            Err(Status::deadline_exceeded(
+                "the deadline passed; whether a write was done is open",
+            ))
+        })
+    }
+
+    /// Counts and logs how it ended; its share of the budgets is held on to until its answer was taken.
+    pub(super) fn end(mut self, code: Code) -> Arc<InFlight> {
+        self.outcome.end(code);
+        self.in_flight
+    }
 }
 
 /// One request in flight; handlers find it in the request's extensions.
@@ -257,62 +340,41 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let method = Method::of(request.uri().path());
-        let mut outcome = Outcome::begin(&method, Arc::clone(&self.admission.metrics));
-        let deadline = method.deadline(request.headers());
-        let in_flight = match self.admit(&method, deadline) {
-            Ok(in_flight) => in_flight,
-            Err(status) => {
-                outcome.end(status.code());
-                return Box::pin(std::future::ready(Ok(status.into_http())));
-            }
-        };
-        request.extensions_mut().insert(Arc::clone(&in_flight));
-        if !method.is_peer {
-            let of = Arc::clone(&in_flight);
-            request = request.map(|inner| RequestBody::wrap(inner, of));
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        match self.admission.admit(&request) {
+            Ok(admitted) => self.go_on(request, admitted),
+            Err(status) => Box::pin(std::future::ready(Ok(status.into_http()))),
         }
-        let handler = self.inner.call(request);
-        Box::pin(async move {
-            let response = match deadline {
-                None => handler.await?,
-                Some(deadline) => match tokio::time::timeout_at(deadline.into(), handler).await {
-                    Ok(response) => response?,
-                    Err(_) => Status::deadline_exceeded(
-                        "the deadline passed; whether a write was done is open",
-                    )
-                    .into_http(),
-                },
-            };
-            let response = name_malformed(response);
-            outcome.end(code_of(&response));
-            Ok(response.map(|inner| AnswerBody::wrap(inner, in_flight)))
-        })
     }
 }
 
-impl<S> AdmissionService<S> {
-    fn admit(&self, method: &Method, deadline: Option<Instant>) -> Result<Arc<InFlight>, Status> {
-        if method.is_tinykv && !method.is_peer && self.admission.is_draining() {
-            return Err(Status::unavailable(
-                "the server is draining and takes no more requests",
-            ));
+impl<S> AdmissionService<S>
+where
+    S: tower::Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    /// The rest of [`tower::Service::call`], for a request that was let in already.
+    pub(super) fn go_on(
+        &mut self,
+        mut request: http::Request<Body>,
+        admitted: Admitted,
+    ) -> BoxFuture<'static, Result<http::Response<Body>, Infallible>> {
+        let in_flight = Arc::clone(&admitted.in_flight);
+        request.extensions_mut().insert(Arc::clone(&in_flight));
+        if !in_flight.is_peer {
+            request = request.map(|inner| RequestBody::wrap(inner, in_flight));
         }
-        // A deadline has to be some moment; an hour is none to wait for.
-        let deadline = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
-        let in_flight = InFlight {
-            admission: Arc::clone(&self.admission),
-            request_bytes: AtomicUsize::new(0),
-            answer_bytes: AtomicUsize::new(0),
-            is_peer: method.is_peer,
-            deadline,
-        };
-        if !method.is_peer {
-            self.admission.metrics.in_flight.inc();
-            in_flight.hold_request(REQUEST_BASE_LEN)?;
-        }
-        Ok(Arc::new(in_flight))
+        let handler = self.inner.call(request);
+        Box::pin(async move {
+            let handled = async {
+                let Ok(response) = handler.await;
+                Ok(response)
+            };
+            let response = admitted.in_time(handled).await;
+            let response = name_malformed(response.unwrap_or_else(Status::into_http));
+            let in_flight = admitted.end(code_of(&response));
+            Ok(response.map(|inner| AnswerBody::wrap(inner, in_flight)))
+        })
     }
 }
 

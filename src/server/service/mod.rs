@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod admission;
 mod bodies;
+pub(crate) mod front;
 pub mod peers;
 pub mod tinykv;
 

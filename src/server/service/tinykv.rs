@@ -33,7 +33,9 @@ use super::{Told, admission::InFlight, blocking, told};
 use crate::{
     limits::{MAX_KEY_LEN, MAX_RUNNING_SCANS, MAX_SCAN_ANSWER_LEN, MAX_VALUE_LEN},
     replicated::Cluster,
-    storage::{Context, Modify, Result as StorageResult, Storage, StorageReader, family},
+    storage::{
+        BoxFuture, Context, Modify, Result as StorageResult, Storage, StorageReader, family,
+    },
     stubs::tinykvpb::tiny_kv_server::TinyKv,
 };
 
@@ -60,12 +62,80 @@ impl TinyKvService {
         }
     }
 
-    /// Writes one change; what the answer says of it.
-    async fn write(&self, ctx: Context, modify: Modify) -> Result<Told, Status> {
-        match self.storage.write(ctx, vec![modify]).await {
-            Ok(()) => Ok(Told::default()),
-            Err(error) => told(error),
+    /// The value of a key.
+    pub(super) async fn get(
+        &self,
+        in_flight: &InFlight,
+        request: RawGetRequest,
+    ) -> Result<RawGetResponse, Status> {
+        if let Some(answer) = self.get_at_once(in_flight, &request) {
+            return answer;
         }
+        let RawGetRequest {
+            context: region,
+            key,
+            cf,
+        } = request;
+        let cf = check_family(&cf)?;
+        let found = match self.storage.reader(context(in_flight, region, &key)).await {
+            Ok(reader) => blocking(move || reader.get_cf(cf, &key)).await?,
+            Err(error) => Err(error),
+        };
+        found_answer(in_flight, found)
+    }
+
+    /// The same where it can be had, or refused, without waiting.
+    pub(super) fn get_at_once(
+        &self,
+        in_flight: &InFlight,
+        request: &RawGetRequest,
+    ) -> Option<Result<RawGetResponse, Status>> {
+        let found = check_family(&request.cf).and_then(|cf| {
+            check_key(&request.key)?;
+            let ctx = context(in_flight, request.context, &request.key);
+            Ok(self.storage.get_at_once(&ctx, cf, &request.key))
+        });
+        match found {
+            Ok(found) => found.map(|found| found_answer(in_flight, found)),
+            Err(status) => Some(Err(status)),
+        }
+    }
+
+    /// Begins to set a key.
+    pub(super) fn put(
+        &self,
+        in_flight: &InFlight,
+        request: RawPutRequest,
+    ) -> Result<BoxFuture<'_, StorageResult<()>>, Status> {
+        let RawPutRequest {
+            context: region,
+            key,
+            value,
+            cf,
+        } = request;
+        let cf = check_family(&cf)?;
+        check_key(&key)?;
+        check_len("value", value.len(), MAX_VALUE_LEN)?;
+        let ctx = context(in_flight, region, &key);
+        let modify = Modify::Put { cf, key, value };
+        Ok(self.storage.write(ctx, vec![modify]))
+    }
+
+    /// Begins to remove a key.
+    pub(super) fn delete(
+        &self,
+        in_flight: &InFlight,
+        request: RawDeleteRequest,
+    ) -> Result<BoxFuture<'_, StorageResult<()>>, Status> {
+        let RawDeleteRequest {
+            context: region,
+            key,
+            cf,
+        } = request;
+        let cf = check_family(&cf)?;
+        check_key(&key)?;
+        let ctx = context(in_flight, region, &key);
+        Ok(self.storage.write(ctx, vec![Modify::Delete { cf, key }]))
     }
 
     /// The store of a cluster that streams of other stores are for.
@@ -74,6 +144,44 @@ impl TinyKvService {
             Status::failed_precondition("this server is standalone; it belongs to no cluster")
         })
     }
+}
+
+/// What a get is answered.
+fn found_answer(
+    in_flight: &InFlight,
+    found: StorageResult<Option<Bytes>>,
+) -> Result<RawGetResponse, Status> {
+    let mut response = RawGetResponse::default();
+    match found {
+        Ok(Some(value)) => {
+            in_flight.hold_answer(value.len())?;
+            response.value = value;
+        }
+        Ok(None) => response.not_found = true,
+        Err(error) => {
+            let told = told(error)?;
+            (response.region_error, response.error) = (told.region_error, told.error);
+        }
+    }
+    Ok(response)
+}
+
+/// What a put is answered.
+pub(super) fn put_answer(done: StorageResult<()>) -> Result<RawPutResponse, Status> {
+    let told = done.map_or_else(told, |()| Ok(Told::default()))?;
+    Ok(RawPutResponse {
+        region_error: told.region_error,
+        error: told.error,
+    })
+}
+
+/// What a delete is answered.
+pub(super) fn delete_answer(done: StorageResult<()>) -> Result<RawDeleteResponse, Status> {
+    let told = done.map_or_else(told, |()| Ok(Told::default()))?;
+    Ok(RawDeleteResponse {
+        region_error: told.region_error,
+        error: told.error,
+    })
 }
 
 fn context(in_flight: &InFlight, region: Option<kvrpcpb::Context>, key: &Bytes) -> Context {
@@ -156,34 +264,8 @@ impl TinyKv for TinyKvService {
         request: Request<RawGetRequest>,
     ) -> Result<Response<RawGetResponse>, Status> {
         let in_flight = InFlight::of(request.extensions());
-        let RawGetRequest {
-            context: region,
-            key,
-            cf,
-        } = request.into_inner();
-        let cf = check_family(&cf)?;
-        check_key(&key)?;
-        let ctx = context(&in_flight, region, &key);
-        let found = match self.storage.get_at_once(&ctx, cf, &key) {
-            Some(found) => found,
-            None => match self.storage.reader(ctx).await {
-                Ok(reader) => blocking(move || reader.get_cf(cf, &key)).await?,
-                Err(error) => Err(error),
-            },
-        };
-        let mut response = RawGetResponse::default();
-        match found {
-            Ok(Some(value)) => {
-                in_flight.hold_answer(value.len())?;
-                response.value = value;
-            }
-            Ok(None) => response.not_found = true,
-            Err(error) => {
-                let told = told(error)?;
-                (response.region_error, response.error) = (told.region_error, told.error);
-            }
-        }
-        Ok(Response::new(response))
+        let answer = self.get(&in_flight, request.into_inner()).await?;
+        Ok(Response::new(answer))
     }
 
     async fn raw_put(
@@ -191,21 +273,9 @@ impl TinyKv for TinyKvService {
         request: Request<RawPutRequest>,
     ) -> Result<Response<RawPutResponse>, Status> {
         let in_flight = InFlight::of(request.extensions());
-        let RawPutRequest {
-            context: region,
-            key,
-            value,
-            cf,
-        } = request.into_inner();
-        let cf = check_family(&cf)?;
-        check_key(&key)?;
-        check_len("value", value.len(), MAX_VALUE_LEN)?;
-        let ctx = context(&in_flight, region, &key);
-        let told = self.write(ctx, Modify::Put { cf, key, value }).await?;
-        Ok(Response::new(RawPutResponse {
-            region_error: told.region_error,
-            error: told.error,
-        }))
+        let done = self.put(&in_flight, request.into_inner())?.await;
+        let answer = put_answer(done)?;
+        Ok(Response::new(answer))
     }
 
     async fn raw_delete(
@@ -213,19 +283,9 @@ impl TinyKv for TinyKvService {
         request: Request<RawDeleteRequest>,
     ) -> Result<Response<RawDeleteResponse>, Status> {
         let in_flight = InFlight::of(request.extensions());
-        let RawDeleteRequest {
-            context: region,
-            key,
-            cf,
-        } = request.into_inner();
-        let cf = check_family(&cf)?;
-        check_key(&key)?;
-        let ctx = context(&in_flight, region, &key);
-        let told = self.write(ctx, Modify::Delete { cf, key }).await?;
-        Ok(Response::new(RawDeleteResponse {
-            region_error: told.region_error,
-            error: told.error,
-        }))
+        let done = self.delete(&in_flight, request.into_inner())?.await;
+        let answer = delete_answer(done)?;
+        Ok(Response::new(answer))
     }
 
     async fn raw_scan(

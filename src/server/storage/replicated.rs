@@ -57,22 +57,22 @@ fn target(ctx: &Context) -> Target {
     }
 }
 
-fn request(modify: Modify) -> Request {
+fn request(modify: &Modify) -> Request {
     match modify {
         Modify::Put { cf, key, value } => Request {
             cmd_type: CmdType::Put.into(),
             put: Some(PutRequest {
-                cf: cf.to_owned(),
-                key,
-                value,
+                cf: (*cf).to_owned(),
+                key: key.clone(),
+                value: value.clone(),
             }),
             ..Request::default()
         },
         Modify::Delete { cf, key } => Request {
             cmd_type: CmdType::Delete.into(),
             delete: Some(DeleteRequest {
-                cf: cf.to_owned(),
-                key,
+                cf: (*cf).to_owned(),
+                key: key.clone(),
             }),
             ..Request::default()
         },
@@ -90,9 +90,10 @@ impl Storage for RaftStorage {
 
     fn write(&self, ctx: Context, batch: Vec<Modify>) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
-            let request = RaftCmdRequest {
-                header: named(&ctx),
-                requests: batch.into_iter().map(request).collect(),
+            let header = named(&ctx);
+            let command = |requests| RaftCmdRequest {
+                header,
+                requests,
                 admin_request: None,
             };
             let began = Instant::now();
@@ -100,10 +101,11 @@ impl Storage for RaftStorage {
             let patience = MAX_BUSY_WAIT.min(ctx.deadline.saturating_duration_since(began) / 2);
             let mut pause = BUSY_PAUSE.0;
             loop {
-                match self.0.propose(request.clone(), ctx.deadline).await {
+                let requests = batch.iter().map(request).collect();
+                match self.0.propose(command(requests), ctx.deadline).await {
                     // It surely was not taken.
                     Err(Error::Busy(_)) if began.elapsed() < patience => {}
-                    done => return done.map(drop),
+                    done => return done,
                 }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(BUSY_PAUSE.1);

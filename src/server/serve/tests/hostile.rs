@@ -231,3 +231,23 @@ async fn streams_over_their_limit_are_refused_and_the_connection_goes_on() {
     assert_eq!((id, reason), (2 * streams - 1, 7u32.to_be_bytes().to_vec()));
     server.assert_lives().await;
 }
+
+#[tokio::test]
+async fn a_message_that_never_comes_whole_is_given_up_at_its_deadline() {
+    let server = Fixture::new().await;
+    let mut slow = Connection::open(server.addr).await;
+    let mut block = header_block("/tinykvpb.TinyKv/RawPut");
+    put_header(&mut block, "grpc-timeout", "60m");
+    let id = slow.id();
+    let mut bytes = frame(HEADERS, END_HEADERS, id, &block);
+    // A whole message, but not the end of the request.
+    bytes.extend(frame(0, 0, id, &[0, 0, 0, 0, 3, 0x12, 1, b'k']));
+    slow.stream.write_all(&bytes).await.unwrap();
+    let late = "basalt_requests_total{method=\"RawPut\",code=\"DEADLINE_EXCEEDED\"} 1";
+    let began = Instant::now();
+    while !server.page("/metrics").await.1.contains(late) {
+        assert!(began.elapsed() < Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(server.get("", b"k").await, None);
+}
