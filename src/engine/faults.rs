@@ -44,6 +44,10 @@ pub enum Fault {
     ReuseHeldSegment,
     /// Let append families give up the segments of batches that are not published yet.
     FloorAbovePending,
+    /// Give up the oldest log segment in which entries of append families are live.
+    ReleaseLive,
+    /// Write entries forward under another sequence number than that which appended them.
+    RewriteRenumbered,
 }
 
 /// The fault that is on.
