@@ -27,6 +27,8 @@ use world::{Counts, Effort, World};
 /// Cases with crash images, and without.
 const CRASH_CASES: u64 = 40;
 const MODEL_CASES: u64 = 120;
+/// Cases in which most batches are only submitted.
+const MEETING_CASES: u64 = 40;
 
 /// Runs every case of `seeds` on two threads, and adds up what happened.
 fn run_all(test: &str, seeds: Seeds, effort: Effort) -> Counts {
@@ -70,6 +72,23 @@ fn random_batches_agree_with_the_model_through_reopenings() {
     assert!(counts.released >= 500, "segments were given up: {counts:?}");
     assert!(counts.snapshots >= 500, "snapshots were read: {counts:?}");
     assert!(counts.reopened >= 300, "it was opened again: {counts:?}");
+    assert!(counts.fenced >= 100, "syncs have failed: {counts:?}");
+}
+
+#[test]
+fn batches_on_their_way_meet_background_work() {
+    let seeds = Seeds::new("append meetings", MEETING_CASES * long_factor());
+    let is_replay = seeds.is_replay();
+    let test = "batches_on_their_way_meet_background_work";
+    let counts = run_all(test, seeds, Effort::MEETINGS);
+    if is_replay {
+        return;
+    }
+    assert!(
+        counts.rewritten > 0,
+        "entries were written forward: {counts:?}"
+    );
+    assert!(counts.released >= 100, "segments were given up: {counts:?}");
 }
 
 #[test]

@@ -60,6 +60,8 @@ pub struct WriteBatch {
     pub(crate) appends: Vec<AppendOp>,
     pub(crate) prefixes: Vec<u8>,
     pub(crate) spans: Vec<Span>,
+    /// The blocks among them as they were before they were packed, by where they stand in `bytes`.
+    pub(crate) blocks: Vec<(usize, Block)>,
 }
 
 impl Default for WriteBatch {
@@ -81,6 +83,7 @@ impl WriteBatch {
             appends: Vec::new(),
             prefixes: Vec::new(),
             spans: Vec::new(),
+            blocks: Vec::new(),
         }
     }
 
@@ -99,6 +102,7 @@ impl WriteBatch {
             appends: Vec::new(),
             prefixes: Vec::new(),
             spans: Vec::new(),
+            blocks: Vec::new(),
         }
     }
 
@@ -164,6 +168,7 @@ impl WriteBatch {
         self.appends.clear();
         self.prefixes.clear();
         self.spans.clear();
+        self.blocks.clear();
     }
 
     /// Completes the encoded form.
@@ -356,8 +361,8 @@ impl<'a> Packed<'a> {
     pub fn values(&self) -> Option<Vec<Vec<u8>>> {
         let block = Block::unpack(self.body)?;
         let values = (0..self.count as usize).map(|at| {
-            let (bytes, range) = block.value(at)?;
-            Some(bytes.slice[range].to_vec())
+            let range = block.value(at)?;
+            Some(block.bytes().slice[range].to_vec())
         });
         values.collect()
     }

@@ -50,6 +50,10 @@ pub enum Fault {
     ForgetValueUse,
     /// Refresh a cursor without a look whether its sources are still all there are.
     RefreshInPlace,
+    /// Give up the oldest log segment in which entries of append families are live.
+    ReleaseLive,
+    /// Write entries forward under another sequence number than that which appended them.
+    RewriteRenumbered,
 }
 
 /// The fault that is on.

@@ -14,7 +14,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use crate::{
-    append::{LogSegment, Segments},
+    append::{LogSegment, Segments, Tail},
     error::{Error, Result},
     faults::{Fault, Faults},
     filename,
@@ -48,6 +48,8 @@ pub(crate) struct LogFiles {
     /// The live segments for readers.
     segments: ArcSwap<Segments>,
     pub(crate) max_pinned: AtomicU64,
+    /// The newest batches of append families.
+    pub(crate) tail: Tail,
     /// Held while a file is made, so that files become ready in the order of their numbers. Taken before `state`.
     making: Mutex<()>,
     state: Mutex<State>,
@@ -100,6 +102,7 @@ impl LogFiles {
             synced: Arc::default(),
             segments: ArcSwap::default(),
             max_pinned: AtomicU64::new(options.max_pinned_log_bytes),
+            tail: Tail::new(options.append_tail_bytes),
             making: Mutex::default(),
             state: Mutex::new(State {
                 live: VecDeque::new(),

@@ -73,6 +73,9 @@ pub struct Options {
     /// Bytes of log segments that snapshots, iterators and slices of append families may hold after nothing
     /// else needs them (default 1 GiB); beyond, what holds the oldest of them answers `Expired`.
     pub max_pinned_log_bytes: u64,
+    /// Bytes of the newest batches of append families that are kept in memory as they were written, for reads (default
+    /// 64 MiB, as a memtable has; 0 keeps none). It holds the batch that is over it, and no older one.
+    pub append_tail_bytes: usize,
     /// Threads, time and randomness (default: four threads of this database's own: two for compactions,
     /// one for flushes, one for log syncs).
     pub executor: Arc<dyn Executor>,
@@ -111,6 +114,7 @@ impl Options {
             stats_sampling: if executor.is_simulated() { 0 } else { 1024 },
             max_log_garbage_bytes: 256 << 20,
             max_pinned_log_bytes: 1 << 30,
+            append_tail_bytes: 64 << 20,
             fs,
             executor,
             faults: crate::faults::Faults::default(),

@@ -96,6 +96,7 @@ impl<const WAITS: bool> Take for Pin<WAITS> {
         match value {
             LogBytes::Mapped(file, range) => PinnedSlice::of_map(file, range.clone(), ledger),
             LogBytes::Block(block, range) => PinnedSlice::of_block(block, range.clone(), ledger),
+            LogBytes::Kept(kept, range) => PinnedSlice::of_batch(kept, range.clone(), ledger),
             LogBytes::Owned(bytes) => PinnedSlice::copied(bytes),
         }
     }

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use crate::{cache::BlockBytes, fs::ReadableFile};
+use crate::{append::Kept, cache::BlockBytes, fs::ReadableFile};
 
 /// Values below this length are copied instead of pinned.
 pub const PIN_MIN_LEN: usize = 1024;
@@ -18,7 +18,7 @@ pub const PIN_MIN_LEN: usize = 1024;
 const INLINE_LEN: usize = 62;
 
 /// Bytes of a value. It derefs to `[u8]`, and keeps alive what holds the bytes: an own copy, a
-/// decompressed block, or the map of a table file. How much may be held that way is bounded
+/// decompressed block, a batch of an append family, or the map of a table file. How much may be held that way is bounded
 /// (`Options::max_pinned_bytes`); beyond, values are copied.
 #[derive(Clone)]
 pub struct PinnedSlice(Holder);
@@ -39,6 +39,8 @@ struct Pin {
 
 enum Place {
     Block(BlockBytes),
+    /// The bytes of a batch of an append family, in memory.
+    Batch(Arc<Kept>),
     Mapped(Arc<dyn ReadableFile>),
 }
 
@@ -46,6 +48,7 @@ impl Pin {
     fn held(&self) -> usize {
         match &self.place {
             Place::Block(block) => block.slice.len(),
+            Place::Batch(kept) => kept.held(),
             Place::Mapped(_) => self.range.len(),
         }
     }
@@ -53,6 +56,7 @@ impl Pin {
     fn bytes(&self) -> &[u8] {
         match &self.place {
             Place::Block(block) => &block.slice[self.range.clone()],
+            Place::Batch(kept) => &kept.bytes()[self.range.clone()],
             Place::Mapped(file) => {
                 let map = file
                     .map()
@@ -145,6 +149,19 @@ impl PinnedSlice {
         let blocks = &ledger.block_bytes;
         blocks.fetch_add(block.slice.len(), Ordering::Relaxed);
         let (place, ledger) = (Place::Block(block.clone()), Arc::clone(ledger));
+        Self(Holder::Pinned(Arc::new(Pin {
+            place,
+            range,
+            ledger,
+        })))
+    }
+
+    /// A range of a batch in memory: as for a block.
+    pub(crate) fn of_batch(kept: &Arc<Kept>, range: Range<usize>, ledger: &Arc<PinLedger>) -> Self {
+        if range.len() < PIN_MIN_LEN || !ledger.take(kept.held()) {
+            return Self::copied(&kept.bytes()[range]);
+        }
+        let (place, ledger) = (Place::Batch(Arc::clone(kept)), Arc::clone(ledger));
         Self(Holder::Pinned(Arc::new(Pin {
             place,
             range,

@@ -264,6 +264,8 @@ pub struct Stats {
     pub log_rewritten_bytes: u64,
     /// Bytes of log that only snapshots, iterators and slices hold.
     pub log_pinned_bytes: u64,
+    /// Bytes of memory that the newest batches of append families take, for reads.
+    pub append_tail_bytes: usize,
     /// Snapshots and their clones counted once each.
     pub snapshots: usize,
     /// Why writes wait now, if they do.
@@ -341,6 +343,7 @@ impl DbInner {
             log_live_bytes: self.logs.segments().0.iter().map(|s| s.live_bytes()).sum(),
             log_rewritten_bytes: get(&counters.rewritten_bytes),
             log_pinned_bytes: self.logs.pinned_bytes(),
+            append_tail_bytes: self.logs.tail.bytes(),
             snapshots: self.snapshots.len(),
             stall: self.stall_reason(&families),
             read_only: self.read_only_cause().map(|cause| Error::clone(&cause)),

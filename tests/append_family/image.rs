@@ -26,6 +26,7 @@ pub(crate) struct Settings {
     pub(crate) read_mode: ReadMode,
     pub(crate) max_log_bytes: u64,
     pub(crate) max_garbage: u64,
+    pub(crate) tail_bytes: usize,
     pub(crate) faults: Faults,
 }
 
@@ -38,6 +39,8 @@ impl Settings {
             read_mode: *rng.pick(&[ReadMode::Mapped, ReadMode::Pread]),
             max_log_bytes: *rng.pick(&[4 << 10, 16 << 10]),
             max_garbage: *rng.pick(&[1 << 10, 4 << 10, 1 << 30]),
+            // Often none, so that files are read; few bytes, so that batches leave it; more than there ever are.
+            tail_bytes: *rng.pick(&[0, 0, 2 << 10, 1 << 20]),
             faults,
         }
     }
@@ -53,6 +56,7 @@ impl Settings {
         options.read_mode = self.read_mode;
         options.max_log_bytes = self.max_log_bytes;
         options.max_log_garbage_bytes = self.max_garbage;
+        options.append_tail_bytes = self.tail_bytes;
         options.max_manifest_bytes = 4096;
         options.reserve_bytes = 0;
         options.faults = self.faults;

@@ -6,9 +6,12 @@ use std::{
 };
 
 use basalt_engine::{
-    Error, Faults, ReadOptions, Snapshot, Ticket, WriteOptions,
+    Db, Error, Faults, ReadOptions, Snapshot, Ticket, WriteOptions,
     executor::SimExecutor,
-    fs::{Fs, SimFs, sim::Survival},
+    fs::{
+        Fs, SimFs,
+        sim::{Failure, Op, OpKind, Survival},
+    },
 };
 use basalt_testkit::Rng;
 
@@ -24,16 +27,24 @@ pub(crate) struct Effort {
     pub(crate) batches: u64,
     /// One in so many boundaries gives images; 0: none.
     pub(crate) one_in: u64,
+    /// Most batches are only submitted and wait for a sync, so that background work meets them on their way.
+    pub(crate) holds: bool,
 }
 
 impl Effort {
     pub(crate) const MODEL: Self = Self {
         batches: 700,
         one_in: 0,
+        holds: false,
+    };
+    pub(crate) const MEETINGS: Self = Self {
+        holds: true,
+        ..Self::MODEL
     };
     pub(crate) const CRASH: Self = Self {
         batches: 120,
         one_in: 2,
+        holds: false,
     };
 }
 
@@ -48,6 +59,8 @@ pub(crate) struct Counts {
     pub(crate) released: u64,
     /// Bytes of log written forward in the last life of each case.
     pub(crate) rewritten: u64,
+    /// Failed syncs of the log.
+    pub(crate) fenced: u64,
     /// Images opened, those of crashes inside a reopening too.
     pub(crate) images: u64,
 }
@@ -60,6 +73,7 @@ impl Counts {
         self.snapshots += other.snapshots;
         self.released += other.released;
         self.rewritten += other.rewritten;
+        self.fenced += other.fenced;
         self.images += other.images;
     }
 }
@@ -178,6 +192,7 @@ impl World {
             }
             8 => self.snapshots.clear(),
             9 if self.rng.below(6) == 0 => self.checkpoint()?,
+            10 if self.rng.below(4) == 0 => self.fail_a_sync()?,
             _ => self.write()?,
         }
         Ok(())
@@ -188,8 +203,9 @@ impl World {
         let steps = batch(&mut self.rng, self.history.last().expect("some"));
         let mut next = self.state().clone();
         let goes = steps.iter().all(|step| next.apply(step));
+        let holds = self.effort.holds && self.rng.below(5) > 0;
         let options = WriteOptions {
-            sync: self.rng.below(3) == 0,
+            sync: holds || self.rng.below(3) == 0,
         };
         let store = self.store.as_ref().expect("open");
         let encoded = encode(&steps, &store.appends, &store.plain);
@@ -200,7 +216,7 @@ impl World {
         let last = self.history.len() - 1;
         let store = self.store.as_ref().expect("open");
         // Some are only submitted: their turn comes with a later write, or with a job.
-        let written = if self.rng.below(3) == 0 {
+        let written = if holds || self.rng.below(3) == 0 {
             store.db.submit_waiting(encoded, options).map(Some)
         } else {
             store.db.write(encoded, options).map(|_| None)
@@ -291,7 +307,14 @@ impl World {
             let last = self.history.len() - 1;
             lock(&self.watch).durable = last;
             self.open()?;
-        } else if self.rng.below(2) == 0 {
+            return self.reopened();
+        }
+        self.crash(db)
+    }
+
+    /// Goes on with what a crash leaves.
+    fn crash(&mut self, db: Db) -> Done {
+        if self.rng.below(2) == 0 {
             // The process dies: everything acknowledged is there.
             let fs = self.fs.crash(Survival::ProcessDeath);
             self.fs.set_observer(None);
@@ -313,12 +336,54 @@ impl World {
             self.find_state(durable)
                 .map_err(|what| format!("after {how:?} {what}"))?;
         }
+        self.reopened()
+    }
+
+    fn reopened(&mut self) -> Done {
         let last = self.history.len() - 1;
         let mut watch = lock(&self.watch);
         // What an open has shown is not taken back.
         watch.acknowledged = last;
         drop(watch);
         self.compare()
+    }
+
+    /// A sync of the log fails under a batch: nothing is taken from there on, what was acknowledged is still read, and
+    /// the next open finds a promised state.
+    fn fail_a_sync(&mut self) -> Done {
+        self.settle()?;
+        let steps = batch(&mut self.rng, self.history.last().expect("some"));
+        let mut next = self.state().clone();
+        if !steps.iter().all(|step| next.apply(step)) {
+            return Ok(());
+        }
+        self.counts.fenced += 1;
+        self.snapshots.clear();
+        // It may be found by the next open, or not.
+        self.history.push(next);
+        let is_log = |op: &Op| op.path.extension().is_some_and(|ext| ext == "log");
+        let rule = move |op: &Op| (op.kind == OpKind::Sync && is_log(op)).then(Failure::device);
+        self.fs.set_fault_rule(Some(Arc::new(rule)));
+        let store = self.store.as_ref().expect("open");
+        let encoded = encode(&steps, &store.appends, &store.plain);
+        let written = store.db.write(encoded, WriteOptions::SYNC);
+        self.fs.set_fault_rule(None);
+        if written.is_ok() {
+            return Err("a batch was acknowledged whose sync had failed".into());
+        }
+        let before = self.history.len() - 2;
+        if self.store().db.resume().is_ok() {
+            // Only with a planted fault: then it goes on, and what is lost shows at the next power cut.
+            return self.find_state(before);
+        }
+        let shown = self.store().state()?;
+        if shown != self.history[before] {
+            return Err(format!("after a failed sync it holds {shown:?}"));
+        }
+        let store = self.store.take().expect("open");
+        let Store { db, appends, plain } = store;
+        drop((appends, plain));
+        self.crash(db)
     }
 
     /// Which state an open has found, not before `low`: the history goes on from there.

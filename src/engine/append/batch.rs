@@ -103,10 +103,12 @@ impl WriteBatch {
         first: u64,
         values: &[V],
     ) -> bool {
-        let Some(block) = pack::pack(&ValueCrc::new(cf.id(), prefix), first, values) else {
+        let count = values.len();
+        let crc = ValueCrc::new(cf.id(), prefix);
+        let Some((block, values)) = pack::pack(&crc, first, values) else {
             return false;
         };
-        let count = u32::try_from(values.len()).expect("a group is bounded");
+        let count = u32::try_from(count).expect("a group is bounded");
         if first.checked_add(u64::from(count)).is_none() {
             self.break_rule(format!("{count} entries from index {first} on"));
             return true;
@@ -117,6 +119,7 @@ impl WriteBatch {
         put_varint(&mut self.bytes, first);
         let (at, from) = (self.bytes.len(), self.spans.len());
         self.bytes.extend_from_slice(&block);
+        self.blocks.push((at, values));
         let seq = SequenceNumber::ZERO;
         let tags = (0..count).map(|number| Tag::packed(number, count, block.len()));
         self.spans.extend(tags.map(|tag| Span { at, tag, seq }));

@@ -9,7 +9,7 @@ use super::{AppendKind, Entry, Ledger};
 
 /// Append operations that have their place in the log.
 pub(crate) struct Delta {
-    /// Its bytes are in the log; what is needed of it is who, where, and how long.
+    /// Its bytes are in the log; who, where and how long is for the index, and the rest for the tail.
     batch: WriteBatch,
     first_seq: SequenceNumber,
     /// Log position of the first byte of the batch.
@@ -32,8 +32,10 @@ impl Delta {
         }
     }
 
-    /// Puts them in place; under the commit lock, in the order of the log.
-    pub(crate) fn apply(&self) {
+    /// Puts them in place, and the batch's values where they are read from at once; under the commit lock, in the order
+    /// of the log.
+    pub(crate) fn apply(mut self) {
+        self.logs.tail.keep(&mut self.batch, self.payload);
         let segments = self.logs.segments();
         let mut ledger = Ledger::new(&segments);
         for op in &self.batch.appends {

@@ -1,8 +1,10 @@
 //! The index of an append family: where each entry stands, by prefix and index. Copies share what they can.
 //!
 //! ```text
-//! Index -> leaves of up to 64 prefixes -> prefix -> chunks of up to 512 entries -> entry (20 bytes)
+//! Index -> leaves of up to 64 prefixes -> prefix -> chunks of up to 512 entries -> entry (20 bytes, packed 5 to 7)
 //! ```
+//! The newest chunks of a prefix are as they are, the others packed (`chunk`).
+//!
 //! Every arrow is an `Arc`: a clone of an index is a view that stays as it is, and a change copies only what
 //! a view still shares. Order is that of keys, because all prefixes of a family have one length.
 //!
@@ -12,10 +14,14 @@ use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use crate::key::SequenceNumber;
 
+use super::chunk::Chunk;
+
 /// Prefixes of a leaf.
 const LEAF_MAX: usize = 64;
 /// Entries of a chunk.
-const CHUNK_MAX: usize = 512;
+const CHUNK_MAX: usize = if cfg!(test) { 48 } else { 512 };
+/// Chunks at the end of a prefix that stay as they are: what is read most, and cut off from the back.
+const OPEN_CHUNKS: usize = if cfg!(test) { 1 } else { 4 };
 
 /// What an entry takes in the log beside its value, about: more in a batch of its own, less in a large one.
 const FRAME_BYTES: u64 = 32;
@@ -77,6 +83,20 @@ pub(crate) enum Form {
 impl Tag {
     const PACKED: u32 = 1 << 31;
 
+    /// The tag as a number, and back.
+    pub(super) fn bits(self) -> u32 {
+        self.0
+    }
+
+    pub(super) fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// The bits of the next value's tag in a block.
+    pub(super) fn bits_of_next(bits: u32) -> u32 {
+        bits.wrapping_add(1 << 16)
+    }
+
     pub(crate) fn plain(len: usize) -> Self {
         Self(u32::try_from(len).expect("a value is limited to 512 MiB"))
     }
@@ -100,19 +120,6 @@ impl Tag {
             at: (self.0 >> 16 & 0x7fff) as usize,
             share,
         }
-    }
-}
-
-/// Entries at consecutive indexes.
-#[derive(Clone, Debug)]
-pub(crate) struct Chunk {
-    first: u64,
-    entries: Vec<Entry>,
-}
-
-impl Chunk {
-    fn end(&self) -> u64 {
-        self.first + self.entries.len() as u64
     }
 }
 
@@ -147,17 +154,20 @@ impl PrefixLog {
     }
 
     pub(crate) fn get(&self, index: u64) -> Option<Entry> {
+        self.chunk(index)?.get(index)
+    }
+
+    /// The chunk that an entry is in.
+    pub(crate) fn chunk(&self, index: u64) -> Option<&Arc<Chunk>> {
         let at = self.chunks.partition_point(|chunk| chunk.end() <= index);
-        let chunk = self.chunks.get(at)?;
-        let within = index.checked_sub(chunk.first)?;
-        chunk.entries.get(usize::try_from(within).ok()?).copied()
+        self.chunks.get(at)
     }
 
     /// Every entry with its index, ascending.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (u64, Entry)> {
         self.chunks
             .iter()
-            .flat_map(|chunk| (chunk.first..).zip(chunk.entries.iter().copied()))
+            .flat_map(|chunk| (chunk.first..).zip(chunk.entries(0..chunk.len())))
     }
 
     /// Removes `index` and all above; `dead` is told of each entry removed.
@@ -167,9 +177,9 @@ impl PrefixLog {
                 return;
             }
             let keep = usize::try_from(index.saturating_sub(last.first)).unwrap_or(usize::MAX);
-            last.entries[keep..].iter().copied().for_each(&mut *dead);
+            last.entries(keep..last.len()).for_each(&mut *dead);
             if keep > 0 {
-                Arc::make_mut(last).entries.truncate(keep);
+                Arc::make_mut(last).open().truncate(keep);
                 return;
             }
             self.chunks.pop_back();
@@ -183,11 +193,11 @@ impl PrefixLog {
                 return;
             }
             let gone = usize::try_from(index - first.first).unwrap_or(usize::MAX);
-            let gone = gone.min(first.entries.len());
-            first.entries[..gone].iter().copied().for_each(&mut *dead);
-            if gone < first.entries.len() {
+            let gone = gone.min(first.len());
+            first.entries(0..gone).for_each(&mut *dead);
+            if gone < first.len() {
                 let first = Arc::make_mut(first);
-                first.entries.drain(..gone);
+                first.open().drain(..gone);
                 first.first = index;
                 return;
             }
@@ -198,19 +208,21 @@ impl PrefixLog {
     /// Adds an entry behind all others.
     pub(crate) fn push(&mut self, index: u64, entry: Entry) {
         match self.chunks.back_mut() {
-            Some(last) if last.end() == index && last.entries.len() < CHUNK_MAX => {
-                Arc::make_mut(last).entries.push(entry);
+            Some(last) if last.end() == index && last.len() < CHUNK_MAX => {
+                Arc::make_mut(last).open().push(entry);
             }
             last => {
                 debug_assert!(
                     last.is_none_or(|last| last.end() <= index),
                     "entries ascend"
                 );
-                let entries = vec![entry];
-                self.chunks.push_back(Arc::new(Chunk {
-                    first: index,
-                    entries,
-                }));
+                self.chunks.push_back(Arc::new(Chunk::new(index, entry)));
+                let behind = self.chunks.len().checked_sub(OPEN_CHUNKS + 1);
+                if let Some(chunk) = behind.and_then(|at| self.chunks.get_mut(at))
+                    && let Some(packed) = chunk.packed()
+                {
+                    *chunk = Arc::new(packed);
+                }
             }
         }
     }
@@ -228,34 +240,28 @@ impl PrefixLog {
             && index >= chunk.first
         {
             let within = usize::try_from(index - chunk.first).expect("within a chunk");
-            let old = chunk.entries[within];
+            let old = chunk.get(index).expect("within a chunk");
             if !may_replace(old) {
                 return Err(old);
             }
-            Arc::make_mut(chunk).entries[within] = entry;
+            Arc::make_mut(chunk).open()[within] = entry;
             return Ok(Some(old));
         }
         if let Some(before) = at.checked_sub(1).and_then(|at| self.chunks.get_mut(at))
             && before.end() == index
-            && before.entries.len() < CHUNK_MAX
+            && before.len() < CHUNK_MAX
         {
-            Arc::make_mut(before).entries.push(entry);
+            Arc::make_mut(before).open().push(entry);
             return Ok(None);
         }
-        let chunk = Arc::new(Chunk {
-            first: index,
-            entries: vec![entry],
-        });
-        self.chunks.insert(at, chunk);
+        self.chunks.insert(at, Arc::new(Chunk::new(index, entry)));
         Ok(None)
     }
 
     /// Bytes of memory, about.
     fn memory_bytes(&self) -> usize {
-        let chunk = |chunk: &Arc<Chunk>| {
-            size_of::<Chunk>() + 16 + chunk.entries.capacity() * size_of::<Entry>()
-        };
-        size_of::<Self>() + 16 + self.chunks.iter().map(|c| chunk(c) + 8).sum::<usize>()
+        let chunks = self.chunks.iter().map(|chunk| chunk.memory_bytes() + 8);
+        size_of::<Self>() + 16 + chunks.sum::<usize>()
     }
 }
 
@@ -391,7 +397,7 @@ impl Index {
             sizes.prefixes += 1;
             sizes.memory_bytes += prefix.len() + 16 + size_of::<Item>() + log.memory_bytes();
             for chunk in &log.chunks {
-                sizes.entries += chunk.entries.len();
+                sizes.entries += chunk.len();
             }
         }
         sizes

@@ -30,7 +30,7 @@ fn check(index: &Index, model: &Model) {
     );
     let mut logs = index.items().map(|(_, log)| log);
     assert!(
-        logs.all(|log| !log.is_empty() && log.chunks.iter().all(|c| !c.entries.is_empty())),
+        logs.all(|log| !log.is_empty() && log.chunks.iter().all(|c| c.len() > 0)),
         "nothing in it is empty"
     );
 }
@@ -188,7 +188,7 @@ fn tags_come_back() {
 }
 
 #[test]
-fn an_entry_takes_at_most_24_bytes_in_long_logs() {
+fn an_entry_takes_few_bytes_in_long_logs() {
     assert_eq!(size_of::<Entry>(), 20);
     let mut index = Index::default();
     for prefix in 0..10_u8 {
@@ -198,5 +198,5 @@ fn an_entry_takes_at_most_24_bytes_in_long_logs() {
     }
     let sizes = index.sizes();
     assert_eq!((sizes.prefixes, sizes.entries), (10, 100_000));
-    assert!(sizes.memory_bytes <= 24 * sizes.entries, "{sizes:?}");
+    assert!(sizes.memory_bytes <= 10 * sizes.entries, "{sizes:?}");
 }

@@ -9,13 +9,10 @@ use crate::{
     key::{InternalKey, ValueKind, pack_trailer},
 };
 
-use super::{
-    AppendFamily, INDEX_LEN, Index,
-    segment::{LogBytes, LogReader},
-};
+use super::{AppendFamily, INDEX_LEN, Index, LogReader, Place, ValueCrc, chunk::Chunk};
 
 /// Where a prefix stands in a view, and an index under it.
-type Place = ((usize, usize), u64);
+type At = ((usize, usize), u64);
 
 /// A cursor over a view.
 pub(crate) struct AppendIter {
@@ -24,11 +21,14 @@ pub(crate) struct AppendIter {
     reader: LogReader,
     /// The prefix it is at; behind all where it is not valid.
     place: (usize, usize),
+    /// Of that prefix: what its checksums begin with, and the entries around the current one.
+    crc: Option<ValueCrc>,
+    chunk: Option<Arc<Chunk>>,
     index: u64,
     is_valid: bool,
     key: Vec<u8>,
     trailer: u64,
-    value: LogBytes,
+    value: Place,
 }
 
 impl AppendIter {
@@ -38,11 +38,13 @@ impl AppendIter {
             view,
             reader,
             place: (0, 0),
+            crc: None,
+            chunk: None,
             index: 0,
             is_valid: false,
             key: Vec::new(),
             trailer: 0,
-            value: LogBytes::default(),
+            value: Place::default(),
         }
     }
 
@@ -52,7 +54,7 @@ impl AppendIter {
     }
 
     /// To a place and an index, or to nowhere.
-    fn go(&mut self, to: Option<Place>) -> Result<()> {
+    fn go(&mut self, to: Option<At>) -> Result<()> {
         self.is_valid = false;
         let Some((place, index)) = to else {
             return Ok(());
@@ -60,34 +62,53 @@ impl AppendIter {
         let Some((prefix, log)) = self.view.item(place) else {
             return Ok(());
         };
+        if self.crc.is_none() || place != self.place {
+            self.crc = Some(self.append_family().value_crc(prefix));
+            self.key.clear();
+            self.key.extend_from_slice(prefix);
+            self.key.extend_from_slice(&index.to_be_bytes());
+            self.place = place;
+        }
+        self.chunk = log.chunk(index).map(Chunk::opened);
+        self.load(index)
+    }
+
+    /// To an index in the chunk that it is at.
+    fn load(&mut self, index: u64) -> Result<()> {
+        self.is_valid = false;
         let lost = || Error::Expired("an entry of the view has no place".into());
-        let entry = log.get(index).ok_or_else(lost)?;
-        let crc = self.append_family().value_crc(prefix);
-        let value = self.reader.value(&crc, index, entry)?.ok_or_else(lost)?;
-        self.key.clear();
-        self.key.extend_from_slice(prefix);
-        self.key.extend_from_slice(&index.to_be_bytes());
+        let entry = self.chunk.as_ref().and_then(|chunk| chunk.get(index));
+        let (entry, crc) = (entry.ok_or_else(lost)?, self.crc.as_ref());
+        let crc = crc.expect("it stands at a prefix");
+        self.value = self.reader.locate(crc, index, entry)?.ok_or_else(lost)?;
+        let at = self.key.len() - INDEX_LEN;
+        self.key[at..].copy_from_slice(&index.to_be_bytes());
         self.trailer = pack_trailer(entry.seq(), ValueKind::Put);
-        self.value = value;
-        (self.place, self.index) = (place, index);
+        self.index = index;
         self.is_valid = true;
         Ok(())
     }
 
+    /// True where an index is in the chunk that it is at.
+    fn is_near(&self, index: u64) -> bool {
+        let chunk = self.chunk.as_ref();
+        chunk.is_some_and(|chunk| chunk.get(index).is_some())
+    }
+
     /// First index of the prefix at a place, if there is one.
-    fn first_at(&self, place: (usize, usize)) -> Option<Place> {
+    fn first_at(&self, place: (usize, usize)) -> Option<At> {
         let (_, log) = self.view.item(place)?;
         Some((place, log.range().start))
     }
 
     /// Last index of the prefix before a place.
-    fn last_before(&self, place: (usize, usize)) -> Option<Place> {
+    fn last_before(&self, place: (usize, usize)) -> Option<At> {
         let place = self.view.before(place)?;
         let (_, log) = self.view.item(place)?;
         Some((place, log.range().end - 1))
     }
 
-    fn after(&self, place: (usize, usize), index: u64) -> Option<Place> {
+    fn after(&self, place: (usize, usize), index: u64) -> Option<At> {
         let (_, log) = self.view.item(place)?;
         match index.checked_add(1) {
             Some(next) if next < log.range().end => Some((place, next)),
@@ -95,7 +116,7 @@ impl AppendIter {
         }
     }
 
-    fn before(&self, place: (usize, usize), index: u64) -> Option<Place> {
+    fn before(&self, place: (usize, usize), index: u64) -> Option<At> {
         match self.view.item(place) {
             Some((_, log)) if index > log.range().start => Some((place, index - 1)),
             _ => self.last_before(place),
@@ -103,7 +124,7 @@ impl AppendIter {
     }
 
     /// The first entry whose key is at or after `key`, which may have any length; and whether it is that key.
-    fn lower_bound(&self, key: &[u8]) -> (Option<Place>, bool) {
+    fn lower_bound(&self, key: &[u8]) -> (Option<At>, bool) {
         let bytes = self.append_family().prefix_bytes();
         let (prefix, rest) = key.split_at(bytes.min(key.len()));
         let place = self.view.lower_bound(prefix);
@@ -130,7 +151,7 @@ impl AppendIter {
     }
 
     /// How the entry there, whose user key is that of `target`, sorts beside it.
-    fn order(&self, at: Place, target: InternalKey<'_>) -> Ordering {
+    fn order(&self, at: At, target: InternalKey<'_>) -> Ordering {
         let entry = self.view.item(at.0).and_then(|(_, log)| log.get(at.1));
         // Of one key the newer sorts first.
         entry.map_or(Ordering::Equal, |entry| {
@@ -153,7 +174,7 @@ impl InternalIterator for AppendIter {
     }
 
     fn value(&self) -> &[u8] {
-        &self.value
+        self.reader.at(&self.value)
     }
 
     fn seek_to_first(&mut self) -> Result<()> {
@@ -186,10 +207,20 @@ impl InternalIterator for AppendIter {
     }
 
     fn next(&mut self) -> Result<()> {
+        if let Some(next) = self.index.checked_add(1)
+            && self.is_near(next)
+        {
+            return self.load(next);
+        }
         self.go(self.after(self.place, self.index))
     }
 
     fn prev(&mut self) -> Result<()> {
+        if let Some(prev) = self.index.checked_sub(1)
+            && self.is_near(prev)
+        {
+            return self.load(prev);
+        }
         self.go(self.before(self.place, self.index))
     }
 }

@@ -1,7 +1,7 @@
 //! The append family: a family whose store is the log itself (docs/adr/0009).
 //!
 //! Here: the state of one such family. `batch` and `delta` are its operations before and after they have their
-//! place in the log, `index` says where entries stand, `segment` reads them, `iter` and `read` are for readers,
+//! place in the log, `index` says where entries stand, `tail` has the newest in memory, `segment` and `fetch` read the others, `iter` and `read` are for readers,
 //! `release` sees to it that the log gets shorter.
 //!
 //! There are two states. *Submitted*: the indexes of each prefix after everything that has a place in the log;
@@ -21,7 +21,9 @@ use crate::{
 };
 
 mod batch;
+mod chunk;
 mod delta;
+mod fetch;
 mod index;
 mod iter;
 pub(crate) mod pack;
@@ -29,15 +31,18 @@ mod read;
 mod release;
 mod rewrite;
 mod segment;
+mod tail;
 pub mod testing;
 
 pub(crate) use batch::{AppendKind, AppendOp, Span};
 pub(crate) use delta::Delta;
+pub(crate) use fetch::{LogReader, Place};
 pub(crate) use index::{Entry, Form, Index, PrefixLog, Sizes, Tag};
 pub(crate) use iter::AppendIter;
 pub(crate) use read::View;
 pub(crate) use release::Appends;
-pub(crate) use segment::{Ledger, LogBytes, LogReader, LogSegment, Segments, ValueCrc};
+pub(crate) use segment::{Ledger, LogBytes, LogSegment, Segments, ValueCrc};
+pub(crate) use tail::{Kept, Tail};
 
 /// Bytes of the index at the end of a key.
 pub(crate) const INDEX_LEN: usize = 8;
@@ -333,6 +338,8 @@ fn missing(prefix: &[u8], log: &PrefixLog) -> String {
     )
 }
 
+#[cfg(test)]
+mod tail_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

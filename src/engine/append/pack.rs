@@ -8,7 +8,7 @@
 //! bounded, so that one entry costs the decompression of at most 64 KiB; a value of 4 KiB and more stays out
 //! of them, so that it can be handed out in place.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use crate::{
     cache::{BlockBytes, share},
@@ -48,8 +48,13 @@ pub(crate) fn group<V: AsRef<[u8]>>(values: &[V]) -> (usize, bool) {
     (count, true)
 }
 
-/// The block of `values`, the first of which is at index `first`; `None` where it saves less than an eighth.
-pub(crate) fn pack<V: AsRef<[u8]>>(crc: &ValueCrc, first: u64, values: &[V]) -> Option<Vec<u8>> {
+/// The block of `values`, the first of which is at index `first`, and the values as they come out of it again; `None` where it
+/// saves less than an eighth.
+pub(crate) fn pack<V: AsRef<[u8]>>(
+    crc: &ValueCrc,
+    first: u64,
+    values: &[V],
+) -> Option<(Vec<u8>, Block)> {
     let raw: Vec<u8> = values.iter().flat_map(AsRef::as_ref).copied().collect();
     let mut body = Vec::with_capacity(raw.len());
     put_u32(&mut body, u32::try_from(raw.len()).ok()?);
@@ -69,7 +74,8 @@ pub(crate) fn pack<V: AsRef<[u8]>>(crc: &ValueCrc, first: u64, values: &[V]) -> 
     put_u32(&mut block, crc.of(first, &body));
     put_u32(&mut block, u32::try_from(body.len()).ok()?);
     block.extend_from_slice(&body);
-    Some(block)
+    let lengths = values.iter().map(|value| value.as_ref().len());
+    Some((block, Block::new(&raw, lengths)))
 }
 
 /// Raw length and lengths of a body, and where its values begin; `None` where they do not fit together.
@@ -98,12 +104,12 @@ pub(crate) fn count(body: &[u8]) -> Option<u32> {
     u32::try_from(lengths.len()).ok()
 }
 
-/// The values of a block.
-#[derive(Debug)]
+/// The values of a block. Clones share the bytes.
+#[derive(Clone, Debug)]
 pub(crate) struct Block {
     bytes: BlockBytes,
     /// Where each value ends.
-    ends: Vec<usize>,
+    ends: Arc<[usize]>,
 }
 
 impl Block {
@@ -114,21 +120,36 @@ impl Block {
         if lz4_flex::block::decompress_into(packed, &mut bytes).ok()? != raw {
             return None;
         }
-        let ends = lengths.iter().scan(0, |end, len| {
+        Some(Self::new(&bytes, lengths.into_iter()))
+    }
+
+    /// Values back to back, of these lengths.
+    fn new(values: &[u8], lengths: impl Iterator<Item = usize>) -> Self {
+        let ends = lengths.scan(0, |end, len| {
             *end += len;
             Some(*end)
         });
-        Some(Self {
-            bytes: share(&bytes),
+        Self {
+            bytes: share(values),
             ends: ends.collect(),
-        })
+        }
     }
 
-    /// The bytes that hold a value, and where it is.
-    pub(crate) fn value(&self, at: usize) -> Option<(&BlockBytes, Range<usize>)> {
+    /// Bytes of memory that it takes.
+    pub(crate) fn held(&self) -> usize {
+        size_of::<Self>() + self.bytes.slice.len() + self.ends.len() * size_of::<usize>()
+    }
+
+    /// The values, back to back.
+    pub(crate) fn bytes(&self) -> &BlockBytes {
+        &self.bytes
+    }
+
+    /// Where among them a value is.
+    pub(crate) fn value(&self, at: usize) -> Option<Range<usize>> {
         let end = *self.ends.get(at)?;
         let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
-        Some((&self.bytes, start..end))
+        Some(start..end)
     }
 }
 
@@ -143,14 +164,16 @@ mod tests {
     #[test]
     fn values_come_back_from_a_block() {
         let values: Vec<Vec<u8>> = (0..300).map(|at| vec![7; at % 90]).collect();
-        let block = pack(&crc(), 10, &values).expect("it gets smaller");
+        let (block, kept) = pack(&crc(), 10, &values).expect("it gets smaller");
         let body = &block[HEAD_LEN..];
         assert_eq!(count(body), Some(300));
         assert_eq!(crc().of(10, body).to_le_bytes(), block[..4]);
         let unpacked = Block::unpack(body).expect("whole");
         for (at, value) in values.iter().enumerate() {
-            let (bytes, range) = unpacked.value(at).expect("there");
-            assert_eq!(bytes.slice[range], value[..]);
+            for block in [&unpacked, &kept] {
+                let range = block.value(at).expect("there");
+                assert_eq!(block.bytes().slice[range], value[..]);
+            }
         }
         assert!(unpacked.value(300).is_none());
     }
@@ -158,7 +181,7 @@ mod tests {
     #[test]
     fn no_flipped_bit_or_cut_of_a_body_does_more_than_give_other_values() {
         let values: Vec<Vec<u8>> = (0..40).map(|at| vec![7; at]).collect();
-        let block = pack(&crc(), 10, &values).expect("it gets smaller");
+        let (block, _) = pack(&crc(), 10, &values).expect("it gets smaller");
         let body = &block[HEAD_LEN..];
         for bit in 0..body.len() * 8 {
             let mut bytes = body.to_vec();

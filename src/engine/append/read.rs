@@ -81,7 +81,7 @@ impl DbInner {
             Arc::new(LogSegment::new(number, base, path, fs, ReadMode::Pread))
         };
         let segments = view.segments.0.iter().map(again).collect();
-        let reader = self.log_reader(Arc::new(Segments(segments)));
+        let mut reader = self.log_reader(Arc::new(Segments(segments))).without_tail();
         let mut entries = 0;
         for (id, index) in &view.families {
             for (prefix, log) in index.items() {
@@ -124,7 +124,6 @@ impl DbInner {
         let Some((prefix, index)) = append.split(key) else {
             return Ok(None);
         };
-        let crc = append.value_crc(prefix);
         let ledger = self.tables.cache.pins();
         if let Some(view) = at.map(Snapshot::view) {
             let Some(view) = view else { return Ok(None) };
@@ -132,9 +131,11 @@ impl DbInner {
             let Some(entry) = found.get(prefix).and_then(|log| log.get(index)) else {
                 return Ok(None);
             };
-            let value = self
-                .log_reader(Arc::clone(&view.segments))
-                .value(&crc, index, entry)?;
+            let value = self.log_reader(Arc::clone(&view.segments)).value(
+                &append.value_crc(prefix),
+                index,
+                entry,
+            )?;
             let value = value.ok_or_else(lost)?;
             return Ok(Some(take.log(&value, ledger)));
         }
@@ -144,9 +145,12 @@ impl DbInner {
             let Some(entry) = entry else {
                 return Ok(None);
             };
+            if let Some(value) = self.logs.tail.value(entry) {
+                return Ok(Some(take.log(&value, ledger)));
+            }
             // It may be gone with its segment by now; then there is something else to find, or nothing.
-            let reader = self.log_reader(self.logs.segments());
-            if let Some(value) = reader.value(&crc, index, entry)? {
+            let mut reader = self.log_reader(self.logs.segments());
+            if let Some(value) = reader.value(&append.value_crc(prefix), index, entry)? {
                 return Ok(Some(take.log(&value, ledger)));
             }
         }
@@ -181,7 +185,7 @@ impl DbInner {
             let entries: Vec<_> = keys.iter().map(entry).collect();
             (entries, self.logs.segments())
         };
-        let (reader, ledger) = (self.log_reader(segments), self.tables.cache.pins());
+        let (mut reader, ledger) = (self.log_reader(segments), self.tables.cache.pins());
         let value = |(key, entry): (&Option<(Vec<u8>, u64)>, Option<Entry>)| {
             let (Some((prefix, index)), Some(entry)) = (key, entry) else {
                 return Ok(None);

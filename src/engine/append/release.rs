@@ -87,7 +87,11 @@ impl DbInner {
     /// Where the first segment with a live entry begins; the last one where there is none.
     fn first_live_base(&self) -> u64 {
         let segments = self.logs.segments();
-        let live = segments.0.iter().find(|s| s.live_entries() > 0);
+        let mut live = segments.0.iter().filter(|s| s.live_entries() > 0);
+        if self.options.faults.is(Fault::ReleaseLive) {
+            live.next();
+        }
+        let live = live.next();
         live.or(segments.0.last()).map_or(0, |segment| segment.base)
     }
 

@@ -18,6 +18,7 @@ use crate::{
     db::DbInner,
     error::{Error, Result},
     faults::Fault,
+    key::SequenceNumber,
     wal::record,
 };
 
@@ -44,9 +45,9 @@ impl Run {
         family.expect("entries are taken from append families")
     }
 
-    fn put_into(&self, batch: &mut WriteBatch) {
+    fn put_into(&self, batch: &mut WriteBatch, planted: Option<SequenceNumber>) {
         let values = self.entries.iter();
-        let values = values.map(|(entry, value)| (entry.seq(), &**value));
+        let values = values.map(|(entry, value)| (planted.unwrap_or(entry.seq()), &**value));
         let kind = AppendKind::Rewrite;
         batch.put_values(kind, &self.family, &self.prefix, self.first, values);
     }
@@ -153,7 +154,7 @@ impl DbInner {
 
     /// Writes every live entry before a log position again; answers how many.
     pub(super) fn write_forward(self: &Arc<Self>, boundary: u64) -> Result<usize> {
-        let reader = self.log_reader(self.logs.segments());
+        let mut reader = self.log_reader(self.logs.segments());
         let (mut runs, mut bytes, mut count, mut written) = (Vec::<Run>::new(), 0, 0, 0);
         for family in self.families() {
             let Some(append) = &family.inner.append else {
@@ -205,7 +206,10 @@ impl DbInner {
                 return Ok(0);
             }
             let mut batch = WriteBatch::new();
-            runs.iter().for_each(|run| run.put_into(&mut batch));
+            let is_renumbered = self.options.faults.is(Fault::RewriteRenumbered);
+            let planted = is_renumbered.then(|| self.commit.visible());
+            runs.iter()
+                .for_each(|run| run.put_into(&mut batch, planted));
             batch.validate()?;
             batch.finish();
             let crc = crc32fast::hash(batch.encoded());

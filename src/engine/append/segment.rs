@@ -12,22 +12,16 @@ use std::{
     },
 };
 
-use arc_swap::ArcSwapOption;
-use byteorder::{ByteOrder, LittleEndian};
-
 use crate::{
     batch::FamilyId,
     cache::BlockBytes,
     error::{Error, Result},
     fs::{Fs, ReadMode, ReadableFile},
-    log_files::LogFiles,
     wal::segment::HEADER_LEN as SEGMENT_HEADER_LEN,
 };
+use arc_swap::ArcSwapOption;
 
-use super::{
-    Entry, Form,
-    pack::{BODY_MAX, Block, HEAD_LEN},
-};
+use super::{Entry, Kept};
 
 /// Bytes of a map that are brought into memory together before the first touch.
 const POPULATE: usize = 256 << 10;
@@ -130,7 +124,12 @@ impl LogSegment {
     }
 
     /// `len` bytes from a log position on.
-    fn read(&self, position: u64, len: usize, is_durable: bool) -> Result<LogBytes> {
+    pub(super) fn read(&self, position: u64, len: usize, is_durable: bool) -> Result<LogBytes> {
+        self.unless_expired(|| self.read_held(position, len, is_durable))
+    }
+
+    /// What `read` gives, if its file may be read.
+    fn unless_expired<T>(&self, read: impl FnOnce() -> Result<T>) -> Result<T> {
         let expired = || {
             let given_up = self.given_up.load(Ordering::Acquire);
             given_up.then(|| Error::Expired("it held log beyond max_pinned_log_bytes".into()))
@@ -138,10 +137,20 @@ impl LogSegment {
         match expired() {
             Some(error) => Err(error),
             // It may have been given up, and removed, meanwhile.
-            None => self
-                .read_held(position, len, is_durable)
-                .map_err(|error| expired().unwrap_or(error)),
+            None => read().map_err(|error| expired().unwrap_or(error)),
         }
+    }
+
+    /// True where its bytes are read by calls, whether a read is of one entry or of many.
+    pub(super) fn is_called(&self, is_durable: bool) -> bool {
+        !is_durable || self.mode == ReadMode::Pread
+    }
+
+    /// Log position behind the last byte that its file has room for.
+    pub(super) fn room_end(&self) -> Result<u64> {
+        let len = self.unless_expired(|| Ok(self.calls()?.len()))?;
+        let room = len.saturating_sub(SEGMENT_HEADER_LEN as u64);
+        Ok(self.base.saturating_add(room))
     }
 
     fn read_held(&self, position: u64, len: usize, is_durable: bool) -> Result<LogBytes> {
@@ -197,7 +206,7 @@ impl LogSegment {
     }
 
     /// Damage at a log position.
-    fn damage(&self, position: u64, what: &str) -> Error {
+    pub(super) fn damage(&self, position: u64, what: &str) -> Error {
         Error::corruption(
             &self.path,
             position - self.base + SEGMENT_HEADER_LEN as u64,
@@ -231,6 +240,8 @@ pub(crate) enum LogBytes {
     Mapped(Arc<dyn ReadableFile>, Range<usize>),
     /// In a block that was decompressed.
     Block(BlockBytes, Range<usize>),
+    /// In a batch of the tail.
+    Kept(Arc<Kept>, Range<usize>),
     /// A copy.
     Owned(Vec<u8>),
 }
@@ -243,10 +254,11 @@ impl Default for LogBytes {
 
 impl LogBytes {
     /// Without the first `len` bytes.
-    fn behind(self, len: usize) -> Self {
+    pub(super) fn behind(self, len: usize) -> Self {
         match self {
             Self::Mapped(file, range) => Self::Mapped(file, range.start + len..range.end),
             Self::Block(block, range) => Self::Block(block, range.start + len..range.end),
+            Self::Kept(kept, range) => Self::Kept(kept, range.start + len..range.end),
             Self::Owned(mut bytes) => {
                 bytes.drain(..len);
                 Self::Owned(bytes)
@@ -265,6 +277,7 @@ impl Deref for LogBytes {
                 &map[range.clone()]
             }
             Self::Block(block, range) => &block.slice[range.clone()],
+            Self::Kept(kept, range) => &kept.bytes()[range.clone()],
             Self::Owned(bytes) => bytes,
         }
     }
@@ -331,121 +344,9 @@ impl<'a> Ledger<'a> {
     }
 }
 
-/// What it takes to read entries: the segments, and how far the log is durable.
-#[derive(Debug)]
-pub(crate) struct LogReader {
-    segments: Arc<Segments>,
-    logs: Arc<LogFiles>,
-    /// The last block decompressed, and its log position: the next entry is mostly in it too.
-    block: Mutex<Option<(u64, Arc<Block>)>>,
-}
-
-impl LogReader {
-    pub(crate) fn new(segments: Arc<Segments>, logs: Arc<LogFiles>) -> Self {
-        Self {
-            segments,
-            logs,
-            block: Mutex::default(),
-        }
-    }
-
-    /// The value of an entry, verified; `None` where these segments do not hold it.
-    pub(crate) fn value(
-        &self,
-        crc: &ValueCrc,
-        index: u64,
-        entry: Entry,
-    ) -> Result<Option<LogBytes>> {
-        let Some((at, segment)) = self.segments.find(entry.pos()) else {
-            return Ok(None);
-        };
-        // The next segment begins where this one ends: with everything before that durable, it stays as it is.
-        let next = self.segments.0.get(at + 1);
-        let is_durable = next.is_some_and(|next| next.base <= self.logs.synced());
-        let pos = entry.pos();
-        let len = match entry.tag().form() {
-            Form::Plain { len } => len,
-            Form::Packed { at, .. } => {
-                let damage = || segment.damage(pos, "a block of values is not as it was written");
-                let first = index.checked_sub(at as u64).ok_or_else(damage)?;
-                let block = self.block(segment, pos, is_durable, |body| crc.of(first, body))?;
-                let block = block.ok_or_else(damage)?;
-                let (bytes, range) = block.value(at).ok_or_else(damage)?;
-                return Ok(Some(LogBytes::Block(bytes.clone(), range)));
-            }
-        };
-        let before = CRC_LEN + len_of_len(len);
-        let bytes = segment.read(pos, before + len, is_durable)?;
-        let stored = LittleEndian::read_u32(&bytes[..CRC_LEN]);
-        let value = bytes.behind(before);
-        if crc.of(index, &value) != stored {
-            let what = format!("the value at index {index} fails its checksum");
-            return Err(segment.damage(pos, &what));
-        }
-        Ok(Some(value))
-    }
-
-    /// The block at a log position; `None` where it is damaged.
-    fn block(
-        &self,
-        segment: &LogSegment,
-        pos: u64,
-        is_durable: bool,
-        crc: impl FnOnce(&[u8]) -> u32,
-    ) -> Result<Option<Arc<Block>>> {
-        let mut last = self.block.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, block)) = &*last
-            && *at == pos
-        {
-            return Ok(Some(Arc::clone(block)));
-        }
-        let head = segment.read(pos, HEAD_LEN, is_durable)?;
-        let size = usize::try_from(LittleEndian::read_u32(&head[CRC_LEN..])).unwrap_or(usize::MAX);
-        if size > BODY_MAX {
-            return Ok(None);
-        }
-        let body = segment.read(pos + HEAD_LEN as u64, size, is_durable)?;
-        if crc(&body) != LittleEndian::read_u32(&head[..CRC_LEN]) {
-            return Ok(None);
-        }
-        let block = Block::unpack(&body).map(Arc::new);
-        *last = block.clone().map(|block| (pos, block));
-        Ok(block)
-    }
-}
-
-/// Bytes of a value's checksum.
-const CRC_LEN: usize = 4;
-
-/// Bytes of a length as it stands before a slice.
-fn len_of_len(len: usize) -> usize {
-    let bits = usize::BITS - (len | 1).leading_zeros();
-    bits.div_ceil(7) as usize
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coding::put_varint;
-
-    #[test]
-    fn a_length_takes_as_many_bytes_as_it_is_written_with() {
-        for len in [
-            0,
-            1,
-            127,
-            128,
-            16_383,
-            16_384,
-            2_097_151,
-            2_097_152,
-            512 << 20,
-        ] {
-            let mut bytes = Vec::new();
-            put_varint(&mut bytes, len as u64);
-            assert_eq!(len_of_len(len), bytes.len(), "{len}");
-        }
-    }
 
     #[test]
     fn a_checksum_binds_family_prefix_index_and_value() {
