@@ -155,9 +155,10 @@ impl PrefixLog {
 
     /// Every entry with its index, ascending.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (u64, Entry)> {
-        self.chunks
-            .iter()
-            .flat_map(|chunk| (chunk.first..).zip(chunk.entries.iter().copied()))
+        self.chunks.iter().flat_map(|chunk| {
+            let indexed = chunk.entries.iter().copied().zip(chunk.first..);
+            indexed.map(|(entry, index)| (index, entry))
+        })
     }
 
     /// Removes `index` and all above; `dead` is told of each entry removed.
