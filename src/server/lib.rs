@@ -6,6 +6,8 @@
 
 pub mod cli;
 pub mod config;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod limits;
 pub mod listen;
 pub mod logging;
