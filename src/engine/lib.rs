@@ -69,6 +69,7 @@ mod faults;
 mod filename;
 mod flush;
 pub mod fs;
+mod fuzz;
 mod ingest;
 mod iter;
 pub mod key;
@@ -130,6 +131,10 @@ pub use verify::{VerifyReport, verify_dir};
 /// Seams for the tests of the format; no promise to anyone.
 #[doc(hidden)]
 pub mod testing {
+    /// Bodies of the fuzz targets.
+    pub mod fuzz {
+        pub use crate::fuzz::{Body, TARGETS};
+    }
     pub use crate::{
         append::testing as append, table::testing as table, values::testing as values,
         version::testing as version, wal::testing as wal,

@@ -25,6 +25,8 @@ const RAFT_LOG_BYTES: u64 = 64 << 20;
 const RAFT_SEGMENT_BYTES: u64 = 32 << 20;
 /// Dead bytes of raftdb's log above which the entries of regions that rest are written forward. An open reads these too.
 const RAFT_GARBAGE_BYTES: u64 = 128 << 20;
+/// Newest batches that raftdb keeps in memory: the store has a cache of entries of its own.
+const RAFT_TAIL_BYTES: usize = 8 << 20;
 
 /// Both databases of a store. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -54,6 +56,7 @@ impl Engines {
             ),
             max_log_bytes: RAFT_LOG_BYTES,
             max_log_garbage_bytes: RAFT_GARBAGE_BYTES,
+            append_tail_bytes: options.append_tail_bytes.min(RAFT_TAIL_BYTES),
             ..options
         }
     }

@@ -34,6 +34,8 @@ mod config;
 mod engines;
 mod error;
 pub mod faults;
+#[doc(hidden)]
+pub mod fuzz;
 mod handle;
 mod inbox;
 pub mod keys;

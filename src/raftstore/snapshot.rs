@@ -25,6 +25,7 @@
 
 mod description;
 mod error;
+pub(crate) mod fuzz;
 mod generate;
 mod names;
 mod receive;

@@ -7,6 +7,8 @@
 pub mod cli;
 pub mod config;
 mod connections;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod limits;
 pub mod listen;
 pub mod logging;

@@ -180,7 +180,8 @@ impl WriteBatch {
         let crc = ValueCrc::new(cf.id(), prefix);
         let from = self.spans.len();
         self.bytes.reserve(more);
-        for (index, (seq, value)) in (first..).zip(values) {
+        // Asked for second, the indexes are not asked for one behind the last there is.
+        for ((seq, value), index) in values.zip(first..) {
             if is_rewrite {
                 put_varint(&mut self.bytes, seq.0);
             }

@@ -49,14 +49,14 @@ impl Delta {
             published.index.change(prefix, |log| match op.kind {
                 AppendKind::Append => {
                     log.cut_back(op.first, &mut |entry| ledger.remove(entry));
-                    for (index, span) in (op.first..).zip(spans) {
+                    for (span, index) in spans.iter().zip(op.first..) {
                         let entry = Entry::new(own, self.payload + span.at as u64, span.tag);
                         ledger.add(entry);
                         log.push(index, entry);
                     }
                 }
                 AppendKind::Rewrite => {
-                    for (index, span) in (op.first..).zip(spans) {
+                    for (span, index) in spans.iter().zip(op.first..) {
                         let entry = Entry::new(span.seq, self.payload + span.at as u64, span.tag);
                         // Its liveness was checked when it got its place, so it is there.
                         let is_it = |old: Entry| old.seq() == span.seq;

@@ -165,9 +165,11 @@ impl PrefixLog {
 
     /// Every entry with its index, ascending.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (u64, Entry)> {
-        self.chunks
-            .iter()
-            .flat_map(|chunk| (chunk.first..).zip(chunk.entries(0..chunk.len())))
+        self.chunks.iter().flat_map(|chunk| {
+            // The entries end it: the number behind the last index there can be is none.
+            let indexed = chunk.entries(0..chunk.len()).zip(chunk.first..);
+            indexed.map(|(entry, index)| (index, entry))
+        })
     }
 
     /// Removes `index` and all above; `dead` is told of each entry removed.

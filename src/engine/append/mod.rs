@@ -237,19 +237,19 @@ impl AppendFamily {
         published.index.change(prefix, |log| match *operation {
             Operation::Append { first, values, .. } => {
                 log.cut_back(first, nobody);
-                for (index, value) in (first..).zip(values.iter()) {
+                for (value, index) in values.iter().zip(first..) {
                     let pos = payload + value.at as u64;
                     log.push(index, Entry::new(seq, pos, Tag::plain(value.bytes.len())));
                 }
             }
             Operation::AppendPacked { first, block, .. } => {
                 log.cut_back(first, nobody);
-                for (index, tag) in (first..).zip(block.tags()) {
+                for (tag, index) in block.tags().zip(first..) {
                     log.push(index, Entry::new(seq, payload + block.at as u64, tag));
                 }
             }
             Operation::Rewrite { first, values, .. } => {
-                for (index, value) in (first..).zip(values.iter()) {
+                for (value, index) in values.iter().zip(first..) {
                     let pos = payload + value.at as u64;
                     let entry = Entry::new(value.seq, pos, Tag::plain(value.bytes.len()));
                     // What stands there and is newer wins; there is no such record of a right writer.

@@ -247,6 +247,8 @@ impl DbInner {
             Ok(())
         };
         self.commit.fail(Error::Closed);
+        // A job may still be writing what came in between; the directory is free once this returns.
+        self.commit.wait_for_inserts();
         let removed = self
             .remove_obsolete_tables()
             .and(self.logs.release_retired());

@@ -32,7 +32,7 @@ pub(super) const MAX_BLOCK_LEN: usize = 1 << 30;
 /// Version of the properties block, and so of the table.
 const VERSION: u32 = 1;
 /// The same of a table that has blocks of zstd.
-const VERSION_TABLES: u32 = 2;
+const VERSION_ZSTD: u32 = 2;
 
 /// The block is stored as it is.
 pub(crate) const RAW: u8 = 0;
@@ -302,7 +302,7 @@ pub(super) struct Properties {
 impl Properties {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        put_u32(&mut out, if self.zstd { VERSION_TABLES } else { VERSION });
+        put_u32(&mut out, if self.zstd { VERSION_ZSTD } else { VERSION });
         for number in [
             self.data_blocks,
             self.entries,
@@ -324,7 +324,7 @@ impl Properties {
         let mut reader = Reader::new(bytes);
         let zstd = match reader.u32() {
             Some(VERSION) => false,
-            Some(VERSION_TABLES) => true,
+            Some(VERSION_ZSTD) => true,
             _ => return Err("properties of an unknown version"),
         };
         let mut number = || reader.varint().ok_or(CUT);

@@ -11,6 +11,7 @@ mod block_builder;
 mod builder;
 mod filter;
 mod format;
+pub(crate) mod fuzz;
 mod held;
 mod index;
 mod iter;

@@ -23,7 +23,7 @@ use super::{
     names, tables,
 };
 
-const META_MAGIC: &[u8; 8] = b"BSLTSNP1";
+pub(super) const META_MAGIC: &[u8; 8] = b"BSLTSNP1";
 /// Bytes of the largest meta file that is read; a message is smaller.
 const MAX_META_BYTES: u64 = 64 << 20;
 
@@ -323,7 +323,7 @@ pub(super) fn complete(fs: &dyn Fs, dir: &Path, key: SnapshotKey) -> Result<Opti
     Ok(Some(description))
 }
 
-fn read_meta(bytes: &[u8]) -> Option<Description> {
+pub(super) fn read_meta(bytes: &[u8]) -> Option<Description> {
     let mut reader = Reader::new(bytes);
     let magic = reader.bytes(META_MAGIC.len())?;
     let crc = reader.u32()?;

@@ -23,6 +23,7 @@ mod check;
 mod client;
 mod cluster;
 mod demo;
+pub(crate) mod fuzz;
 mod kv;
 mod leader;
 mod recover;

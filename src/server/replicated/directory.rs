@@ -250,7 +250,7 @@ fn is_address(address: &str) -> bool {
         && !address.contains(|char: char| char.is_whitespace() || char.is_control())
 }
 
-fn show(stores: &BTreeMap<u64, StoreInfo>) -> String {
+pub(super) fn show(stores: &BTreeMap<u64, StoreInfo>) -> String {
     let mut text = format!("{FORMAT}\n");
     for store in stores.values() {
         let state = if store.removed { "removed" } else { "member" };
@@ -265,7 +265,7 @@ fn show(stores: &BTreeMap<u64, StoreInfo>) -> String {
     text
 }
 
-fn parse(text: &str) -> Option<BTreeMap<u64, StoreInfo>> {
+pub(super) fn parse(text: &str) -> Option<BTreeMap<u64, StoreInfo>> {
     let body = text.strip_suffix('\n')?;
     let (body, check) = body.rsplit_once('\n')?;
     let body = format!("{body}\n");

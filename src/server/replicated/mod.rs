@@ -17,6 +17,7 @@ mod ask;
 mod clock;
 mod cluster;
 mod directory;
+pub(crate) mod fuzz;
 mod hello;
 mod identity;
 mod incoming;
