@@ -10,6 +10,7 @@
 //!           | 5 truncate back | family varint | prefix slice | index varint
 //!           | 6 rewrite       | family varint | prefix slice | first varint | count varint | (seq varint | crc u32 | value slice)*
 //!           | 7 packed append | family varint | prefix slice | first varint | block (`append/pack.rs`)
+//!           | 16 merge        | family varint | key slice | operand slice
 //! ```
 //! 3 to 7 are those of append families, and only theirs; how a batch takes them is in `append/batch.rs`.
 //! Operation `i` of a batch has the sequence number `first + i`. FORMAT.md, write batch.
@@ -40,6 +41,8 @@ pub(crate) const TRUNCATE_FRONT: u8 = 4;
 pub(crate) const TRUNCATE_BACK: u8 = 5;
 pub(crate) const REWRITE: u8 = 6;
 pub(crate) const APPEND_PACKED: u8 = 7;
+// 8 to 15 are left to append families.
+const MERGE: u8 = 16;
 
 /// Number of a column family; never reused within a database.
 pub type FamilyId = u32;
@@ -113,6 +116,30 @@ impl WriteBatch {
         }
         if self.begin(PUT, cf, key, value.len()) {
             put_slice(&mut self.bytes, value);
+            self.has_puts = true;
+        }
+    }
+
+    /// Changes the value of `key` by `operand`, as the merge operator of the family says
+    /// ([`CfOptions::merge_operator`](crate::CfOptions::merge_operator)); operands are as long as values may be.
+    pub fn merge(&mut self, cf: &ColumnFamily, key: &[u8], operand: &[u8]) {
+        let given = cf.inner.merger().map_or_else(
+            || Err(format!("column family {:?} has no merge operator", cf.name())),
+            |merger| merger.check_given(),
+        );
+        if let Err(what) = given {
+            self.break_rule(what);
+            return;
+        }
+        if operand.len() > MAX_VALUE_LEN {
+            self.break_rule(format!(
+                "operand of {} bytes, limit {MAX_VALUE_LEN}",
+                operand.len()
+            ));
+            return;
+        }
+        if self.begin(MERGE, cf, key, operand.len()) {
+            put_slice(&mut self.bytes, operand);
             self.has_puts = true;
         }
     }
@@ -253,6 +280,13 @@ pub enum Operation<'a> {
         /// Its new value.
         value: &'a [u8],
     },
+    /// Changes a key by an operand.
+    Merge {
+        /// The key.
+        key: &'a [u8],
+        /// What the family's merge operator makes of it.
+        operand: &'a [u8],
+    },
     /// Removes every key in `start..end`.
     DeleteRange {
         /// First key removed.
@@ -309,7 +343,10 @@ impl Operation<'_> {
     pub fn is_append(&self) -> bool {
         !matches!(
             self,
-            Self::Delete { .. } | Self::Put { .. } | Self::DeleteRange { .. }
+            Self::Delete { .. }
+                | Self::Put { .. }
+                | Self::Merge { .. }
+                | Self::DeleteRange { .. }
         )
     }
 }
@@ -465,6 +502,10 @@ impl<'a> Operations<'a> {
             PUT => Operation::Put {
                 key,
                 value: self.reader.slice()?,
+            },
+            MERGE => Operation::Merge {
+                key,
+                operand: self.reader.slice()?,
             },
             DELETE_RANGE => Operation::DeleteRange {
                 start: key,

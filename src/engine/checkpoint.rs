@@ -116,7 +116,7 @@ impl DbInner {
             path,
             number,
             self.id,
-            state.has_appends,
+            state.format,
             self.options.faults,
         )?;
         writer.append(&state.to_edit().encode())?;

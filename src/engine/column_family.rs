@@ -11,13 +11,14 @@ use std::{
     },
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::{
     append::AppendFamily,
     batch::FamilyId,
     key::SequenceNumber,
     memtable::Memtable,
+    merge::Merger,
     options::{CfOptions, MemtableKind},
     version::Version,
 };
@@ -33,6 +34,8 @@ pub(crate) struct Family {
     pub(crate) id: FamilyId,
     pub(crate) name: String,
     options: ArcSwap<CfOptions>,
+    /// Who merges; of a family that takes merges.
+    merger: ArcSwapOption<Merger>,
     /// True for a logged family; fixed at creation.
     pub(crate) logged: bool,
     /// Distinguishes open databases, so that a handle of another one is noticed.
@@ -124,12 +127,13 @@ impl Family {
         };
         Self {
             id,
-            name,
             logged: options.logged,
             append: options
                 .append_prefix_bytes
                 .map(|bytes| AppendFamily::new(id, bytes)),
+            merger: ArcSwapOption::new(make_merger(&name, &options)),
             options: ArcSwap::from_pointee(options),
+            name,
             instance,
             dropped: AtomicBool::new(false),
             flushed_seq: AtomicU64::new(flushed.0),
@@ -149,7 +153,13 @@ impl Family {
             self.logged, options.logged,
             "the class of a family is fixed at creation"
         );
+        self.merger.store(make_merger(&self.name, &options));
         self.options.store(Arc::new(options));
+    }
+
+    /// Who merges; `None` where the family takes no merges.
+    pub(crate) fn merger(&self) -> Option<Arc<Merger>> {
+        self.merger.load_full()
     }
 
     /// Every write up to here is in tables.
@@ -234,6 +244,11 @@ impl Family {
             }
         });
     }
+}
+
+fn make_merger(family: &str, options: &CfOptions) -> Option<Arc<Merger>> {
+    let setting = options.merge_operator.as_ref();
+    setting.map(|setting| Arc::new(Merger::new(family, setting)))
 }
 
 impl ReadState {

@@ -214,6 +214,7 @@ impl DbInner {
     ) -> Result<T> {
         let boundaries = self.snapshots.boundaries(|| self.commit.visible());
         let opener: Arc<dyn TableOpener> = Arc::clone(&self.tables) as _;
+        let merger = family.inner.merger();
         work(&JobContext {
             fs: &*self.options.fs,
             dir: &self.dir,
@@ -223,6 +224,8 @@ impl DbInner {
             new_file_number: &|| self.numbers.next(),
             boundaries: &boundaries,
             faults: self.options.faults,
+            merger: merger.as_ref(),
+            merge_failures: &self.counters.merge_failures,
             stop: &self.closing,
             pause: &|| {},
         })

@@ -57,6 +57,14 @@ pub enum Error {
     /// A snapshot or iterator was given up, because it held more than it may. Take a new one; the text
     /// names the limit.
     Expired(String),
+    /// The family's merge operator could not make a value of `key` out of its operands. They are kept: another version of
+    /// the operator may, and a put or a delete of the key ends it.
+    Merge {
+        /// The key.
+        key: Vec<u8>,
+        /// Which operator, and what it says.
+        what: String,
+    },
     /// The database was closed.
     Closed,
 }
@@ -141,6 +149,7 @@ impl fmt::Display for Error {
             }
             Self::NoSuchColumnFamily(name) => write!(f, "no column family {name:?}"),
             Self::Expired(what) => write!(f, "given up: {what}"),
+            Self::Merge { key, what } => write!(f, "merge of key \"{}\": {what}", key.escape_ascii()),
             Self::Closed => write!(f, "the database is closed"),
         }
     }

@@ -44,6 +44,8 @@ pub enum Fault {
     ReuseHeldSegment,
     /// Let append families give up the segments of batches that are not published yet.
     FloorAbovePending,
+    /// Let compaction put operands together that a snapshot tells apart.
+    FoldAcrossSnapshot,
 }
 
 /// The fault that is on.

@@ -245,6 +245,19 @@ impl DbInner {
         self.begin_manifest(&mut manifest)
     }
 
+    /// Goes on in a manifest of at least version `format`: only engines that know it may read the database from here on.
+    pub(crate) fn raise_format(&self, manifest: &mut Current, format: u32) -> Result<()> {
+        let before = manifest.state.format;
+        if format > before {
+            manifest.state.format = format;
+            if let Err(error) = self.begin_manifest(manifest) {
+                manifest.state.format = before;
+                return Err(self.note_failure(error));
+            }
+        }
+        Ok(())
+    }
+
     /// Goes on in a new manifest that begins with the whole state.
     pub(crate) fn begin_manifest(&self, manifest: &mut Current) -> Result<()> {
         let fs = &*self.options.fs;
@@ -280,7 +293,7 @@ impl DbInner {
             &self.dir,
             number,
             self.id,
-            state.has_appends,
+            state.format,
             self.options.faults,
         )?;
         writer.append(&state.to_edit().encode())?;

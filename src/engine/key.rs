@@ -41,6 +41,8 @@ pub enum ValueKind {
     /// The key has this value.
     Put = 1,
     // 2 is the range delete, which never appears in an internal key of a data block.
+    /// The key's value changes by this operand, as the family's merge operator says.
+    Merge = 16,
 }
 
 impl ValueKind {
@@ -50,6 +52,7 @@ impl ValueKind {
         match byte {
             0 => Some(Self::Delete),
             1 => Some(Self::Put),
+            16 => Some(Self::Merge),
             _ => None,
         }
     }
@@ -169,6 +172,7 @@ impl fmt::Debug for InternalKey<'_> {
         let kind = match self.kind() {
             Some(ValueKind::Put) => "put",
             Some(ValueKind::Delete) => "del",
+            Some(ValueKind::Merge) => "mrg",
             None => "?",
         };
         write!(f, "{}{:?}{kind}", self.user_key.escape_ascii(), self.seq())

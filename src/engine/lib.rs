@@ -42,7 +42,7 @@
 //!
 //! # What it is not
 //!
-//! No transactions beyond batches and snapshots, no merge operators, no time to live, one process at a time for a directory.
+//! No transactions beyond batches and snapshots, one process at a time for a directory.
 //! Each open table holds a file descriptor: a database of thousands of tables needs a limit to match.
 
 mod append;
@@ -69,6 +69,7 @@ pub mod key;
 mod log_files;
 mod manifest;
 mod memtable;
+mod merge;
 mod numbers;
 mod options;
 mod read;
@@ -95,6 +96,10 @@ pub use error::{Error, Result};
 pub use faults::{Fault, Faults};
 pub use ingest::{Ingest, TableFile, TableWriter};
 pub use key::{MAX_KEY_LEN, MAX_VALUE_LEN, SequenceNumber};
+pub use merge::{
+    AppendWithDelimiter, ByteOrderOf, MAX_MERGE_OPERATOR_NAME_LEN, MergeOperator, MergeResult,
+    MergeSetting, U64Add,
+};
 pub use options::{
     CfOptions, Compression, LEVELS, MAX_APPEND_PREFIX_BYTES, MemtableKind, Options, ReadOptions,
     WriteOptions, prefix_end,

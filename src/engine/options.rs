@@ -6,7 +6,9 @@ use crate::{
     error::{Error, Result},
     executor::{Executor, ThreadPool},
     fs::{Fs, ReadMode, RealFs},
+    merge::{MAX_MERGE_OPERATOR_NAME_LEN, MergeOperator, MergeSetting},
     snapshot::Snapshot,
+    wal::segment::{VERSION, VERSION_APPEND, VERSION_MERGE},
 };
 
 /// Number of levels of a column family: L0 (tables as flushed, may overlap) and six below.
@@ -150,7 +152,8 @@ pub enum MemtableKind {
 /// Longest prefix of the keys of an append family in bytes.
 pub const MAX_APPEND_PREFIX_BYTES: usize = 1024;
 
-/// Settings of one column family. `logged` and `append_prefix_bytes` are fixed at creation and `memtable` is not stored; the rest is
+/// Settings of one column family. `logged` and `append_prefix_bytes` are fixed at creation, of `merge_operator` the name is once it
+/// is there, and `memtable` is not stored; the rest is
 /// stored with the family and may be changed at each open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CfOptions {
@@ -190,6 +193,9 @@ pub struct CfOptions {
     /// true, and `compression[0]` matter then: whether small values of appends of 8 KiB and more are
     /// compressed together (in [`CfOptions::append`]: yes).
     pub append_prefix_bytes: Option<usize>,
+    /// What merges of the family do (default `None`: it takes none). The name is stored and stays; see
+    /// [`CfOptions::merge_operator`].
+    pub merge_operator: Option<MergeSetting>,
 }
 
 impl Default for CfOptions {
@@ -213,6 +219,7 @@ impl Default for CfOptions {
             l0_slowdown_trigger: 20,
             l0_stop_trigger: 36,
             append_prefix_bytes: None,
+            merge_operator: None,
         }
     }
 }
@@ -261,6 +268,18 @@ impl CfOptions {
             check(bytes <= MAX_APPEND_PREFIX_BYTES, || {
                 format!("append_prefix_bytes {bytes}, range 0 to {MAX_APPEND_PREFIX_BYTES}")
             })?;
+            check(self.merge_operator.is_none(), || {
+                "an append family takes no merges".to_owned()
+            })?;
+        }
+        if let Some(merge) = &self.merge_operator {
+            check(
+                (1..=MAX_MERGE_OPERATOR_NAME_LEN).contains(&merge.name().len()),
+                || {
+                    let len = merge.name().len();
+                    format!("name of a merge operator of {len} bytes, range 1 to {MAX_MERGE_OPERATOR_NAME_LEN}")
+                },
+            )?;
         }
         let (slow, stop) = (self.l0_slowdown_trigger, self.l0_stop_trigger);
         check(self.l0_compaction_trigger <= slow && slow <= stop, || {
@@ -282,10 +301,34 @@ impl CfOptions {
         }
     }
 
+    /// The same with a merge operator, so that the family takes [`WriteBatch::merge`](crate::WriteBatch::merge). Its
+    /// name is stored; the operator itself is to be given by `open_cf` after each `Db::open`. Until then
+    /// merges, and reads of keys with operands, are refused, and compaction keeps operands as they are. A family
+    /// without may be given one later; one that has one keeps it, and is opened with an operator of that name only.
+    #[must_use]
+    pub fn merge_operator(self, operator: Arc<dyn MergeOperator>) -> Self {
+        Self {
+            merge_operator: Some(MergeSetting::new(operator)),
+            ..self
+        }
+    }
+
+    /// The least format version of the manifest of a database with such a family.
+    pub(crate) fn least_format(&self) -> u32 {
+        if self.merge_operator.is_some() {
+            VERSION_MERGE
+        } else if self.append_prefix_bytes.is_some() {
+            VERSION_APPEND
+        } else {
+            VERSION
+        }
+    }
+
     /// As they come back from a manifest: what is not stored is as by default.
     pub(crate) fn stored(&self) -> Self {
         Self {
             memtable: MemtableKind::default(),
+            merge_operator: self.merge_operator.as_ref().map(MergeSetting::stored),
             ..self.clone()
         }
     }

@@ -32,6 +32,8 @@ enum Hit<T> {
     Deleted,
     /// Its value.
     Value(T),
+    /// It changes by operands, of which the newest stands here.
+    Merge,
 }
 
 /// In which form a lookup hands over the value.
@@ -145,11 +147,12 @@ impl DbInner {
         // Of a family that is dropped the state is empty.
         self.check_family(cf)?;
         let seq = at.map_or_else(|| self.commit.visible(), Snapshot::seq);
-        self.get_in(&state, key, seq, &mut take)
+        self.get_in(cf, &state, key, seq, &mut take)
     }
 
     fn get_in<T: Take>(
         &self,
+        cf: &ColumnFamily,
         state: &ReadState,
         key: &[u8],
         seq: SequenceNumber,
@@ -167,6 +170,7 @@ impl DbInner {
                 Hit::None => {}
                 Hit::Deleted => return Ok(None),
                 Hit::Value(value) => return Ok(Some(value)),
+                Hit::Merge => return self.get_merged(cf, state, key, seq, take).map(Some),
             }
         }
         let hash = key_hash(key);
@@ -186,6 +190,7 @@ impl DbInner {
                 Hit::None => {}
                 Hit::Deleted => return Ok(None),
                 Hit::Value(value) => return Ok(Some(value)),
+                Hit::Merge => return self.get_merged(cf, state, key, seq, take).map(Some),
             }
         }
         Ok(None)
@@ -214,7 +219,8 @@ impl DbInner {
             seq,
             options.lower.clone(),
             options.upper.clone(),
-        ))
+        )
+        .merging(cf.inner.merger()))
     }
 
     /// Every source of `state` that can have keys within the bounds, newest first, each with a number
@@ -295,7 +301,7 @@ impl DbInner {
             .as_ref()
             .map_or_else(|| self.commit.visible(), Snapshot::seq);
         keys.iter()
-            .map(|key| self.get_in(&state, key.as_ref(), seq, &mut Pin::<true>))
+            .map(|key| self.get_in(cf, &state, key.as_ref(), seq, &mut Pin::<true>))
             .collect()
     }
 
@@ -326,6 +332,7 @@ fn judge<T>(found: Option<(u64, T)>, covered: SequenceNumber) -> Result<Hit<T>> 
     match trailer_kind(trailer) {
         Some(ValueKind::Put) => Ok(Hit::Value(value)),
         Some(ValueKind::Delete) => Ok(Hit::Deleted),
+        Some(ValueKind::Merge) => Ok(Hit::Merge),
         None => Err(Error::invalid(
             "an entry of a kind this version does not know",
         )),

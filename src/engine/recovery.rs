@@ -18,7 +18,7 @@ use arc_swap::ArcSwapOption;
 
 use crate::{
     append::Appends,
-    batch::Operations,
+    batch::{Operation, Operations},
     cache::BlockCache,
     column_family::{ColumnFamily, Family, Frozen},
     commit::{Commit, Segment},
@@ -32,7 +32,7 @@ use crate::{
     log_files::{LiveSegment, LogFiles},
     manifest::Manifest,
     numbers::FileNumbers,
-    options::{CfOptions, Options},
+    options::Options,
     snapshot::SnapshotList,
     stats::Counters,
     tables::Tables,
@@ -142,7 +142,7 @@ pub(crate) fn read(fs: &dyn Fs, dir: &Path, number: u64, options: &Options) -> R
     let manifest =
         manifest_file::Manifest::read(&path, &bytes, number, mark.as_deref(), options.faults)?;
     let mut state = ManifestState::default();
-    state.has_appends = manifest.has_appends;
+    state.format = manifest.format;
     let mut edits = 0;
     for (offset, payload) in manifest.payloads() {
         edits += 1;
@@ -209,13 +209,11 @@ fn check_state(state: &ManifestState) -> Result<(), &'static str> {
     {
         return Err("a column family has options out of range");
     }
-    let is_append = |options: &CfOptions| options.append_prefix_bytes.is_some();
-    if !state.has_appends
-        && state
-            .families()
-            .any(|(_, family)| is_append(&family.options))
+    if state
+        .families()
+        .any(|(_, family)| family.options.least_format() > state.format)
     {
-        return Err("an append family in a manifest of format version 1");
+        return Err("a column family of a kind that the manifest's format version lacks");
     }
     let positions = state.log.map_or(0, |log| log.base);
     if state.last_seq.0.max(state.next_file_number).max(positions) > PLAUSIBLE {
@@ -304,6 +302,11 @@ fn apply_record(
                 "an append to column family {id}, which is a plain one"
             ));
         }
+        if matches!(operation, Operation::Merge { .. }) && family.inner.merger().is_none() {
+            return Err(format!(
+                "a merge in column family {id}, which has no merge operator"
+            ));
+        }
         if seq <= family.inner.flushed() {
             continue;
         }
@@ -383,7 +386,7 @@ fn start(
         dir,
         number,
         db,
-        found.state.has_appends,
+        found.state.format,
         options.faults,
     )?;
     writer.append(&found.state.to_edit().encode())?;

@@ -20,6 +20,7 @@ pub(crate) struct Counters {
     pub(crate) compacted_bytes_written: AtomicU64,
     pub(crate) compaction_turns: AtomicU64,
     pub(crate) rewritten_bytes: AtomicU64,
+    pub(crate) merge_failures: AtomicU64,
     pub(crate) stalls: AtomicU64,
     pub(crate) slowdowns: AtomicU64,
 }
@@ -108,6 +109,8 @@ pub struct Stats {
     pub compacted_bytes_read: u64,
     /// Bytes compactions wrote.
     pub compacted_bytes_written: u64,
+    /// Operands of merges that flush and compaction could not put together, because the operator failed: they are kept.
+    pub merge_failures: u64,
     /// Writes that had to wait for background work.
     pub stalls: u64,
     /// Writes that were slowed.
@@ -160,6 +163,7 @@ impl DbInner {
             compactions_into,
             compacted_bytes_read: get(&counters.compacted_bytes_read),
             compacted_bytes_written: get(&counters.compacted_bytes_written),
+            merge_failures: get(&counters.merge_failures),
             stalls: get(&counters.stalls),
             slowdowns: get(&counters.slowdowns),
             pinned_bytes: self.tables.cache.pins().bytes(),

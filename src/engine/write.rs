@@ -389,6 +389,10 @@ pub(crate) fn insert_one(slot: &Slot, operation: Operation<'_>, seq: SequenceNum
             slot.memtable
                 .insert(InternalKey::new(key, seq, ValueKind::Put), value);
         }
+        Operation::Merge { key, operand } => {
+            slot.memtable
+                .insert(InternalKey::new(key, seq, ValueKind::Merge), operand);
+        }
         Operation::Delete { key } => {
             slot.memtable
                 .insert(InternalKey::new(key, seq, ValueKind::Delete), &[]);

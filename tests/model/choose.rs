@@ -49,6 +49,7 @@ pub(crate) fn cf_options(rng: &mut Rng, logged: bool) -> CfOptions {
         l0_slowdown_trigger: l0 + rng.index(8),
         l0_stop_trigger: l0 + 8 + rng.index(8),
         append_prefix_bytes: None,
+        merge_operator: None,
     }
 }
 

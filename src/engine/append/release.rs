@@ -12,6 +12,7 @@ use std::sync::{
 use crate::{
     column_family::ColumnFamily, commit::Queue, db::DbInner, error::Result, faults::Fault,
     key::SequenceNumber, log_files::LogFiles, manifest::Current, version::VersionEdit,
+    wal::segment::VERSION_APPEND,
 };
 
 /// What a database knows of its append families together.
@@ -114,13 +115,7 @@ impl DbInner {
     /// The first append family is about to be created: only engines that know such may read the manifest from
     /// here on, and the log is needed from here on.
     pub(crate) fn begin_appends(&self, manifest: &mut Current) -> Result<()> {
-        if !manifest.state.has_appends {
-            manifest.state.has_appends = true;
-            if let Err(error) = self.begin_manifest(manifest) {
-                manifest.state.has_appends = false;
-                return Err(self.note_failure(error));
-            }
-        }
+        self.raise_format(manifest, VERSION_APPEND)?;
         let queue = self.commit.lock();
         self.appends.begin(queue.published_pos());
         Ok(())

@@ -9,13 +9,14 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use super::{
     Compaction, Kind, Stripes,
-    filter::{EntryFilter, needed_tombstones},
+    filter::needed_tombstones,
+    fold::{Folder, Kept, Sink},
     is_bottom, overlap_limit,
 };
 use crate::{
@@ -26,6 +27,7 @@ use crate::{
     fs::{Fs, WritableFile},
     iter::{BoxedIter, InternalIterator, LevelIter, MergingIter, RunSource},
     key::{InternalKey, RangeTombstone, SequenceNumber},
+    merge::Merger,
     options::{CfOptions, LEVELS},
     table::{TableBuilder, TableIter},
     tombstones::Tombstones,
@@ -48,6 +50,10 @@ pub(crate) struct JobContext<'a> {
     /// Sequence numbers in use by snapshots, ascending, and at the end the one visible now.
     pub(crate) boundaries: &'a [SequenceNumber],
     pub(crate) faults: Faults,
+    /// Who folds operands, where the family takes merges.
+    pub(crate) merger: Option<&'a Arc<Merger>>,
+    /// Counts operands that could not be put together.
+    pub(crate) merge_failures: &'a AtomicU64,
     /// Once true, the job ends with [`Error::Closed`].
     pub(crate) stop: &'a AtomicBool,
     /// Called every now and then, so that more urgent work can go first on this thread.
@@ -103,8 +109,8 @@ pub(crate) fn run(compaction: &Compaction, context: &JobContext<'_>) -> Result<J
         grandparents,
         kept,
     );
-    let filter = EntryFilter::new(&stripes, &tombstones);
-    let mut output = merge(&mut input, filter, |key| below.is_bottom(key), outputs)?;
+    let folder = Folder::new(&stripes, &tombstones, context.merger.cloned(), context.faults);
+    let mut output = merge(&mut input, folder, |key| below.is_bottom(key), outputs)?;
     output.stats.bytes_read = compaction.input_bytes();
     Ok(output)
 }
@@ -123,8 +129,8 @@ pub(crate) fn flush_to_table<I: InternalIterator>(
     let stripes = Stripes::new(context.boundaries);
     let kept = needed_tombstones(tombstones, &stripes, |_| false);
     let outputs = Outputs::new(context, 0, u64::MAX, &[], kept);
-    let filter = EntryFilter::new(&stripes, tombstones);
-    let mut output = merge(&mut MergingIter::new(sources), filter, |_| false, outputs)?;
+    let folder = Folder::new(&stripes, tombstones, context.merger.cloned(), context.faults);
+    let mut output = merge(&mut MergingIter::new(sources), folder, |_| false, outputs)?;
     assert!(output.tables.len() <= 1, "a flush is never cut");
     Ok(output.tables.pop())
 }
@@ -132,12 +138,12 @@ pub(crate) fn flush_to_table<I: InternalIterator>(
 /// The loop of both: takes what is needed of `input` into `outputs`.
 fn merge(
     input: &mut impl InternalIterator,
-    filter: EntryFilter<'_>,
+    folder: Folder<'_>,
     is_bottom: impl FnMut(&[u8]) -> bool,
     mut outputs: Outputs<'_>,
 ) -> Result<JobOutput> {
     let mut stats = JobStats::default();
-    match fill(input, filter, is_bottom, &mut outputs, &mut stats).and_then(|()| outputs.finish()) {
+    match fill(input, folder, is_bottom, &mut outputs, &mut stats).and_then(|()| outputs.finish()) {
         Ok(()) => {
             let tables = outputs.finished;
             stats.bytes_written = tables.iter().map(|table| table.info.size).sum();
@@ -152,14 +158,12 @@ fn merge(
 
 fn fill(
     input: &mut impl InternalIterator,
-    mut filter: EntryFilter<'_>,
+    mut folder: Folder<'_>,
     mut is_bottom: impl FnMut(&[u8]) -> bool,
     outputs: &mut Outputs<'_>,
     stats: &mut JobStats,
 ) -> Result<()> {
     input.seek_to_first()?;
-    // An output may end only before the first entry kept of a user key.
-    let mut may_cut = true;
     // What may be done until the next pause.
     let mut work = 0;
     while input.valid() {
@@ -172,20 +176,31 @@ fn fill(
         }
         work = work.saturating_sub(ENTRY_WORK + input.value().len());
         stats.entries_read += 1;
-        let key = input.key();
-        may_cut |= filter.is_new_key(key);
-        if filter.is_needed(key, || is_bottom(key.user_key)) {
-            if std::mem::take(&mut may_cut) {
-                outputs.cut_before(key.user_key)?;
-            } else {
-                outputs.hidden += 1;
-            }
-            outputs.add(key, input.value())?;
-            stats.entries_written += 1;
-        }
+        folder.take(input.key(), input.value(), &mut is_bottom, outputs)?;
         input.next()?;
     }
+    folder.end_key(&mut is_bottom, outputs)?;
+    stats.entries_written = outputs.entries;
+    let failures = outputs.context.merge_failures;
+    failures.fetch_add(folder.failures, Ordering::Relaxed);
     Ok(())
+}
+
+impl Sink for Outputs<'_> {
+    fn new_key(&mut self) {
+        self.may_cut = true;
+    }
+
+    fn keep(&mut self, entry: Kept<'_>, _: &mut dyn FnMut(&[u8]) -> bool) -> Result<()> {
+        // An output may end only before the first entry kept of a user key.
+        if std::mem::take(&mut self.may_cut) {
+            self.cut_before(entry.key.user_key)?;
+        } else if entry.may_go {
+            self.hidden += 1;
+        }
+        self.entries += 1;
+        self.add(entry.key, entry.value)
+    }
 }
 
 /// The tables being written.
@@ -203,7 +218,11 @@ struct Outputs<'a> {
     /// First key that may be in the current output.
     start: Vec<u8>,
     current: Option<(u64, TableBuilder)>,
-    /// Entries of the current output behind a newer one of their key.
+    /// The next entry is the first one kept of its user key.
+    may_cut: bool,
+    /// Entries of all outputs.
+    entries: u64,
+    /// Entries of the current output behind a newer one of their key, but for operands that cannot be folded.
     hidden: u64,
     finished: Vec<TableRecord>,
     created: Vec<PathBuf>,
@@ -227,6 +246,8 @@ impl<'a> Outputs<'a> {
             next_tombstone: 0,
             start: Vec::new(),
             current: None,
+            may_cut: true,
+            entries: 0,
             hidden: 0,
             finished: Vec::new(),
             created: Vec::new(),

@@ -161,6 +161,8 @@ impl World {
             opener: &self.opener,
             new_file_number: &|| self.next_file.replace(self.next_file.get() + 1),
             boundaries: &self.boundaries(),
+            merger: None,
+            merge_failures: &AtomicU64::new(0),
             faults: Faults::default(),
             stop: &self.stop,
             pause: &|| {},

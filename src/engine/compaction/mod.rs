@@ -5,6 +5,7 @@
 //! sources. Not here: when to run it, and installing the result (the manifest edit).
 
 mod filter;
+mod fold;
 mod job;
 mod levels;
 mod picker;

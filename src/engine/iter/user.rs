@@ -12,6 +12,7 @@ use super::{InternalIterator, MergingIter, merging::before_all_versions};
 use crate::{
     error::{Error, Result},
     key::{InternalKey, SequenceNumber, ValueKind, key_prefix, trailer_kind, trailer_seq},
+    merge::{Chain, Merger},
     tombstones::{Cover, TombstoneCursor, Tombstones},
 };
 
@@ -27,10 +28,12 @@ pub(crate) struct UserIter<I> {
     lower: Option<Vec<u8>>,
     upper: Option<Vec<u8>>,
     state: State,
-    /// Backward: the current key. Forward: the key whose versions are being passed.
+    /// Backward and merged: the current key. Forward: the key whose versions are being passed.
     key: Vec<u8>,
-    /// Backward: the current value.
+    /// Backward and merged: the current value.
     value: Vec<u8>,
+    /// Who makes a value of operands.
+    merger: Option<Arc<Merger>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,6 +43,9 @@ enum State {
     Forward,
     /// The current entry is in `key` and `value`; `inner` stands before all versions of the key.
     Backward,
+    /// The current entry is in `key` and `value`; `inner` stands behind what it was made of, on another version of the key
+    /// or behind all of them.
+    Merged,
 }
 
 /// Which versions of `UserIter::key` do not count.
@@ -75,7 +81,14 @@ impl<I: InternalIterator> UserIter<I> {
             state: State::Invalid,
             key,
             value,
+            merger: None,
         }
+    }
+
+    /// The same for a family that takes merges.
+    pub(crate) fn merging(mut self, merger: Option<Arc<Merger>>) -> Self {
+        self.merger = merger;
+        self
     }
 
     /// True while it stands on an entry.
@@ -87,7 +100,7 @@ impl<I: InternalIterator> UserIter<I> {
     pub(crate) fn key(&self) -> &[u8] {
         match self.state {
             State::Forward => self.inner.key().user_key,
-            State::Backward => &self.key,
+            State::Backward | State::Merged => &self.key,
             State::Invalid => panic!("key of a cursor that stands on no entry"),
         }
     }
@@ -96,7 +109,7 @@ impl<I: InternalIterator> UserIter<I> {
     pub(crate) fn value(&self) -> &[u8] {
         match self.state {
             State::Forward => self.inner.value(),
-            State::Backward => &self.value,
+            State::Backward | State::Merged => &self.value,
             State::Invalid => panic!("value of a cursor that stands on no entry"),
         }
     }
@@ -146,6 +159,7 @@ impl<I: InternalIterator> UserIter<I> {
                 self.inner.next()?;
             }
             State::Backward => self.inner.seek(last_version(&self.key))?,
+            State::Merged => {}
         }
         self.find_forward(Pass::All)
     }
@@ -159,6 +173,7 @@ impl<I: InternalIterator> UserIter<I> {
                 self.leave_key_backward()?;
             }
             State::Backward => {}
+            State::Merged => self.inner.seek_for_prev(before_all_versions(&self.key))?,
         }
         self.find_backward()
     }
@@ -177,7 +192,8 @@ impl<I: InternalIterator> UserIter<I> {
                 self.pass_version(pass, passed)?;
                 continue;
             }
-            if newer || kind(trailer)? == ValueKind::Delete {
+            let kind = kind(trailer)?;
+            if newer || kind == ValueKind::Delete {
                 copy_to(&mut self.key, user_key);
                 (pass, passed) = (if newer { Pass::Newer } else { Pass::All }, 0);
                 self.inner.next()?;
@@ -192,6 +208,13 @@ impl<I: InternalIterator> UserIter<I> {
                         self.inner.next()?;
                     }
                 }
+                cover if kind == ValueKind::Merge => {
+                    let covered = cover.map_or(SequenceNumber::ZERO, |cover| cover.seq);
+                    copy_to(&mut self.key, user_key);
+                    self.merge(covered)?;
+                    self.state = State::Merged;
+                    return Ok(());
+                }
                 _ => {
                     self.state = State::Forward;
                     return Ok(());
@@ -199,6 +222,35 @@ impl<I: InternalIterator> UserIter<I> {
             }
         }
         Ok(())
+    }
+
+    /// Makes `value` of the operands of `key` from the current one on, where range deletes hide what is below `covered`,
+    /// and leaves `inner` behind what it took.
+    #[cold]
+    fn merge(&mut self, covered: SequenceNumber) -> Result<()> {
+        let Some(merger) = self.merger.clone() else {
+            let what = "an operand in a family without a merge operator";
+            return Err(Error::corruption(PathBuf::new(), 0, what));
+        };
+        merger.check_given().map_err(Error::invalid)?;
+        let mut chain = Chain::default();
+        let mut base = None;
+        while self.inner.valid() && is_same(self.inner.key().user_key, &self.key) {
+            let trailer = self.inner.key().trailer;
+            if trailer_seq(trailer) < covered {
+                break;
+            }
+            match kind(trailer)? {
+                ValueKind::Merge => chain.push(trailer, self.inner.value()),
+                ValueKind::Put => {
+                    base = Some(self.inner.value());
+                    break;
+                }
+                ValueKind::Delete => break,
+            }
+            self.inner.next()?;
+        }
+        merger.full(&self.key, base, &chain, &mut self.value)
     }
 
     /// Leaves a version of `key` that does not count, the `passed`-th in a row.
@@ -226,7 +278,8 @@ impl<I: InternalIterator> UserIter<I> {
             let Some(trailer) = self.take_newest_visible()? else {
                 continue;
             };
-            if kind(trailer)? == ValueKind::Delete {
+            let kind = kind(trailer)?;
+            if kind == ValueKind::Delete {
                 continue;
             }
             match covering(&mut self.tombstones, &self.key) {
@@ -236,7 +289,13 @@ impl<I: InternalIterator> UserIter<I> {
                         self.inner.skip_dead(cover.start, cover.seq)?;
                     }
                 }
-                _ => {
+                cover => {
+                    if kind == ValueKind::Merge {
+                        let covered = cover.map_or(SequenceNumber::ZERO, |cover| cover.seq);
+                        self.inner.seek(InternalKey::seek_to(&self.key, self.at))?;
+                        self.merge(covered)?;
+                        self.inner.seek_for_prev(before_all_versions(&self.key))?;
+                    }
                     self.state = State::Backward;
                     return Ok(());
                 }

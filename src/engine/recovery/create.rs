@@ -14,7 +14,7 @@ use crate::{
         current,
         manifest_file::ManifestWriter,
         mark::MARK_LEN,
-        segment::{HEADER_LEN, SegmentHeader, SegmentKind},
+        segment::{HEADER_LEN, SegmentHeader, SegmentKind, VERSION},
     },
 };
 
@@ -163,7 +163,7 @@ pub(super) fn create(dir: &Path, options: &Options) -> Result<u64> {
         }],
         ..VersionEdit::default()
     };
-    let mut writer = ManifestWriter::create(fs, dir, manifest, db, false, options.faults)?;
+    let mut writer = ManifestWriter::create(fs, dir, manifest, db, VERSION, options.faults)?;
     writer.append(&edit.encode())?;
     fs.sync_dir(dir)
         .map_err(|e| Error::io("sync directory", dir, e))?;

@@ -9,6 +9,7 @@ use crate::{
     batch::FamilyId,
     coding::{Reader, put_slice, put_u32, put_u64, put_varint},
     key::{MAX_KEY_LEN, SequenceNumber},
+    merge::MergeSetting,
     options::{CfOptions, Compression, LEVELS, MemtableKind},
     table::TableInfo,
 };
@@ -289,6 +290,8 @@ impl TableRecord {
 
 /// The tag of what only append families have.
 const APPEND_PREFIX_BYTES: u64 = 14;
+/// The tag of a merge operator's name.
+const MERGE_OPERATOR: u64 = 32;
 
 /// Options of a family as they stand in a manifest: every setting that is stored with its tag, in order of tags.
 fn encode_options(options: &CfOptions) -> Vec<u8> {
@@ -298,6 +301,10 @@ fn encode_options(options: &CfOptions) -> Vec<u8> {
     }
     if let Some(bytes) = options.append_prefix_bytes {
         put_varints(&mut out, [APPEND_PREFIX_BYTES, bytes as u64]);
+    }
+    if let Some(merge) = &options.merge_operator {
+        put_varint(&mut out, MERGE_OPERATOR);
+        put_slice(&mut out, merge.name().as_bytes());
     }
     out
 }
@@ -334,6 +341,7 @@ fn decode_options(bytes: &[u8]) -> Option<CfOptions> {
     let size = |value: u64| usize::try_from(value).ok();
     let mut options = CfOptions {
         append_prefix_bytes: None,
+        merge_operator: None,
         logged: match next(1)? {
             0 => false,
             1 => true,
@@ -353,13 +361,20 @@ fn decode_options(bytes: &[u8]) -> Option<CfOptions> {
         l0_slowdown_trigger: size(next(12)?)?,
         l0_stop_trigger: size(next(13)?)?,
     };
-    if !reader.is_empty() {
-        let tag = reader.varint()?;
-        let bytes = size(reader.varint()?)?;
-        options.append_prefix_bytes = (tag == APPEND_PREFIX_BYTES).then_some(bytes);
-        options.append_prefix_bytes?;
+    let mut last = 0;
+    while !reader.is_empty() {
+        let tag = reader.varint().filter(|&tag| tag > last)?;
+        last = tag;
+        match tag {
+            APPEND_PREFIX_BYTES => options.append_prefix_bytes = Some(size(reader.varint()?)?),
+            MERGE_OPERATOR => {
+                let name = std::str::from_utf8(reader.slice()?).ok()?;
+                options.merge_operator = Some(MergeSetting::named(name));
+            }
+            _ => return None,
+        }
     }
-    reader.is_empty().then_some(options)
+    Some(options)
 }
 
 fn decode_compression(mut bits: u64) -> Option<[Compression; LEVELS]> {

@@ -94,6 +94,7 @@ fn an_edit_comes_back_with_and_without_each_field() {
 fn every_option_is_kept_but_for_the_kind_of_memtable() {
     let mut options = CfOptions {
         append_prefix_bytes: None,
+        merge_operator: None,
         logged: false,
         write_buffer_bytes: 1,
         memtable: MemtableKind::SkipList,

@@ -34,8 +34,9 @@ pub(crate) struct ManifestState {
     pub(crate) log: Option<LogStart>,
     /// Above every family id given out.
     pub(crate) next_family_id: FamilyId,
-    /// There are append families, or were: what only engines that know them can read.
-    pub(crate) has_appends: bool,
+    /// Format version of its manifests: of the newest kind of thing there is, or was. Only engines that know it can read
+    /// them.
+    pub(crate) format: u32,
     families: BTreeMap<FamilyId, Arc<FamilyState>>,
     /// Numbers of all tables, of all families.
     numbers: HashSet<u64>,
@@ -79,6 +80,10 @@ impl ManifestState {
                 || family.options.append_prefix_bytes != options.append_prefix_bytes
             {
                 return Err(format!("family {id} cannot change its class"));
+            }
+            let operator = |options: &CfOptions| options.merge_operator.clone();
+            if family.options.merge_operator.is_some() && operator(&family.options) != operator(options) {
+                return Err(format!("family {id} cannot change its merge operator"));
             }
             family.options = options.clone();
         }
@@ -155,7 +160,7 @@ impl ManifestState {
             last_seq: edit.last_seq.unwrap_or(self.last_seq),
             log: edit.log.or(self.log),
             next_family_id: edit.next_family_id.unwrap_or(self.next_family_id),
-            has_appends: self.has_appends,
+            format: self.format,
             families: self.families.clone(),
             numbers: HashSet::new(),
         };

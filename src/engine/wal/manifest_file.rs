@@ -14,7 +14,7 @@ use super::{
     mark::MarkFound,
     reader::{Records, search_behind},
     record::{FileSeed, RecordKind, encode_record},
-    segment::{HEADER_LEN, SegmentHeader, SegmentKind, VERSION, VERSION_APPEND},
+    segment::{HEADER_LEN, SegmentHeader, SegmentKind, VERSION},
 };
 use crate::{
     error::{Error, Result},
@@ -41,7 +41,7 @@ pub(crate) struct ManifestWriter {
 }
 
 impl ManifestWriter {
-    /// Creates manifest `number` with its header, of format version 2 where the database `has_appends`. It is part of the database only once its first record
+    /// Creates manifest `number` with its header, of version `format`. It is part of the database only once its first record
     /// is appended and `CURRENT` names it; the directory entry is made durable by that step.
     ///
     /// # Errors
@@ -51,14 +51,14 @@ impl ManifestWriter {
         dir: &Path,
         number: u64,
         db: u64,
-        has_appends: bool,
+        format: u32,
         faults: Faults,
     ) -> Result<Self> {
         let path = filename::manifest(dir, number);
         let file = fs
             .create(&path)
             .map_err(|e| Error::io("create", &path, e))?;
-        Self::over(file, &path, number, db, has_appends, faults)
+        Self::over(file, &path, number, db, format, faults)
     }
 
     /// The same over an empty file.
@@ -67,10 +67,9 @@ impl ManifestWriter {
         path: &Path,
         number: u64,
         db: u64,
-        has_appends: bool,
+        format: u32,
         faults: Faults,
     ) -> Result<Self> {
-        let version = if has_appends { VERSION_APPEND } else { VERSION };
         let header = SegmentHeader {
             db,
             number,
@@ -78,7 +77,7 @@ impl ManifestWriter {
             previous: 0,
             synced: 0,
         };
-        file.append(&header.encode_version(SegmentKind::Manifest, version))
+        file.append(&header.encode_version(SegmentKind::Manifest, format.max(VERSION)))
             .map_err(|e| Error::io("write", path, e))?;
         Ok(Self {
             file,
@@ -158,8 +157,8 @@ pub(crate) struct Manifest<'a> {
     pub(crate) db: u64,
     /// The mark as judged by that id.
     pub(crate) mark: MarkFound,
-    /// Its format version is the one of databases with append families.
-    pub(crate) has_appends: bool,
+    /// Its format version.
+    pub(crate) format: u32,
     payloads: Vec<Range<usize>>,
     /// Bytes behind the last record that counts: a torn edit, which was never acknowledged.
     pub(crate) dropped_bytes: u64,
@@ -179,9 +178,9 @@ impl<'a> Manifest<'a> {
     ) -> Result<Self> {
         let header =
             SegmentHeader::decode(bytes, SegmentKind::Manifest).map_err(|bad| bad.error(path))?;
-        let has_appends = bytes
+        let format = bytes
             .first_chunk()
-            .is_some_and(|header| SegmentHeader::version(header) == VERSION_APPEND);
+            .map_or(VERSION, SegmentHeader::version);
         if header.number != number {
             let what = format!("header of manifest {}, not of {number}", header.number);
             return Err(Error::corruption(path, 0, what));
@@ -221,7 +220,7 @@ impl<'a> Manifest<'a> {
             bytes,
             db: header.db,
             mark,
-            has_appends,
+            format,
             payloads,
             dropped_bytes,
         })

@@ -25,7 +25,7 @@ const DB: u64 = 77;
 /// A directory with manifest 3, whose payloads are `edits`, and its bytes.
 fn written(edits: &[&[u8]]) -> (tempfile::TempDir, PathBuf, Vec<u8>, u64) {
     let dir = tempfile::tempdir().expect("a directory");
-    let mut writer = ManifestWriter::create(&RealFs, dir.path(), 3, DB, false, Faults::default())
+    let mut writer = ManifestWriter::create(&RealFs, dir.path(), 3, DB, 1, Faults::default())
         .expect("created");
     for edit in edits {
         writer.append(edit).expect("appended");
@@ -57,17 +57,17 @@ fn read(bytes: &[u8], mark: Option<&[u8]>) -> Result<(Vec<Vec<u8>>, u64)> {
 
 #[test]
 fn the_format_version_tells_whether_there_are_append_families() {
-    for has_appends in [false, true] {
+    for format in [1, 2, 3] {
         let dir = tempfile::tempdir().expect("a directory");
         let faults = Faults::default();
-        let mut writer = ManifestWriter::create(&RealFs, dir.path(), 3, DB, has_appends, faults)
+        let mut writer = ManifestWriter::create(&RealFs, dir.path(), 3, DB, format, faults)
             .expect("created");
         writer.append(b"state").expect("appended");
         let path = dir.path().join("MANIFEST-000003");
         let bytes = RealFs.read(&path).expect("readable");
-        assert_eq!(bytes[12], if has_appends { 2 } else { 1 });
+        assert_eq!(bytes[12], u8::try_from(format).unwrap());
         let manifest = Manifest::read(&path, &bytes, 3, None, faults).expect("good");
-        assert_eq!(manifest.has_appends, has_appends);
+        assert_eq!(manifest.format, format);
     }
 }
 
@@ -181,7 +181,7 @@ fn failing_writer(fail_at: usize, fault: Fault) -> (ManifestWriter, Arc<AtomicUs
         bytes: Arc::default(),
     };
     let path = Path::new("MANIFEST-000003");
-    let writer = ManifestWriter::over(Box::new(file), path, 3, DB, false, Faults(fault));
+    let writer = ManifestWriter::over(Box::new(file), path, 3, DB, 1, Faults(fault));
     (writer.expect("header written"), syncs)
 }
 

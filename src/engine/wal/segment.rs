@@ -8,10 +8,12 @@ use crate::error::Error;
 
 /// Bytes of a segment's header; its first record stands here.
 pub(crate) const HEADER_LEN: usize = 64;
-/// Format version of log segments, and of the manifests of databases without append families.
+/// Format version of log segments, and of the manifests of databases with nothing of what follows.
 pub(crate) const VERSION: u32 = 1;
 /// Format version of the manifest of a database that has append families, or had.
 pub(crate) const VERSION_APPEND: u32 = 2;
+/// The same of one that has a family with a merge operator or a time to live, or had.
+pub(crate) const VERSION_MERGE: u32 = 3;
 
 /// What kind of file a header opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +71,7 @@ impl BadHeader {
             Self::Magic => "file header has no magic".into(),
             Self::Checksum => "file header fails its checksum".into(),
             Self::Version(version) => format!(
-                "format version {version}, known are {VERSION} and, of manifests, {VERSION_APPEND}"
+                "format version {version}, known are {VERSION} and, of manifests, up to {VERSION_MERGE}"
             ),
             Self::Reserved => "file header has reserved bytes set".into(),
         }
@@ -124,7 +126,7 @@ impl SegmentHeader {
         }
         let version = Self::version(bytes);
         let known =
-            version == VERSION || (version == VERSION_APPEND && kind == SegmentKind::Manifest);
+            version == VERSION || ((VERSION_APPEND..=VERSION_MERGE).contains(&version) && kind == SegmentKind::Manifest);
         if !known {
             return Err(BadHeader::Version(version));
         }
