@@ -546,6 +546,7 @@ fn version_edit() {
                 seqs: [5, 310],
                 hidden: 4,
                 global_seq: Some(400),
+                times: None,
             },
         )],
     };

@@ -19,6 +19,7 @@ use byteorder::{ByteOrder, LittleEndian};
 
 use crate::{
     append::{AppendOp, Span, Tag, pack, pack::Block},
+    clock::TIME_LEN,
     coding::{Reader, put_slice, put_varint},
     column_family::ColumnFamily,
     error::{Error, Result},
@@ -55,6 +56,8 @@ pub struct WriteBatch {
     pub(crate) bytes: Vec<u8>,
     pub(crate) count: u32,
     pub(crate) has_puts: bool,
+    /// Where in `bytes` the time of the submission is to be put.
+    stamps: Vec<usize>,
     /// Families named, each once, in order of first use; the write checks that they are of this database.
     families: Vec<ColumnFamily>,
     /// First broken rule, reported by the write.
@@ -79,6 +82,7 @@ impl WriteBatch {
             bytes: vec![0; HEADER_LEN],
             count: 0,
             has_puts: false,
+            stamps: Vec::new(),
             families: Vec::new(),
             broken: None,
             appends: Vec::new(),
@@ -97,6 +101,7 @@ impl WriteBatch {
             bytes,
             count: 0,
             has_puts: false,
+            stamps: Vec::new(),
             families: Vec::with_capacity(1),
             broken: None,
             appends: Vec::new(),
@@ -105,18 +110,29 @@ impl WriteBatch {
         }
     }
 
-    /// Sets `key` to `value`; keys up to [`MAX_KEY_LEN`], values up to [`MAX_VALUE_LEN`] bytes.
+    /// Sets `key` to `value`; keys up to [`MAX_KEY_LEN`], values up to [`MAX_VALUE_LEN`] bytes (8 less in a family with a time to live).
     pub fn put(&mut self, cf: &ColumnFamily, key: &[u8], value: &[u8]) {
-        if value.len() > MAX_VALUE_LEN {
-            self.break_rule(format!(
-                "value of {} bytes, limit {MAX_VALUE_LEN}",
-                value.len()
-            ));
+        let time_len = if cf.inner.ttl().is_some() {
+            TIME_LEN
+        } else {
+            0
+        };
+        let limit = MAX_VALUE_LEN - time_len;
+        if value.len() > limit {
+            self.break_rule(format!("value of {} bytes, limit {limit}", value.len()));
             return;
         }
-        if self.begin(PUT, cf, key, value.len()) {
+        if !self.begin(PUT, cf, key, value.len() + time_len) {
+            return;
+        }
+        self.has_puts = true;
+        if time_len == 0 {
             put_slice(&mut self.bytes, value);
-            self.has_puts = true;
+        } else {
+            put_varint(&mut self.bytes, (value.len() + time_len) as u64);
+            self.bytes.extend_from_slice(value);
+            self.stamps.push(self.bytes.len());
+            self.bytes.extend_from_slice(&[0; TIME_LEN]);
         }
     }
 
@@ -124,7 +140,12 @@ impl WriteBatch {
     /// ([`CfOptions::merge_operator`](crate::CfOptions::merge_operator)); operands are as long as values may be.
     pub fn merge(&mut self, cf: &ColumnFamily, key: &[u8], operand: &[u8]) {
         let given = cf.inner.merger().map_or_else(
-            || Err(format!("column family {:?} has no merge operator", cf.name())),
+            || {
+                Err(format!(
+                    "column family {:?} has no merge operator",
+                    cf.name()
+                ))
+            },
             |merger| merger.check_given(),
         );
         if let Err(what) = given {
@@ -186,11 +207,23 @@ impl WriteBatch {
         self.bytes.truncate(HEADER_LEN);
         self.count = 0;
         self.has_puts = false;
+        self.stamps.clear();
         self.families.clear();
         self.broken = None;
         self.appends.clear();
         self.prefixes.clear();
         self.spans.clear();
+    }
+
+    /// Puts the time into rows that have one; `now` is asked only where there are some.
+    pub(crate) fn stamp(&mut self, now: impl FnOnce() -> u64) {
+        if self.stamps.is_empty() {
+            return;
+        }
+        let now = now().to_le_bytes();
+        for &at in &self.stamps {
+            self.bytes[at..at + TIME_LEN].copy_from_slice(&now);
+        }
     }
 
     /// Completes the encoded form.
@@ -343,10 +376,7 @@ impl Operation<'_> {
     pub fn is_append(&self) -> bool {
         !matches!(
             self,
-            Self::Delete { .. }
-                | Self::Put { .. }
-                | Self::Merge { .. }
-                | Self::DeleteRange { .. }
+            Self::Delete { .. } | Self::Put { .. } | Self::Merge { .. } | Self::DeleteRange { .. }
         )
     }
 }

@@ -111,14 +111,8 @@ impl DbInner {
         let mut state = point.state.clone();
         let number = state.next_file_number.max(self.numbers.peek());
         state.next_file_number = number + 1;
-        let mut writer = ManifestWriter::create(
-            fs,
-            path,
-            number,
-            self.id,
-            state.format,
-            self.options.faults,
-        )?;
+        let mut writer =
+            ManifestWriter::create(fs, path, number, self.id, state.format, self.options.faults)?;
         writer.append(&state.to_edit().encode())?;
         self.mark_point(point, path, &writer)?;
         fs.sync_dir(path)

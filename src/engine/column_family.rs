@@ -34,6 +34,10 @@ pub(crate) struct Family {
     pub(crate) id: FamilyId,
     pub(crate) name: String,
     options: ArcSwap<CfOptions>,
+    /// Milliseconds that rows live; 0: for ever, which is fixed at creation.
+    ttl: AtomicU64,
+    /// The newest time in the log, as an open found it.
+    pub(crate) newest_time: AtomicU64,
     /// Who merges; of a family that takes merges.
     merger: ArcSwapOption<Merger>,
     /// True for a logged family; fixed at creation.
@@ -131,6 +135,8 @@ impl Family {
             append: options
                 .append_prefix_bytes
                 .map(|bytes| AppendFamily::new(id, bytes)),
+            ttl: AtomicU64::new(options.ttl_millis().unwrap_or(0)),
+            newest_time: AtomicU64::new(0),
             merger: ArcSwapOption::new(make_merger(&name, &options)),
             options: ArcSwap::from_pointee(options),
             name,
@@ -153,8 +159,16 @@ impl Family {
             self.logged, options.logged,
             "the class of a family is fixed at creation"
         );
+        self.ttl
+            .store(options.ttl_millis().unwrap_or(0), Ordering::Relaxed);
         self.merger.store(make_merger(&self.name, &options));
         self.options.store(Arc::new(options));
+    }
+
+    /// Milliseconds that rows live, where they do not for ever.
+    #[inline]
+    pub(crate) fn ttl(&self) -> Option<u64> {
+        Some(self.ttl.load(Ordering::Relaxed)).filter(|&ttl| ttl > 0)
     }
 
     /// Who merges; `None` where the family takes no merges.

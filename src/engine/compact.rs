@@ -12,14 +12,16 @@ use crate::{
     batch::FamilyId,
     column_family::{ColumnFamily, Slot},
     compaction::{
-        Compaction, Cursors, JobContext, Kind, ManualPick, PickContext, Target, flush_to_table,
-        ingest_level, pick, pick_range, run,
+        Compaction, Cursors, JobContext, Kind, ManualPick, PickContext, RowRules, Target,
+        flush_to_table, ingest_level, pick, pick_range, run,
     },
+    compaction_filter::{CompactionFilter, FilterSetting},
     db::DbInner,
     error::{Error, Result},
     key::SequenceNumber,
     memtable::MemtableIter,
     options::{CfOptions, LEVELS},
+    snapshot::Readers,
     tombstones::Tombstones,
     version::{KeySpan, TableMeta, TableOpener, TableRecord},
 };
@@ -133,7 +135,7 @@ impl DbInner {
         family: &ColumnFamily,
         choose: impl FnOnce(&PickContext<'_>, &CfOptions) -> Option<Compaction>,
     ) -> Option<Compaction> {
-        let boundaries = self.snapshots.boundaries(|| self.commit.visible());
+        let readers = self.snapshots.readers(|| self.commit.visible());
         let tombstones = |meta: &TableMeta| {
             meta.table(&*self.tables)
                 .ok()
@@ -142,7 +144,9 @@ impl DbInner {
         let mut families = self.compactions.lock();
         let places = families.entry(family.id()).or_default();
         let context = PickContext {
-            boundaries: &boundaries,
+            boundaries: &readers.boundaries,
+            oldest_time: readers.times.first().copied().unwrap_or(0),
+            faults: self.options.faults,
             running: &places.running,
             cursors: &places.cursors,
             tombstones: &tombstones,
@@ -169,7 +173,17 @@ impl DbInner {
         family: &ColumnFamily,
         compaction: &Compaction,
     ) -> Result<()> {
-        let output = self.in_job(family, |context| run(compaction, context))?;
+        let filter = family.inner.options().compaction_filter.clone();
+        let filter = filter.filter(|_| compaction.kind == Kind::Merge);
+        let visible = || self.commit.visible();
+        let (readers, filtering) = if filter.is_some() {
+            let (readers, filtering) = self.snapshots.begin_filtering(family, visible);
+            (readers, Some(filtering))
+        } else {
+            (self.snapshots.readers(visible), None)
+        };
+        let filter = filter.as_ref().map(FilterSetting::get);
+        let output = self.in_job(family, &readers, filter, |context| run(compaction, context))?;
         let mut manifest = self.manifest.lock();
         if manifest.state.family(family.id()).is_none() {
             // Dropped meanwhile, and its tables with it.
@@ -180,7 +194,11 @@ impl DbInner {
         let edit = compaction.edit(family.id(), output.tables);
         self.apply_locked(&mut manifest, edit)?;
         let state = manifest.state.family(family.id()).expect("just looked up");
-        family.inner.install(Arc::clone(&state.version), &[]);
+        let put_in_place = || family.inner.install(Arc::clone(&state.version), &[]);
+        match filtering {
+            Some(filtering) => filtering.install(put_in_place),
+            None => put_in_place(),
+        }
         drop(manifest);
         let count = |counter: &std::sync::atomic::AtomicU64, by: u64| {
             counter.fetch_add(by, Ordering::Relaxed);
@@ -210,9 +228,10 @@ impl DbInner {
     pub(crate) fn in_job<T>(
         &self,
         family: &ColumnFamily,
+        readers: &Readers,
+        filter: Option<&dyn CompactionFilter>,
         work: impl FnOnce(&JobContext<'_>) -> Result<T>,
     ) -> Result<T> {
-        let boundaries = self.snapshots.boundaries(|| self.commit.visible());
         let opener: Arc<dyn TableOpener> = Arc::clone(&self.tables) as _;
         let merger = family.inner.merger();
         work(&JobContext {
@@ -222,7 +241,14 @@ impl DbInner {
             executor: &*self.options.executor,
             opener: &opener,
             new_file_number: &|| self.numbers.next(),
-            boundaries: &boundaries,
+            boundaries: &readers.boundaries,
+            rows: RowRules {
+                ttl: family.inner.ttl(),
+                times: &readers.times,
+                filter,
+                newest_snapshot: readers.newest_snapshot,
+                faults: self.options.faults,
+            },
             faults: self.options.faults,
             merger: merger.as_ref(),
             merge_failures: &self.counters.merge_failures,
@@ -242,7 +268,8 @@ impl DbInner {
             .iter()
             .flat_map(|slot| slot.memtable.tombstone_sets())
             .collect();
-        self.in_job(family, |context| {
+        let readers = self.snapshots.readers(|| self.commit.visible());
+        self.in_job(family, &readers, None, |context| {
             let sets = sets.iter().map(AsRef::as_ref);
             let tombstones = Tombstones::merge_for(sets, context.boundaries);
             flush_to_table(sources, &tombstones, context)

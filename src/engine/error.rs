@@ -149,7 +149,9 @@ impl fmt::Display for Error {
             }
             Self::NoSuchColumnFamily(name) => write!(f, "no column family {name:?}"),
             Self::Expired(what) => write!(f, "given up: {what}"),
-            Self::Merge { key, what } => write!(f, "merge of key \"{}\": {what}", key.escape_ascii()),
+            Self::Merge { key, what } => {
+                write!(f, "merge of key \"{}\": {what}", key.escape_ascii())
+            }
             Self::Closed => write!(f, "the database is closed"),
         }
     }

@@ -6,6 +6,7 @@ use std::{ops::Bound, sync::Arc};
 
 use crate::{
     append::LogBytes,
+    clock::{Life, split_time},
     column_family::{ColumnFamily, ReadState},
     db::DbInner,
     error::{Error, Result},
@@ -50,6 +51,8 @@ pub(crate) trait Take {
         seek: InternalKey<'_>,
         hash: KeyHash,
     ) -> Result<Option<(u64, Self::Output)>>;
+    /// Value and time of what was taken from a family with a time to live; `None` where it is too short for both.
+    fn split_time(&mut self, taken: Self::Output) -> Option<(Self::Output, u64)>;
     /// From the log.
     fn log(&mut self, value: &LogBytes, _ledger: &Arc<PinLedger>) -> Self::Output {
         self.bytes(value)
@@ -79,6 +82,12 @@ impl<const WAITS: bool> Take for Pin<WAITS> {
         } else {
             table.try_get(seek, hash)
         }
+    }
+
+    fn split_time(&mut self, taken: PinnedSlice) -> Option<(PinnedSlice, u64)> {
+        let (value, time) = split_time(&taken)?;
+        let len = value.len();
+        Some((taken.truncated(len), time))
     }
 
     fn log(&mut self, value: &LogBytes, ledger: &Arc<PinLedger>) -> PinnedSlice {
@@ -113,6 +122,13 @@ impl Take for CopyInto<'_> {
             (trailer, ())
         })
     }
+
+    fn split_time(&mut self, (): ()) -> Option<((), u64)> {
+        let (value, time) = split_time(self.0)?;
+        let len = value.len();
+        self.0.truncate(len);
+        Some(((), time))
+    }
 }
 
 impl DbInner {
@@ -142,12 +158,45 @@ impl DbInner {
             }
             return self.append_get(cf, append, key, at, &mut take);
         }
+        if let Some(state) = at.and_then(|at| at.state_of(cf.id())) {
+            self.check_family(cf)?;
+            let seq = at.map_or(SequenceNumber::ZERO, Snapshot::seq);
+            let found = self.get_in(cf, state, key, seq, &mut take)?;
+            return self.alive(cf, found, at, &mut take);
+        }
         // The state first, then the number: what this state lacks was written after the number.
         let state = cf.inner.peek();
         // Of a family that is dropped the state is empty.
         self.check_family(cf)?;
         let seq = at.map_or_else(|| self.commit.visible(), Snapshot::seq);
-        self.get_in(cf, &state, key, seq, &mut take)
+        let found = self.get_in(cf, &state, key, seq, &mut take)?;
+        self.alive(cf, found, at, &mut take)
+    }
+
+    /// What was found, unless it is past its time.
+    #[inline]
+    fn alive<T: Take>(
+        &self,
+        cf: &ColumnFamily,
+        found: Option<T::Output>,
+        at: Option<&Snapshot>,
+        take: &mut T,
+    ) -> Result<Option<T::Output>> {
+        match (found, cf.inner.ttl()) {
+            (Some(taken), Some(ttl)) => {
+                let (value, time) = take
+                    .split_time(taken)
+                    .ok_or_else(|| Error::corruption(&self.dir, 0, NO_TIME))?;
+                Ok((!self.life(ttl, at).is_over(time)).then_some(value))
+            }
+            (found, _) => Ok(found),
+        }
+    }
+
+    /// Which rows of a family are past their time, where they live for `ttl` milliseconds.
+    fn life(&self, ttl: u64, at: Option<&Snapshot>) -> Life {
+        let now = at.map_or_else(|| self.snapshots.time.now(), Snapshot::time);
+        Life::at(now, ttl)
     }
 
     fn get_in<T: Take>(
@@ -206,7 +255,7 @@ impl DbInner {
             return self.append_iter(cf, append, options);
         }
         // The state first, then the number, as for `get`.
-        let state = cf.inner.read_state();
+        let state = state_for(cf, options);
         self.check_family(cf)?;
         let seq = options
             .snapshot
@@ -220,7 +269,12 @@ impl DbInner {
             options.lower.clone(),
             options.upper.clone(),
         )
-        .merging(cf.inner.merger()))
+        .merging(cf.inner.merger())
+        .living(
+            cf.inner
+                .ttl()
+                .map(|ttl| self.life(ttl, options.snapshot.as_ref())),
+        ))
     }
 
     /// Every source of `state` that can have keys within the bounds, newest first, each with a number
@@ -294,15 +348,15 @@ impl DbInner {
                 &mut Pin::<true>,
             );
         }
-        let state = cf.inner.read_state();
+        let state = state_for(cf, options);
         self.check_family(cf)?;
-        let seq = options
-            .snapshot
-            .as_ref()
-            .map_or_else(|| self.commit.visible(), Snapshot::seq);
-        keys.iter()
-            .map(|key| self.get_in(cf, &state, key.as_ref(), seq, &mut Pin::<true>))
-            .collect()
+        let at = options.snapshot.as_ref();
+        let seq = at.map_or_else(|| self.commit.visible(), Snapshot::seq);
+        let get = |key: &K| {
+            let found = self.get_in(cf, &state, key.as_ref(), seq, &mut Pin::<true>)?;
+            self.alive(cf, found, at, &mut Pin::<true>)
+        };
+        keys.iter().map(get).collect()
     }
 
     /// Checks that `snapshot` is of this database.
@@ -314,6 +368,16 @@ impl DbInner {
             _ => Ok(()),
         }
     }
+}
+
+/// What is wrong with a value of a family with a time to live that has none.
+pub(crate) const NO_TIME: &str = "a value without a time in a family with a time to live";
+
+/// What there is to read of a family.
+fn state_for(cf: &ColumnFamily, options: &ReadOptions) -> Arc<ReadState> {
+    let snapshot = options.snapshot.as_ref();
+    let state = snapshot.and_then(|snapshot| snapshot.state_of(cf.id()));
+    state.map_or_else(|| cf.inner.read_state(), Arc::clone)
 }
 
 /// What an entry, or its absence, means below a range delete at `covered`.

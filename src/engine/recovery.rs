@@ -11,7 +11,10 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, RwLock, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use arc_swap::ArcSwapOption;
@@ -20,6 +23,7 @@ use crate::{
     append::Appends,
     batch::{Operation, Operations},
     cache::BlockCache,
+    clock::{Time, split_time},
     column_family::{ColumnFamily, Family, Frozen},
     commit::{Commit, Segment},
     compact::Compactions,
@@ -307,6 +311,15 @@ fn apply_record(
                 "a merge in column family {id}, which has no merge operator"
             ));
         }
+        if let Operation::Put { key, value } = operation
+            && family.inner.ttl().is_some()
+        {
+            let (_, time) = split_time(value).ok_or_else(|| {
+                let key = key.escape_ascii();
+                format!("the value of \"{key}\" in column family {id} has no time")
+            })?;
+            family.inner.newest_time.fetch_max(time, Ordering::Relaxed);
+        }
         if seq <= family.inner.flushed() {
             continue;
         }
@@ -381,14 +394,8 @@ fn start(
         base: start.1,
     });
     found.state.last_seq = found.state.last_seq.max(last_seq);
-    let mut writer = ManifestWriter::create(
-        &*fs,
-        dir,
-        number,
-        db,
-        found.state.format,
-        options.faults,
-    )?;
+    let mut writer =
+        ManifestWriter::create(&*fs, dir, number, db, found.state.format, options.faults)?;
     writer.append(&found.state.to_edit().encode())?;
     fs.sync_dir(dir)
         .map_err(|e| Error::io("sync directory", dir, e))?;
@@ -429,6 +436,13 @@ fn start(
         options.faults,
         logs.synced_mirror(),
     ));
+    // A clock that was set back does not bring back what is gone.
+    let newest = families
+        .iter()
+        .map(|family| family.inner.newest_time.load(Ordering::Relaxed))
+        .chain(found.state.newest_time())
+        .max();
+    let time = Time::new(Arc::clone(&options.clock), newest.unwrap_or(0));
     let cache = BlockCache::with_pins(options.block_cache_bytes, options.max_pinned_bytes);
     let tables = Arc::new(Tables {
         dir: dir.to_path_buf(),
@@ -446,7 +460,7 @@ fn start(
         manifest: Manifest::new(found.state, writer),
         numbers,
         tables,
-        snapshots: Arc::new(SnapshotList::default()),
+        snapshots: Arc::new(SnapshotList::new(time)),
         appends,
         background: Arc::default(),
         counters: Counters::default(),

@@ -57,6 +57,7 @@ impl DbInner {
             ));
         }
         let count = u32::try_from(batch.len()).expect("a batch counts its operations in 32 bits");
+        batch.stamp(|| self.snapshots.time.now());
         batch.finish();
         let payload = batch.encoded();
         let crc = if logged { crc32fast::hash(payload) } else { 0 };

@@ -15,7 +15,9 @@ impl Sink for Numbers {
     fn new_key(&mut self) {}
 
     fn keep(&mut self, entry: Kept<'_>, _: &mut dyn FnMut(&[u8]) -> bool) -> Result<()> {
-        self.0.push(u64::from_le_bytes(entry.value.try_into().expect("a number")));
+        self.0.push(u64::from_le_bytes(
+            entry.value.try_into().expect("a number"),
+        ));
         Ok(())
     }
 }

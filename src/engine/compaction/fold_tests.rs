@@ -21,7 +21,10 @@ impl MergeOperator for Join {
         operands: &[&[u8]],
         result: &mut Vec<u8>,
     ) -> MergeResult {
-        let parts: Vec<&[u8]> = existing.into_iter().chain(operands.iter().copied()).collect();
+        let parts: Vec<&[u8]> = existing
+            .into_iter()
+            .chain(operands.iter().copied())
+            .collect();
         assert!(!parts.contains(&&b"boom"[..]), "boom");
         if parts.contains(&&b"bad"[..]) {
             return Err("bad".to_owned());
@@ -87,7 +90,12 @@ const PLAIN: Case<'_> = Case {
 
 /// `k#9mrg=a`, newest first within a key; what is kept, how many entries are stuck, and how often it failed.
 fn folded(case: &Case<'_>, entries: &[&str]) -> (Vec<String>, usize, u64) {
-    let numbers: Vec<_> = case.boundaries.iter().copied().map(SequenceNumber).collect();
+    let numbers: Vec<_> = case
+        .boundaries
+        .iter()
+        .copied()
+        .map(SequenceNumber)
+        .collect();
     let stripes = Stripes::new(&numbers);
     let one = |&(start, end, seq): &(&str, &str, u64)| RangeTombstone {
         start: start.into(),
@@ -131,17 +139,27 @@ fn without_a_base_they_are_put_together_and_at_the_bottom_become_a_value() {
     let chain = ["k#9mrg=c", "k#8mrg=b", "k#7mrg=x", "k#6mrg=a"];
     let kept = folded(&PLAIN, &chain).0;
     assert_eq!(kept, ["k#9mrg=x,b,c", "k#6mrg=a"]);
-    let bottom = Case { bottom: true, ..PLAIN };
+    let bottom = Case {
+        bottom: true,
+        ..PLAIN
+    };
     assert_eq!(folded(&bottom, &chain).0, ["k#9put=a,x,b,c"]);
 }
 
 #[test]
 fn a_snapshot_between_two_operands_keeps_them_apart() {
-    let case = Case { boundaries: &[7, 99], bottom: true, ..PLAIN };
+    let case = Case {
+        boundaries: &[7, 99],
+        bottom: true,
+        ..PLAIN
+    };
     let chain = ["k#9mrg=c", "k#8mrg=b", "k#6mrg=a", "k#5put=0"];
     assert_eq!(folded(&case, &chain).0, ["k#9mrg=b,c", "k#6put=0,a"]);
     // What is not visible yet is not touched at all.
-    let case = Case { boundaries: &[7], ..case };
+    let case = Case {
+        boundaries: &[7],
+        ..case
+    };
     assert_eq!(
         folded(&case, &chain).0,
         ["k#9mrg=c", "k#8mrg=b", "k#6put=0,a"]
@@ -150,30 +168,56 @@ fn a_snapshot_between_two_operands_keeps_them_apart() {
 
 #[test]
 fn below_a_range_delete_there_is_no_base() {
-    let case = Case { tombstones: &[("a", "z", 7)], ..PLAIN };
+    let case = Case {
+        tombstones: &[("a", "z", 7)],
+        ..PLAIN
+    };
     let chain = ["k#9mrg=c", "k#8mrg=b", "k#6mrg=a", "k#5put=0"];
     assert_eq!(folded(&case, &chain).0, ["k#9put=b,c"]);
     assert_eq!(folded(&case, &chain[..2]).0, ["k#9put=b,c"]);
     // A snapshot below the range delete sees what it hides from others.
-    let case = Case { boundaries: &[6, 99], ..case };
+    let case = Case {
+        boundaries: &[6, 99],
+        ..case
+    };
     assert_eq!(folded(&case, &chain).0, ["k#9put=b,c", "k#6put=0,a"]);
     // A range delete between two snapshots' stripes, beneath the operands of the newer one.
-    let case = Case { boundaries: &[7, 99], ..case };
+    let case = Case {
+        boundaries: &[7, 99],
+        ..case
+    };
     assert_eq!(folded(&case, &chain).0, ["k#9put=b,c"]);
 }
 
 #[test]
 fn what_an_operator_cannot_merge_stays_as_it_was_and_the_rest_goes_on() {
     let entries = [
-        "a#9mrg=bad", "a#8mrg=b", "a#7put=0", "a#6put=hidden", "b#5mrg=boom", "b#4del=", "c#3mrg=q", "c#2put=p",
+        "a#9mrg=bad",
+        "a#8mrg=b",
+        "a#7put=0",
+        "a#6put=hidden",
+        "b#5mrg=boom",
+        "b#4del=",
+        "c#3mrg=q",
+        "c#2put=p",
     ];
     let (kept, stuck, failures) = folded(&PLAIN, &entries);
     assert_eq!(
         kept,
-        ["a#9mrg=bad", "a#8mrg=b", "a#7put=0", "b#5mrg=boom", "b#4del=", "c#3put=p,q"]
+        [
+            "a#9mrg=bad",
+            "a#8mrg=b",
+            "a#7put=0",
+            "b#5mrg=boom",
+            "b#4del=",
+            "c#3put=p,q"
+        ]
     );
     assert_eq!((stuck, failures), (5, 2));
-    let absent = Case { given: false, ..PLAIN };
+    let absent = Case {
+        given: false,
+        ..PLAIN
+    };
     let (kept, stuck, failures) = folded(&absent, &entries);
     assert_eq!(kept[5..], ["c#3mrg=q", "c#2put=p"]);
     assert_eq!((kept.len(), stuck, failures), (7, 7, 0));

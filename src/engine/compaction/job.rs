@@ -14,10 +14,11 @@ use std::{
 };
 
 use super::{
-    Compaction, Kind, Stripes,
+    Compaction, Kind, RowRules, Stripes,
     filter::needed_tombstones,
     fold::{Folder, Kept, Sink},
     is_bottom, overlap_limit,
+    rows::{Judged, Rows},
 };
 use crate::{
     error::{Error, Result},
@@ -26,7 +27,7 @@ use crate::{
     filename,
     fs::{Fs, WritableFile},
     iter::{BoxedIter, InternalIterator, LevelIter, MergingIter, RunSource},
-    key::{InternalKey, RangeTombstone, SequenceNumber},
+    key::{InternalKey, RangeTombstone, SequenceNumber, ValueKind, pack_trailer},
     merge::Merger,
     options::{CfOptions, LEVELS},
     table::{TableBuilder, TableIter},
@@ -52,6 +53,8 @@ pub(crate) struct JobContext<'a> {
     pub(crate) faults: Faults,
     /// Who folds operands, where the family takes merges.
     pub(crate) merger: Option<&'a Arc<Merger>>,
+    /// What compactions do to rows; flushes leave them.
+    pub(crate) rows: RowRules<'a>,
     /// Counts operands that could not be put together.
     pub(crate) merge_failures: &'a AtomicU64,
     /// Once true, the job ends with [`Error::Closed`].
@@ -102,14 +105,20 @@ pub(crate) fn run(compaction: &Compaction, context: &JobContext<'_>) -> Result<J
     let mut below = Below::new(version, level);
     let mut input = MergingIter::new(input_runs(compaction, context)?);
     let grandparents = compaction.grandparents();
-    let outputs = Outputs::new(
+    let mut outputs = Outputs::new(
         context,
         level,
         context.options.table_bytes,
         grandparents,
         kept,
     );
-    let folder = Folder::new(&stripes, &tombstones, context.merger.cloned(), context.faults);
+    outputs.rows = Rows::new(context.rows, level, context.dir);
+    let folder = Folder::new(
+        &stripes,
+        &tombstones,
+        context.merger.cloned(),
+        context.faults,
+    );
     let mut output = merge(&mut input, folder, |key| below.is_bottom(key), outputs)?;
     output.stats.bytes_read = compaction.input_bytes();
     Ok(output)
@@ -129,7 +138,12 @@ pub(crate) fn flush_to_table<I: InternalIterator>(
     let stripes = Stripes::new(context.boundaries);
     let kept = needed_tombstones(tombstones, &stripes, |_| false);
     let outputs = Outputs::new(context, 0, u64::MAX, &[], kept);
-    let folder = Folder::new(&stripes, tombstones, context.merger.cloned(), context.faults);
+    let folder = Folder::new(
+        &stripes,
+        tombstones,
+        context.merger.cloned(),
+        context.faults,
+    );
     let mut output = merge(&mut MergingIter::new(sources), folder, |_| false, outputs)?;
     assert!(output.tables.len() <= 1, "a flush is never cut");
     Ok(output.tables.pop())
@@ -191,7 +205,39 @@ impl Sink for Outputs<'_> {
         self.may_cut = true;
     }
 
-    fn keep(&mut self, entry: Kept<'_>, _: &mut dyn FnMut(&[u8]) -> bool) -> Result<()> {
+    fn keep(&mut self, entry: Kept<'_>, is_bottom: &mut dyn FnMut(&[u8]) -> bool) -> Result<()> {
+        let Some(mut rows) = self.rows.take() else {
+            return self.write(&entry);
+        };
+        let kept = match rows.judge(&entry) {
+            Ok(Judged::Keep) => self.write(&entry),
+            Ok(Judged::Change(value)) => self.write(&Kept { value, ..entry }),
+            Ok(Judged::Remove) => {
+                let gone = entry.stripe == Some(0) && is_bottom(entry.key.user_key);
+                if gone || self.context.faults.is(Fault::RemoveWithoutDelete) {
+                    Ok(())
+                } else {
+                    let key = InternalKey {
+                        trailer: pack_trailer(entry.key.seq(), ValueKind::Delete),
+                        ..entry.key
+                    };
+                    self.write(&Kept {
+                        key,
+                        value: &[],
+                        ..entry
+                    })
+                }
+            }
+            Err(error) => Err(error),
+        };
+        self.rows = Some(rows);
+        kept
+    }
+}
+
+impl Outputs<'_> {
+    /// Writes an entry into the current output, or the next.
+    fn write(&mut self, entry: &Kept<'_>) -> Result<()> {
         // An output may end only before the first entry kept of a user key.
         if std::mem::take(&mut self.may_cut) {
             self.cut_before(entry.key.user_key)?;
@@ -218,6 +264,8 @@ struct Outputs<'a> {
     /// First key that may be in the current output.
     start: Vec<u8>,
     current: Option<(u64, TableBuilder)>,
+    /// What is done to rows, if anything.
+    rows: Option<Rows<'a>>,
     /// The next entry is the first one kept of its user key.
     may_cut: bool,
     /// Entries of all outputs.
@@ -246,6 +294,7 @@ impl<'a> Outputs<'a> {
             next_tombstone: 0,
             start: Vec::new(),
             current: None,
+            rows: None,
             may_cut: true,
             entries: 0,
             hidden: 0,

@@ -163,6 +163,13 @@ impl World {
             boundaries: &self.boundaries(),
             merger: None,
             merge_failures: &AtomicU64::new(0),
+            rows: RowRules {
+                ttl: None,
+                times: &[],
+                filter: None,
+                newest_snapshot: SequenceNumber::ZERO,
+                faults: Faults::default(),
+            },
             faults: Faults::default(),
             stop: &self.stop,
             pause: &|| {},
@@ -176,6 +183,8 @@ impl World {
             .filter_map(|(compaction, _)| compaction.target())
             .collect();
         let context = PickContext {
+            oldest_time: 0,
+            faults: Faults::default(),
             boundaries: &self.boundaries(),
             running: &running,
             cursors: &self.cursors,

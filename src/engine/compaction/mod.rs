@@ -9,11 +9,13 @@ mod fold;
 mod job;
 mod levels;
 mod picker;
+mod rows;
 
 pub(crate) use filter::Stripes;
 pub(crate) use job::{JobContext, flush_to_table, run};
 pub(crate) use levels::pending_bytes;
 pub(crate) use picker::{Cursors, ManualPick, PickContext, ingest_level, pick, pick_range};
+pub(crate) use rows::RowRules;
 
 use std::sync::Arc;
 
@@ -48,6 +50,8 @@ pub(crate) enum Reason {
     Garbage,
     /// Tables lie under a range delete.
     RangeDelete,
+    /// Rows of tables are past their time.
+    Expired,
     /// The caller asked for it.
     Manual,
 }

@@ -158,6 +158,12 @@ impl DbInner {
                 "column family {name:?} was created with append_prefix_bytes = {prefix_bytes:?}, which cannot change"
             )));
         }
+        if family.options().ttl.is_some() != options.ttl.is_some() {
+            return Err(Error::invalid(format!(
+                "column family {name:?} was created with ttl = {:?}; its length may change, but not whether it has one",
+                family.options().ttl
+            )));
+        }
         check_same_operator(name, &family.options(), options)?;
         self.check_writable(false)?;
         let mut manifest = self.manifest.lock();

@@ -10,9 +10,11 @@ use std::{mem, path::PathBuf, sync::Arc};
 
 use super::{InternalIterator, MergingIter, merging::before_all_versions};
 use crate::{
+    clock::{Life, TIME_LEN, split_time},
     error::{Error, Result},
     key::{InternalKey, SequenceNumber, ValueKind, key_prefix, trailer_kind, trailer_seq},
     merge::{Chain, Merger},
+    read::NO_TIME,
     tombstones::{Cover, TombstoneCursor, Tombstones},
 };
 
@@ -34,6 +36,10 @@ pub(crate) struct UserIter<I> {
     value: Vec<u8>,
     /// Who makes a value of operands.
     merger: Option<Arc<Merger>>,
+    /// Which rows are past their time, where they have one behind their values.
+    life: Option<Life>,
+    /// Bytes behind each value.
+    behind: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -82,7 +88,16 @@ impl<I: InternalIterator> UserIter<I> {
             key,
             value,
             merger: None,
+            life: None,
+            behind: 0,
         }
+    }
+
+    /// The same for a family whose rows have a time to live.
+    pub(crate) fn living(mut self, life: Option<Life>) -> Self {
+        self.behind = life.map_or(0, |_| TIME_LEN);
+        self.life = life;
+        self
     }
 
     /// The same for a family that takes merges.
@@ -108,8 +123,12 @@ impl<I: InternalIterator> UserIter<I> {
     /// The current value; only while `valid`.
     pub(crate) fn value(&self) -> &[u8] {
         match self.state {
-            State::Forward => self.inner.value(),
-            State::Backward | State::Merged => &self.value,
+            State::Forward => {
+                let value = self.inner.value();
+                // Looked at when it came to stand here.
+                &value[..value.len() - self.behind]
+            }
+            State::Backward | State::Merged => &self.value[..self.value.len() - self.behind],
             State::Invalid => panic!("value of a cursor that stands on no entry"),
         }
     }
@@ -215,6 +234,11 @@ impl<I: InternalIterator> UserIter<I> {
                     self.state = State::Merged;
                     return Ok(());
                 }
+                _ if self.life.is_some() && is_over(self.life, self.inner.value())? => {
+                    copy_to(&mut self.key, user_key);
+                    (pass, passed) = (Pass::All, 0);
+                    self.inner.next()?;
+                }
                 _ => {
                     self.state = State::Forward;
                     return Ok(());
@@ -290,6 +314,9 @@ impl<I: InternalIterator> UserIter<I> {
                     }
                 }
                 cover => {
+                    if self.life.is_some() && is_over(self.life, &self.value)? {
+                        continue;
+                    }
                     if kind == ValueKind::Merge {
                         let covered = cover.map_or(SequenceNumber::ZERO, |cover| cover.seq);
                         self.inner.seek(InternalKey::seek_to(&self.key, self.at))?;
@@ -357,6 +384,13 @@ fn kind(trailer: u64) -> Result<ValueKind> {
             format!("entry of unknown kind {}", trailer & 0xff),
         )
     })
+}
+
+/// True for a row that is past its time.
+fn is_over(life: Option<Life>, value: &[u8]) -> Result<bool> {
+    let (_, time) =
+        split_time(value).ok_or_else(|| Error::corruption(PathBuf::new(), 0, NO_TIME))?;
+    Ok(life.is_some_and(|life| life.is_over(time)))
 }
 
 /// The newest visible range delete over a key.

@@ -111,7 +111,10 @@ impl DbInner {
     ) -> Result<T::Output> {
         let merger = cf.inner.merger();
         let merger = merger.ok_or_else(|| {
-            let what = format!("an operand in column family {:?}, which has no merge operator", cf.name());
+            let what = format!(
+                "an operand in column family {:?}, which has no merge operator",
+                cf.name()
+            );
             Error::corruption(&self.dir, 0, what)
         })?;
         merger.check_given().map_err(Error::invalid)?;
@@ -157,7 +160,9 @@ impl DbInner {
                 None if waits => meta.table(&*self.tables)?,
                 None => return Err(Error::Busy("a table is not open yet".to_owned())),
             };
-            search.covered = search.covered.max(table.tombstones().covering_seq(key, seq));
+            search.covered = search
+                .covered
+                .max(table.tombstones().covering_seq(key, seq));
             search.place(seq, |at| {
                 let seek = InternalKey::seek_to(key, at);
                 if waits {

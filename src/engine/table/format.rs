@@ -28,8 +28,9 @@ const MAGIC: &[u8; 8] = b"BSLTSST1";
 pub(super) const BLOCK_TRAILER_LEN: usize = 5;
 /// Largest block in bytes, stored or decompressed: the largest entry and room for its frame.
 pub(super) const MAX_BLOCK_LEN: usize = 1 << 30;
-/// Version of the properties block, and so of the table.
+/// Version of the properties block, and so of the table; and the one of a table with times.
 const VERSION: u32 = 1;
+const VERSION_TIMES: u32 = 2;
 
 /// The block is stored as it is.
 pub(super) const RAW: u8 = 0;
@@ -251,12 +252,21 @@ pub(super) struct Properties {
     pub(super) smallest: Vec<u8>,
     pub(super) largest: Vec<u8>,
     pub(super) largest_exclusive: bool,
+    /// Smallest and largest time behind a value.
+    pub(super) times: Option<(u64, u64)>,
 }
 
 impl Properties {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        put_u32(&mut out, VERSION);
+        put_u32(
+            &mut out,
+            if self.times.is_some() {
+                VERSION_TIMES
+            } else {
+                VERSION
+            },
+        );
         for number in [
             self.data_blocks,
             self.entries,
@@ -270,13 +280,18 @@ impl Properties {
         out.push(u8::from(self.largest_exclusive));
         put_slice(&mut out, &self.smallest);
         put_slice(&mut out, &self.largest);
+        if let Some((oldest, newest)) = self.times {
+            put_varint(&mut out, oldest);
+            put_varint(&mut out, newest);
+        }
         out
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Damage> {
         const CUT: Damage = "properties are cut short or misspelt";
         let mut reader = Reader::new(bytes);
-        if reader.u32() != Some(VERSION) {
+        let version = reader.u32();
+        if version != Some(VERSION) && version != Some(VERSION_TIMES) {
             return Err("properties of an unknown version");
         }
         let mut number = || reader.varint().ok_or(CUT);
@@ -290,6 +305,11 @@ impl Properties {
         };
         let smallest = reader.slice().ok_or(CUT)?.to_vec();
         let largest = reader.slice().ok_or(CUT)?.to_vec();
+        let times = if version == Some(VERSION_TIMES) {
+            Some((reader.varint().ok_or(CUT)?, reader.varint().ok_or(CUT)?))
+        } else {
+            None
+        };
         if !reader.is_empty() {
             return Err("bytes behind the properties");
         }
@@ -297,6 +317,7 @@ impl Properties {
             || min_seq > max_seq
             || deletes > entries
             || smallest > largest
+            || times.is_some_and(|(oldest, newest)| oldest > newest)
         {
             return Err("properties contradict each other");
         }
@@ -310,6 +331,7 @@ impl Properties {
             smallest,
             largest,
             largest_exclusive,
+            times,
         })
     }
 
@@ -327,6 +349,7 @@ impl Properties {
             tombstones: self.tombstones,
             min_seq: self.min_seq,
             max_seq: self.max_seq,
+            times: self.times,
         }
     }
 }

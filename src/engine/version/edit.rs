@@ -5,6 +5,8 @@
 //! exactly the bytes that encoding gives, and answers a reason for all others; whether an edit fits
 //! the state it is applied to is not decided here.
 
+use std::time::Duration;
+
 use crate::{
     batch::FamilyId,
     coding::{Reader, put_slice, put_u32, put_u64, put_varint},
@@ -28,6 +30,7 @@ const ADDED: u64 = 11;
 
 const LARGEST_EXCLUSIVE: u8 = 1;
 const HAS_GLOBAL_SEQ: u8 = 2;
+const HAS_TIMES: u8 = 4;
 
 /// The log segment a recovery starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -234,13 +237,17 @@ impl TableRecord {
         } else {
             0
         };
-        out.push(exclusive | global);
+        let times = if info.times.is_some() { HAS_TIMES } else { 0 };
+        out.push(exclusive | global | times);
         put_slice(out, &info.smallest);
         put_slice(out, &info.largest);
         put_varints(out, [info.entries, info.deletes, info.tombstones]);
         put_varints(out, [info.min_seq.0, info.max_seq.0, self.hidden]);
         if let Some(seq) = self.global_seq {
             put_varint(out, seq.0);
+        }
+        if let Some((oldest, newest)) = info.times {
+            put_varints(out, [oldest, newest]);
         }
     }
 
@@ -250,10 +257,10 @@ impl TableRecord {
         let size = reader.varint()?;
         let crc = reader.u32()?;
         let flags = reader.u8()?;
-        if flags & !(LARGEST_EXCLUSIVE | HAS_GLOBAL_SEQ) != 0 {
+        if flags & !(LARGEST_EXCLUSIVE | HAS_GLOBAL_SEQ | HAS_TIMES) != 0 {
             return None;
         }
-        let info = TableInfo {
+        let mut info = TableInfo {
             table_id,
             size,
             crc,
@@ -265,6 +272,7 @@ impl TableRecord {
             tombstones: reader.varint()?,
             min_seq: seq(reader)?,
             max_seq: seq(reader)?,
+            times: None,
         };
         let hidden = reader.varint()?;
         let global_seq = if flags & HAS_GLOBAL_SEQ == 0 {
@@ -272,6 +280,11 @@ impl TableRecord {
         } else {
             Some(seq(reader)?)
         };
+        if flags & HAS_TIMES != 0 {
+            let times = (reader.varint()?, reader.varint()?);
+            info.times = Some(times).filter(|(oldest, newest)| oldest <= newest);
+            info.times?;
+        }
         let keys_ascend = if info.largest_exclusive {
             info.smallest < info.largest
         } else {
@@ -292,6 +305,8 @@ impl TableRecord {
 const APPEND_PREFIX_BYTES: u64 = 14;
 /// The tag of a merge operator's name.
 const MERGE_OPERATOR: u64 = 32;
+/// The tag of a time to live in milliseconds.
+const TTL: u64 = 33;
 
 /// Options of a family as they stand in a manifest: every setting that is stored with its tag, in order of tags.
 fn encode_options(options: &CfOptions) -> Vec<u8> {
@@ -305,6 +320,9 @@ fn encode_options(options: &CfOptions) -> Vec<u8> {
     if let Some(merge) = &options.merge_operator {
         put_varint(&mut out, MERGE_OPERATOR);
         put_slice(&mut out, merge.name().as_bytes());
+    }
+    if let Some(ttl) = options.ttl_millis() {
+        put_varints(&mut out, [TTL, ttl]);
     }
     out
 }
@@ -342,6 +360,8 @@ fn decode_options(bytes: &[u8]) -> Option<CfOptions> {
     let mut options = CfOptions {
         append_prefix_bytes: None,
         merge_operator: None,
+        compaction_filter: None,
+        ttl: None,
         logged: match next(1)? {
             0 => false,
             1 => true,
@@ -371,6 +391,7 @@ fn decode_options(bytes: &[u8]) -> Option<CfOptions> {
                 let name = std::str::from_utf8(reader.slice()?).ok()?;
                 options.merge_operator = Some(MergeSetting::named(name));
             }
+            TTL => options.ttl = Some(Duration::from_millis(reader.varint()?)),
             _ => return None,
         }
     }

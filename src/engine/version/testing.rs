@@ -57,6 +57,8 @@ pub struct TableFields {
     pub hidden: u64,
     /// The sequence number that stands for all stored ones.
     pub global_seq: Option<u64>,
+    /// Smallest and largest time behind a value.
+    pub times: Option<(u64, u64)>,
 }
 
 impl From<&TableFields> for TableRecord {
@@ -77,6 +79,7 @@ impl From<&TableFields> for TableRecord {
                 tombstones,
                 min_seq,
                 max_seq,
+                times: fields.times,
             },
             hidden: fields.hidden,
             global_seq: fields.global_seq.map(SequenceNumber),
@@ -104,6 +107,7 @@ impl From<TableRecord> for TableFields {
             seqs: [info.min_seq.0, info.max_seq.0],
             hidden,
             global_seq: global_seq.map(|seq| seq.0),
+            times: info.times,
         }
     }
 }

@@ -178,9 +178,7 @@ impl<'a> Manifest<'a> {
     ) -> Result<Self> {
         let header =
             SegmentHeader::decode(bytes, SegmentKind::Manifest).map_err(|bad| bad.error(path))?;
-        let format = bytes
-            .first_chunk()
-            .map_or(VERSION, SegmentHeader::version);
+        let format = bytes.first_chunk().map_or(VERSION, SegmentHeader::version);
         if header.number != number {
             let what = format!("header of manifest {}, not of {number}", header.number);
             return Err(Error::corruption(path, 0, what));

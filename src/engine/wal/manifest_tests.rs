@@ -25,8 +25,8 @@ const DB: u64 = 77;
 /// A directory with manifest 3, whose payloads are `edits`, and its bytes.
 fn written(edits: &[&[u8]]) -> (tempfile::TempDir, PathBuf, Vec<u8>, u64) {
     let dir = tempfile::tempdir().expect("a directory");
-    let mut writer = ManifestWriter::create(&RealFs, dir.path(), 3, DB, 1, Faults::default())
-        .expect("created");
+    let mut writer =
+        ManifestWriter::create(&RealFs, dir.path(), 3, DB, 1, Faults::default()).expect("created");
     for edit in edits {
         writer.append(edit).expect("appended");
     }
@@ -60,8 +60,8 @@ fn the_format_version_tells_whether_there_are_append_families() {
     for format in [1, 2, 3] {
         let dir = tempfile::tempdir().expect("a directory");
         let faults = Faults::default();
-        let mut writer = ManifestWriter::create(&RealFs, dir.path(), 3, DB, format, faults)
-            .expect("created");
+        let mut writer =
+            ManifestWriter::create(&RealFs, dir.path(), 3, DB, format, faults).expect("created");
         writer.append(b"state").expect("appended");
         let path = dir.path().join("MANIFEST-000003");
         let bytes = RealFs.read(&path).expect("readable");

@@ -125,8 +125,9 @@ impl SegmentHeader {
             return Err(BadHeader::Checksum);
         }
         let version = Self::version(bytes);
-        let known =
-            version == VERSION || ((VERSION_APPEND..=VERSION_MERGE).contains(&version) && kind == SegmentKind::Manifest);
+        let known = version == VERSION
+            || ((VERSION_APPEND..=VERSION_MERGE).contains(&version)
+                && kind == SegmentKind::Manifest);
         if !known {
             return Err(BadHeader::Version(version));
         }
