@@ -8,6 +8,8 @@
 
 #[path = "format/append.rs"]
 mod append;
+#[path = "format/rows.rs"]
+mod rows;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,7 +36,7 @@ const DB: u64 = 0x0102_0304_0506_0708;
 const TABLE_ID: u64 = 0x1122_3344_5566_7788;
 
 /// The examples that are read below; there are no others.
-const EXAMPLES: [&str; 25] = [
+const EXAMPLES: [&str; 27] = [
     "varints",
     "current",
     "log-segment",
@@ -42,6 +44,8 @@ const EXAMPLES: [&str; 25] = [
     "append-batch",
     "append-packed",
     "append-options",
+    "merge-batch",
+    "rows-edit",
     "internal-key",
     "lz4-block",
     "table-data-block",

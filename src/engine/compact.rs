@@ -18,7 +18,7 @@ use crate::{
     compaction_filter::{CompactionFilter, FilterSetting},
     db::DbInner,
     error::{Error, Result},
-    key::SequenceNumber,
+    key::{RangeTombstone, SequenceNumber},
     memtable::MemtableIter,
     options::{CfOptions, LEVELS},
     snapshot::Readers,
@@ -264,14 +264,11 @@ impl DbInner {
         slots: &[Arc<Slot>],
     ) -> Result<Option<TableRecord>> {
         let sources: Vec<MemtableIter> = slots.iter().map(|slot| slot.memtable.iter()).collect();
-        let sets: Vec<Arc<Tombstones>> = slots
-            .iter()
-            .flat_map(|slot| slot.memtable.tombstone_sets())
-            .collect();
+        let deletes = slots.iter().flat_map(|slot| slot.memtable.range_deletes());
+        let deletes: Vec<RangeTombstone> = deletes.collect();
         let readers = self.snapshots.readers(|| self.commit.visible());
         self.in_job(family, &readers, None, |context| {
-            let sets = sets.iter().map(AsRef::as_ref);
-            let tombstones = Tombstones::merge_for(sets, context.boundaries);
+            let tombstones = Tombstones::new_for(deletes, context.boundaries);
             flush_to_table(sources, &tombstones, context)
         })
     }

@@ -28,6 +28,8 @@
 //! - [`WriteBatch`]: atomic over any families of one class; [`Db::submit`] answers a [`Ticket`] at once.
 //! - [`CfOptions::append`]: the class of family for logs that are appended and cut at both ends; the log is its store,
 //!   and nothing of it is written twice ([`WriteBatch::append`], [`Db::append_range`]).
+//! - [`CfOptions::merge_operator`] ([`Db::merge`]: changes without reading), [`CfOptions::compaction_filter`] and
+//!   [`CfOptions::ttl`]: rows that change or go by themselves.
 //! - [`DbIter`] and [`DbRange`]: one moment, forward and backward, within bounds.
 //! - [`Options`], [`CfOptions`]: unit, default and effect of each.
 //! - [`fs`] and [`executor`]: all the engine asks of the world; with [`fs::SimFs`] and

@@ -10,20 +10,19 @@ use crate::{
     column_family::{ColumnFamily, ReadState},
     db::DbInner,
     error::{Error, Result},
-    iter::{merging::MergingIter, user::UserIter},
+    iter::{covering::Covering, merging::MergingIter, user::UserIter},
     key::{InternalKey, SequenceNumber, ValueKind, trailer_kind, trailer_seq},
     options::{LEVELS, ReadOptions},
     slice::{PinLedger, PinnedSlice},
     snapshot::Snapshot,
     table::{KeyHash, Table, key_hash},
     tables::Source,
-    tombstones::Tombstones,
     version::KeySpan,
 };
 
 /// What an iterator reads: cursors, for each a number that none of its entries exceeds, and the range
 /// tombstones over all of them.
-type Sources = (Vec<Source>, Vec<SequenceNumber>, Vec<Arc<Tombstones>>);
+type Sources = (Vec<Source>, Vec<SequenceNumber>, Vec<Covering>);
 
 /// What a place says about a key.
 enum Hit<T> {
@@ -261,14 +260,15 @@ impl DbInner {
             .snapshot
             .as_ref()
             .map_or_else(|| self.commit.visible(), Snapshot::seq);
-        let (runs, max_seqs, tombstones) = self.sources(&state, options)?;
+        let (runs, max_seqs, tombstones) = self.sources(&state, options, seq)?;
         Ok(UserIter::new(
             MergingIter::with_max_seqs(runs, max_seqs),
-            tombstones,
+            Vec::new(),
             seq,
             options.lower.clone(),
             options.upper.clone(),
         )
+        .under(tombstones)
         .merging(cf.inner.merger())
         .living(
             cf.inner
@@ -279,14 +279,19 @@ impl DbInner {
 
     /// Every source of `state` that can have keys within the bounds, newest first, each with a number
     /// that none of its entries exceeds; and the range tombstones of all of them.
-    fn sources(&self, state: &ReadState, options: &ReadOptions) -> Result<Sources> {
+    fn sources(
+        &self,
+        state: &ReadState,
+        options: &ReadOptions,
+        at: SequenceNumber,
+    ) -> Result<Sources> {
         // Cursors are large: there is memory for as many as there can be, and no more.
         let levels = (1..LEVELS).filter(|&level| !state.version.level(level).is_empty());
         let most = state.memtables().count() + state.version.level(0).len() + levels.count();
         let (mut runs, mut max_seqs) = (Vec::with_capacity(most), Vec::with_capacity(most));
-        let mut sets: Vec<Arc<Tombstones>> = Vec::new();
+        let mut sets: Vec<Covering> = Vec::new();
         for slot in state.memtables() {
-            sets.extend(slot.memtable.tombstone_sets());
+            sets.extend(slot.memtable.skyline(at).map(Covering::skyline));
             if !slot.memtable.is_empty() {
                 let max = slot
                     .frozen()
@@ -310,7 +315,7 @@ impl DbInner {
         {
             let table = meta.table(&*self.tables)?;
             if !table.tombstones().is_empty() {
-                sets.push(Arc::clone(table.tombstones()));
+                sets.push(Covering::set(Arc::clone(table.tombstones()), at));
             }
             runs.push(Source::Table(table.iter()));
             max_seqs.push(meta.max_seq());
@@ -321,10 +326,8 @@ impl DbInner {
                 continue;
             }
             if state.version.level_has_tombstones(level) {
-                let run = &state.version.level(level)[range.clone()];
-                for meta in run.iter().filter(|meta| meta.info.tombstones > 0) {
-                    sets.push(Arc::clone(meta.table(&*self.tables)?.tombstones()));
-                }
+                let covers = self.tables.covers(&state.version, level, range.clone(), at);
+                sets.push(Covering::Level(Box::new(covers)));
             }
             runs.push(self.tables.run(&state.version, level, range));
             max_seqs.push(state.version.level_max_seq(level));

@@ -13,7 +13,7 @@ use super::filter::Stripes;
 use crate::{
     error::Result,
     faults::{Fault, Faults},
-    key::{InternalKey, SequenceNumber, ValueKind, pack_trailer, trailer_seq},
+    key::{InternalKey, SequenceNumber, ValueKind, pack_trailer, trailer_kind, trailer_seq},
     merge::{Chain, Merger},
     tombstones::Tombstones,
 };
@@ -201,6 +201,11 @@ impl<'a> Folder<'a> {
             let Some((trailer, value)) = raw else {
                 return Ok(());
             };
+            // A delete that has nothing left to do goes here as elsewhere: a table with one is rewritten for it.
+            let is_delete = trailer_kind(trailer) == Some(ValueKind::Delete);
+            if is_delete && self.stripe == Some(0) && is_bottom(&self.user_key) {
+                return Ok(());
+            }
             return self.emit(trailer, value, false, is_bottom, sink);
         };
         self.chain.clear();

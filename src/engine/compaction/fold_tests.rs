@@ -214,6 +214,17 @@ fn what_an_operator_cannot_merge_stays_as_it_was_and_the_rest_goes_on() {
         ]
     );
     assert_eq!((stuck, failures), (5, 2));
+    let bottom = Case {
+        bottom: true,
+        ..PLAIN
+    };
+    let (kept, stuck, _) = folded(&bottom, &entries);
+    assert_eq!(
+        kept[3..],
+        ["b#5mrg=boom", "c#3put=p,q"],
+        "no delete is left there"
+    );
+    assert_eq!(stuck, 4);
     let absent = Case {
         given: false,
         ..PLAIN

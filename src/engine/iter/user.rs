@@ -8,14 +8,18 @@
 
 use std::{mem, path::PathBuf, sync::Arc};
 
-use super::{InternalIterator, MergingIter, merging::before_all_versions};
+use super::{
+    InternalIterator, MergingIter,
+    covering::{Covering, covering},
+    merging::before_all_versions,
+};
 use crate::{
     clock::{Life, TIME_LEN, split_time},
     error::{Error, Result},
     key::{InternalKey, SequenceNumber, ValueKind, key_prefix, trailer_kind, trailer_seq},
     merge::{Chain, Merger},
     read::NO_TIME,
-    tombstones::{Cover, TombstoneCursor, Tombstones},
+    tombstones::Tombstones,
 };
 
 /// Entries passed one by one before a seek past all of their kind is worth it.
@@ -25,7 +29,7 @@ const MAX_STEPS: usize = 8;
 pub(crate) struct UserIter<I> {
     inner: MergingIter<I>,
     /// One for each set that deletes anything.
-    tombstones: Vec<TombstoneCursor>,
+    tombstones: Vec<Covering>,
     at: SequenceNumber,
     lower: Option<Vec<u8>>,
     upper: Option<Vec<u8>>,
@@ -74,8 +78,7 @@ impl<I: InternalIterator> UserIter<I> {
         lower: Option<Vec<u8>>,
         upper: Option<Vec<u8>>,
     ) -> Self {
-        let cursor =
-            |set: Arc<Tombstones>| (!set.is_empty()).then(|| TombstoneCursor::new(set, at));
+        let cursor = |set: Arc<Tombstones>| (!set.is_empty()).then(|| Covering::set(set, at));
         let tombstones = tombstones.into_iter().filter_map(cursor).collect();
         let (key, value) = (Vec::new(), Vec::new());
         Self {
@@ -91,6 +94,12 @@ impl<I: InternalIterator> UserIter<I> {
             life: None,
             behind: 0,
         }
+    }
+
+    /// The same under more range deletes, as a reader at the same number sees them.
+    pub(crate) fn under(mut self, more: Vec<Covering>) -> Self {
+        self.tombstones.extend(more);
+        self
     }
 
     /// The same for a family whose rows have a time to live.
@@ -218,7 +227,7 @@ impl<I: InternalIterator> UserIter<I> {
                 self.inner.next()?;
                 continue;
             }
-            match covering(&mut self.tombstones, user_key) {
+            match covering(&mut self.tombstones, user_key)? {
                 Some(cover) if cover.seq > trailer_seq(trailer) => {
                     dead += 1;
                     if dead.is_multiple_of(MAX_STEPS) {
@@ -306,7 +315,7 @@ impl<I: InternalIterator> UserIter<I> {
             if kind == ValueKind::Delete {
                 continue;
             }
-            match covering(&mut self.tombstones, &self.key) {
+            match covering(&mut self.tombstones, &self.key)? {
                 Some(cover) if cover.seq > trailer_seq(trailer) => {
                     dead += 1;
                     if dead.is_multiple_of(MAX_STEPS) {
@@ -391,14 +400,6 @@ fn is_over(life: Option<Life>, value: &[u8]) -> Result<bool> {
     let (_, time) =
         split_time(value).ok_or_else(|| Error::corruption(PathBuf::new(), 0, NO_TIME))?;
     Ok(life.is_some_and(|life| life.is_over(time)))
-}
-
-/// The newest visible range delete over a key.
-fn covering<'a>(tombstones: &'a mut [TombstoneCursor], user_key: &[u8]) -> Option<Cover<'a>> {
-    let covers = tombstones
-        .iter_mut()
-        .filter_map(|set| set.covering(user_key));
-    covers.max_by_key(|cover| cover.seq)
 }
 
 /// True for equal keys. Unequal ones mostly differ in their prefixes, which are compared without a call.
