@@ -78,7 +78,7 @@ fn whole_tables_go_unread_under_a_range_delete_unless_a_snapshot_needs_them() ->
     assert!(tables(&db) > before, "the snapshot needs them");
     let at = ReadOptions::at(&held);
     assert_eq!(db.range(&cf, &at)?.count() as u64, KEYS);
-    drop(held);
+    drop((held, at));
     let read = bytes_read(&fs, || {
         db.put(&cf, &key(8), b"new", NO_SYNC)?;
         db.flush(&cf)?;
