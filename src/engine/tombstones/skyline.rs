@@ -65,8 +65,8 @@ impl Skyline {
         (Self { root }, made)
     }
 
-    /// The newest range delete over `user_key`, from where to where; `None` where there is none.
-    pub(crate) fn cover(&self, user_key: &[u8]) -> Option<Cover<'_>> {
+    /// The last node at or before `user_key`, and the first one behind.
+    fn around(&self, user_key: &[u8]) -> (Option<&Node>, Option<&Node>) {
         let (mut floor, mut next): (Option<&Node>, Option<&Node>) = (None, None);
         let mut at = self.root.as_deref();
         while let Some(node) = at {
@@ -78,6 +78,12 @@ impl Skyline {
                 at = node.left.as_deref();
             }
         }
+        (floor, next)
+    }
+
+    /// The newest range delete over `user_key`, from where to where; `None` where there is none.
+    pub(crate) fn cover(&self, user_key: &[u8]) -> Option<Cover<'_>> {
+        let (floor, next) = self.around(user_key);
         let floor = floor.filter(|node| node.seq > SequenceNumber::ZERO)?;
         Some(Cover {
             start: &floor.key,
@@ -242,11 +248,18 @@ impl Skylines {
     }
 }
 
+/// Keys with the same newest range delete; its number is zero where there is none.
+struct Stretch {
+    start: Arc<[u8]>,
+    end: Arc<[u8]>,
+    seq: SequenceNumber,
+}
+
 /// Answers for keys that are near each other, as an iterator's are.
 pub(crate) struct SkylineCursor {
     line: Skyline,
-    /// The last answer, and how many keys it was right for.
-    last: Option<(Arc<[u8]>, Arc<[u8]>, SequenceNumber)>,
+    /// Where the last key was.
+    last: Option<Stretch>,
 }
 
 impl SkylineCursor {
@@ -256,37 +269,21 @@ impl SkylineCursor {
 
     /// The newest range delete over `user_key`.
     pub(crate) fn covering(&mut self, user_key: &[u8]) -> Option<Cover<'_>> {
-        let holds = |(start, end, _): &(Arc<[u8]>, Arc<[u8]>, SequenceNumber)| {
-            &**start <= user_key && user_key < &**end
-        };
+        let holds = |last: &Stretch| *last.start <= *user_key && *user_key < *last.end;
         if !self.last.as_ref().is_some_and(holds) {
-            self.last = self.line.stretch(user_key);
+            let (floor, next) = self.line.around(user_key);
+            self.last = floor.zip(next).map(|(floor, next)| Stretch {
+                start: Arc::clone(&floor.key),
+                end: Arc::clone(&next.key),
+                seq: floor.seq,
+            });
         }
-        let (start, end, seq) = self.last.as_ref()?;
-        (*seq > SequenceNumber::ZERO).then_some(Cover {
-            start,
-            end,
-            seq: *seq,
+        let last = self.last.as_ref()?;
+        (last.seq > SequenceNumber::ZERO).then_some(Cover {
+            start: &last.start,
+            end: &last.end,
+            seq: last.seq,
         })
-    }
-}
-
-impl Skyline {
-    /// The stretch that `user_key` is in, with its number; `None` before the first and behind the last.
-    fn stretch(&self, user_key: &[u8]) -> Option<(Arc<[u8]>, Arc<[u8]>, SequenceNumber)> {
-        let (mut floor, mut next): (Option<&Node>, Option<&Node>) = (None, None);
-        let mut at = self.root.as_deref();
-        while let Some(node) = at {
-            if &*node.key <= user_key {
-                floor = Some(node);
-                at = node.right.as_deref();
-            } else {
-                next = Some(node);
-                at = node.left.as_deref();
-            }
-        }
-        let (floor, next) = (floor?, next?);
-        Some((Arc::clone(&floor.key), Arc::clone(&next.key), floor.seq))
     }
 }
 
