@@ -227,7 +227,7 @@ impl World {
                 Step::Merge(key, operand)
             }
             _ => {
-                let first = *self.rng.pick(&[b'r', b'c', b'k', b'p']);
+                let first = *self.rng.pick(b"rckp");
                 let mut value = format!("{}{}", char::from(first), self.history.len()).into_bytes();
                 value.resize(value.len() + self.rng.index(40), b'.');
                 Step::Put(family, key, value)
