@@ -8,6 +8,10 @@
 
 #[path = "format/append.rs"]
 mod append;
+#[path = "format/rows.rs"]
+mod rows;
+#[path = "format/values.rs"]
+mod value_files;
 #[path = "format/zstd.rs"]
 mod zstd;
 
@@ -25,7 +29,7 @@ use basalt_engine::{
     executor::SimExecutor,
     fs::{ReadMode, SimFs},
     key::{InternalKey, ValueKind},
-    testing::{table, values, version, wal},
+    testing::{table, version, wal},
 };
 use basalt_proto::{eraftpb, metapb, raft_serverpb};
 use basalt_raftstore::keys::{Key, LOG_KEY_LEN, STATE_KEY_LEN};
@@ -36,7 +40,7 @@ const DB: u64 = 0x0102_0304_0506_0708;
 const TABLE_ID: u64 = 0x1122_3344_5566_7788;
 
 /// The examples that are read below; there are no others.
-const EXAMPLES: [&str; 28] = [
+const EXAMPLES: [&str; 30] = [
     "varints",
     "current",
     "log-segment",
@@ -44,6 +48,8 @@ const EXAMPLES: [&str; 28] = [
     "append-batch",
     "append-packed",
     "append-options",
+    "merge-batch",
+    "rows-edit",
     "internal-key",
     "lz4-block",
     "zstd-block",
@@ -185,20 +191,6 @@ fn check<T: PartialEq + Debug>(
         let near = decode(&stated[..len]);
         assert_ne!(near.as_ref(), Some(fields), "{name} cut to {len} bytes");
     }
-}
-
-#[test]
-fn a_value_file_and_the_pointers_into_it_are_as_stated() {
-    let rows: [&[u8]; 2] = [b"a value that stays as it is", &[b'v'; 90]];
-    let (bytes, pointers) = values::file(TABLE_ID, &rows);
-    let rows = rows.map(<[u8]>::to_vec).to_vec();
-    check("value-file", &rows, &bytes, |bytes| {
-        let read = |pointer: &Vec<u8>| values::read(TABLE_ID, bytes, pointer);
-        pointers.iter().map(read).collect()
-    });
-    let fields = values::pointer(&pointers[1]).expect("just made");
-    assert_eq!((fields.0, fields.3), (8, 90), "{fields:?}");
-    check("value-pointer", &fields, &pointers[1], values::pointer);
 }
 
 #[test]
@@ -566,6 +558,7 @@ fn version_edit() {
                 hidden: 4,
                 global_seq: Some(400),
                 values: vec![(8, 0x0807_0605_0403_0201, 70_000, 0xfeed_f00d, 5000)],
+                times: None,
             },
         )],
     };

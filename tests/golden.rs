@@ -30,8 +30,9 @@ const DIR: &str = "/db";
 const ROWS: &str = "ROWS";
 
 /// A kept directory: its name, the format version of its manifest, and the life that wrote it.
-const KEPT: [(&str, u32, fn(&mut Life)); 2] =
-    [("v1", 1, Life::plain), ("v2", 2, Life::plain_and_appends)];
+type Kept = (&'static str, u32, fn(&mut Life));
+
+const KEPT: [Kept; 2] = [("v1", 1, Life::plain), ("v2", 2, Life::plain_and_appends)];
 
 type Rows = BTreeMap<(String, Vec<u8>), Vec<u8>>;
 

@@ -64,7 +64,11 @@ const SERVER_ONLY: [&str; 17] = [
 const FEATURES: [&str; 2] = ["default", "zstd"];
 
 /// The engine's files that meet the operating system: its disk and its threads.
-const REAL: [&str; 2] = ["src/engine/fs/real", "src/engine/executor/pool"];
+const REAL: [&str; 3] = [
+    "src/engine/fs/real",
+    "src/engine/executor/pool",
+    "src/engine/clock/system",
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -161,7 +161,8 @@ fn operation(world: &mut World) {
 /// The same without those that end a database or change its families.
 fn plain_operation(world: &mut World) {
     match world.rng.below(1_000) {
-        0..300 => world.put(),
+        0..250 => world.put(),
+        250..300 => world.merge(),
         300..380 => world.delete(),
         380..400 => world.delete_range(),
         400..460 => world.write_batch(),

@@ -10,6 +10,7 @@
 //!           | 5 truncate back | family varint | prefix slice | index varint
 //!           | 6 rewrite       | family varint | prefix slice | first varint | count varint | (seq varint | crc u32 | value slice)*
 //!           | 7 packed append | family varint | prefix slice | first varint | block (`append/pack.rs`)
+//!           | 16 merge        | family varint | key slice | operand slice
 //! ```
 //! 3 to 7 are those of append families, and only theirs; how a batch takes them is in `append/batch.rs`.
 //! Operation `i` of a batch has the sequence number `first + i`. FORMAT.md, write batch.
@@ -18,6 +19,7 @@ use byteorder::{ByteOrder, LittleEndian};
 
 use crate::{
     append::{AppendOp, Span, Tag, pack, pack::Block},
+    clock::TIME_LEN,
     coding::{Reader, put_slice, put_varint},
     column_family::ColumnFamily,
     error::{Error, Result},
@@ -40,6 +42,8 @@ pub(crate) const TRUNCATE_FRONT: u8 = 4;
 pub(crate) const TRUNCATE_BACK: u8 = 5;
 pub(crate) const REWRITE: u8 = 6;
 pub(crate) const APPEND_PACKED: u8 = 7;
+// 8 to 15 are left to append families.
+const MERGE: u8 = 16;
 
 /// Number of a column family; never reused within a database.
 pub type FamilyId = u32;
@@ -52,6 +56,8 @@ pub struct WriteBatch {
     pub(crate) bytes: Vec<u8>,
     pub(crate) count: u32,
     pub(crate) has_puts: bool,
+    /// Where in `bytes` the time of the submission is to be put.
+    stamps: Vec<usize>,
     /// Families named, each once, in order of first use; the write checks that they are of this database.
     families: Vec<ColumnFamily>,
     /// First broken rule, reported by the write.
@@ -78,6 +84,7 @@ impl WriteBatch {
             bytes: vec![0; HEADER_LEN],
             count: 0,
             has_puts: false,
+            stamps: Vec::new(),
             families: Vec::new(),
             broken: None,
             appends: Vec::new(),
@@ -97,6 +104,7 @@ impl WriteBatch {
             bytes,
             count: 0,
             has_puts: false,
+            stamps: Vec::new(),
             families: Vec::with_capacity(1),
             broken: None,
             appends: Vec::new(),
@@ -106,17 +114,57 @@ impl WriteBatch {
         }
     }
 
-    /// Sets `key` to `value`; keys up to [`MAX_KEY_LEN`], values up to [`MAX_VALUE_LEN`] bytes.
+    /// Sets `key` to `value`; keys up to [`MAX_KEY_LEN`], values up to [`MAX_VALUE_LEN`] bytes (8 less in a family with a time to live).
     pub fn put(&mut self, cf: &ColumnFamily, key: &[u8], value: &[u8]) {
-        if value.len() > MAX_VALUE_LEN {
+        let time_len = if cf.inner.ttl().is_some() {
+            TIME_LEN
+        } else {
+            0
+        };
+        let limit = MAX_VALUE_LEN - time_len;
+        if value.len() > limit {
+            self.break_rule(format!("value of {} bytes, limit {limit}", value.len()));
+            return;
+        }
+        if !self.begin(PUT, cf, key, value.len() + time_len) {
+            return;
+        }
+        self.has_puts = true;
+        if time_len == 0 {
+            put_slice(&mut self.bytes, value);
+        } else {
+            put_varint(&mut self.bytes, (value.len() + time_len) as u64);
+            self.bytes.extend_from_slice(value);
+            self.stamps.push(self.bytes.len());
+            self.bytes.extend_from_slice(&[0; TIME_LEN]);
+        }
+    }
+
+    /// Changes the value of `key` by `operand`, as the merge operator of the family says
+    /// ([`CfOptions::merge_operator`](crate::CfOptions::merge_operator)); operands are as long as values may be.
+    pub fn merge(&mut self, cf: &ColumnFamily, key: &[u8], operand: &[u8]) {
+        let given = cf.inner.merger().map_or_else(
+            || {
+                Err(format!(
+                    "column family {:?} has no merge operator",
+                    cf.name()
+                ))
+            },
+            |merger| merger.check_given(),
+        );
+        if let Err(what) = given {
+            self.break_rule(what);
+            return;
+        }
+        if operand.len() > MAX_VALUE_LEN {
             self.break_rule(format!(
-                "value of {} bytes, limit {MAX_VALUE_LEN}",
-                value.len()
+                "operand of {} bytes, limit {MAX_VALUE_LEN}",
+                operand.len()
             ));
             return;
         }
-        if self.begin(PUT, cf, key, value.len()) {
-            put_slice(&mut self.bytes, value);
+        if self.begin(MERGE, cf, key, operand.len()) {
+            put_slice(&mut self.bytes, operand);
             self.has_puts = true;
         }
     }
@@ -163,12 +211,24 @@ impl WriteBatch {
         self.bytes.truncate(HEADER_LEN);
         self.count = 0;
         self.has_puts = false;
+        self.stamps.clear();
         self.families.clear();
         self.broken = None;
         self.appends.clear();
         self.prefixes.clear();
         self.spans.clear();
         self.blocks.clear();
+    }
+
+    /// Puts the time into rows that have one; `now` is asked only where there are some.
+    pub(crate) fn stamp(&mut self, now: impl FnOnce() -> u64) {
+        if self.stamps.is_empty() {
+            return;
+        }
+        let now = now().to_le_bytes();
+        for &at in &self.stamps {
+            self.bytes[at..at + TIME_LEN].copy_from_slice(&now);
+        }
     }
 
     /// Completes the encoded form.
@@ -258,6 +318,13 @@ pub enum Operation<'a> {
         /// Its new value.
         value: &'a [u8],
     },
+    /// Changes a key by an operand.
+    Merge {
+        /// The key.
+        key: &'a [u8],
+        /// What the family's merge operator makes of it.
+        operand: &'a [u8],
+    },
     /// Removes every key in `start..end`.
     DeleteRange {
         /// First key removed.
@@ -314,7 +381,7 @@ impl Operation<'_> {
     pub fn is_append(&self) -> bool {
         !matches!(
             self,
-            Self::Delete { .. } | Self::Put { .. } | Self::DeleteRange { .. }
+            Self::Delete { .. } | Self::Put { .. } | Self::Merge { .. } | Self::DeleteRange { .. }
         )
     }
 }
@@ -470,6 +537,10 @@ impl<'a> Operations<'a> {
             PUT => Operation::Put {
                 key,
                 value: self.reader.slice()?,
+            },
+            MERGE => Operation::Merge {
+                key,
+                operand: self.reader.slice()?,
             },
             DELETE_RANGE => Operation::DeleteRange {
                 start: key,

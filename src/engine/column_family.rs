@@ -11,13 +11,14 @@ use std::{
     },
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::{
     append::AppendFamily,
     batch::FamilyId,
     key::SequenceNumber,
     memtable::Memtable,
+    merge::Merger,
     options::{CfOptions, MemtableKind},
     stats::FamilyCounters,
     version::Version,
@@ -34,6 +35,12 @@ pub(crate) struct Family {
     pub(crate) id: FamilyId,
     pub(crate) name: String,
     options: ArcSwap<CfOptions>,
+    /// Milliseconds that rows live; 0: for ever, which is fixed at creation.
+    ttl: AtomicU64,
+    /// The newest time in the log, as an open found it.
+    pub(crate) newest_time: AtomicU64,
+    /// Who merges; of a family that takes merges.
+    merger: ArcSwapOption<Merger>,
     /// True for a logged family; fixed at creation.
     pub(crate) logged: bool,
     /// Distinguishes open databases, so that a handle of another one is noticed.
@@ -126,13 +133,16 @@ impl Family {
         };
         Self {
             id,
-            name,
             logged: options.logged,
             append: options
                 .append_prefix_bytes
                 .map(|bytes| AppendFamily::new(id, bytes)),
             counters: FamilyCounters::default(),
+            ttl: AtomicU64::new(options.ttl_millis().unwrap_or(0)),
+            newest_time: AtomicU64::new(0),
+            merger: ArcSwapOption::new(make_merger(&name, &options)),
             options: ArcSwap::from_pointee(options),
+            name,
             instance,
             dropped: AtomicBool::new(false),
             flushed_seq: AtomicU64::new(flushed.0),
@@ -152,7 +162,21 @@ impl Family {
             self.logged, options.logged,
             "the class of a family is fixed at creation"
         );
+        self.ttl
+            .store(options.ttl_millis().unwrap_or(0), Ordering::Relaxed);
+        self.merger.store(make_merger(&self.name, &options));
         self.options.store(Arc::new(options));
+    }
+
+    /// Milliseconds that rows live, where they do not for ever.
+    #[inline]
+    pub(crate) fn ttl(&self) -> Option<u64> {
+        Some(self.ttl.load(Ordering::Relaxed)).filter(|&ttl| ttl > 0)
+    }
+
+    /// Who merges; `None` where the family takes no merges.
+    pub(crate) fn merger(&self) -> Option<Arc<Merger>> {
+        self.merger.load_full()
     }
 
     /// Every write up to here is in tables.
@@ -237,6 +261,11 @@ impl Family {
             }
         });
     }
+}
+
+fn make_merger(family: &str, options: &CfOptions) -> Option<Arc<Merger>> {
+    let setting = options.merge_operator.as_ref();
+    setting.map(|setting| Arc::new(Merger::new(family, setting)))
 }
 
 impl ReadState {

@@ -15,16 +15,18 @@ use crate::{
     batch::FamilyId,
     column_family::{ColumnFamily, Slot},
     compaction::{
-        Compaction, Cursors, JobContext, Kind, ManualPick, PickContext, Target, flush_to_table,
-        ingest_level, pick, pick_range, run,
+        Compaction, Cursors, JobContext, Kind, ManualPick, PickContext, RowRules, Target,
+        flush_to_table, ingest_level, pick, pick_range, run,
     },
+    compaction_filter::{CompactionFilter, FilterSetting},
     db::DbInner,
     error::{Error, Result},
     events::Event,
-    key::SequenceNumber,
+    key::{RangeTombstone, SequenceNumber},
     limiter::IoPriority,
     memtable::MemtableIter,
     options::{CfOptions, LEVELS},
+    snapshot::Readers,
     tombstones::Tombstones,
     version::{KeySpan, TableMeta, TableOpener, TableRecord, Version},
 };
@@ -174,7 +176,7 @@ impl DbInner {
         family: &ColumnFamily,
         choose: impl FnOnce(&PickContext<'_>, &CfOptions) -> Option<Compaction>,
     ) -> Option<Compaction> {
-        let boundaries = self.snapshots.boundaries(|| self.commit.visible());
+        let readers = self.snapshots.readers(|| self.commit.visible());
         let tombstones = |meta: &TableMeta| {
             meta.table(&*self.tables)
                 .ok()
@@ -183,7 +185,9 @@ impl DbInner {
         let mut families = self.compactions.lock();
         let places = families.entry(family.id()).or_default();
         let context = PickContext {
-            boundaries: &boundaries,
+            boundaries: &readers.boundaries,
+            oldest_time: readers.times.first().copied().unwrap_or(0),
+            faults: self.options.faults,
             running: &places.running,
             cursors: &places.cursors,
             tombstones: &tombstones,
@@ -225,7 +229,18 @@ impl DbInner {
             inputs: inputs().collect(),
             bytes: compaction.input_bytes(),
         });
-        let output = self.in_job(family, IoPriority::Compaction, pause, |context| {
+        let filter = family.inner.options().compaction_filter.clone();
+        let filter = filter.filter(|_| compaction.kind == Kind::Merge);
+        let visible = || self.commit.visible();
+        let (readers, filtering) = if filter.is_some() {
+            let (readers, filtering) = self.snapshots.begin_filtering(family, visible);
+            (readers, Some(filtering))
+        } else {
+            (self.snapshots.readers(visible), None)
+        };
+        let filter = filter.as_ref().map(FilterSetting::get);
+        let io = (IoPriority::Compaction, pause);
+        let output = self.in_job(family, io, &readers, filter, |context| {
             run(compaction, context)
         })?;
         let mut manifest = self.manifest.lock();
@@ -245,7 +260,11 @@ impl DbInner {
         let outputs: Vec<u64> = edit.added.iter().map(|added| added.table.number).collect();
         self.apply_locked(&mut manifest, edit)?;
         let state = manifest.state.family(family.id()).expect("just looked up");
-        family.inner.install(Arc::clone(&state.version), &[]);
+        let put_in_place = || family.inner.install(Arc::clone(&state.version), &[]);
+        match filtering {
+            Some(filtering) => filtering.install(put_in_place),
+            None => put_in_place(),
+        }
         drop(manifest);
         let count = |counter: &std::sync::atomic::AtomicU64, by: u64| {
             counter.fetch_add(by, Ordering::Relaxed);
@@ -295,12 +314,13 @@ impl DbInner {
     pub(crate) fn in_job<T>(
         &self,
         family: &ColumnFamily,
-        priority: IoPriority,
-        pause: &dyn Fn(u64) -> Result<()>,
+        (priority, pause): (IoPriority, &dyn Fn(u64) -> Result<()>),
+        readers: &Readers,
+        filter: Option<&dyn CompactionFilter>,
         work: impl FnOnce(&JobContext<'_>) -> Result<T>,
     ) -> Result<T> {
-        let boundaries = self.snapshots.boundaries(|| self.commit.visible());
         let opener: Arc<dyn TableOpener> = Arc::clone(&self.tables) as _;
+        let merger = family.inner.merger();
         work(&JobContext {
             fs: &*self.options.fs,
             dir: &self.dir,
@@ -308,8 +328,17 @@ impl DbInner {
             executor: &*self.options.executor,
             opener: &opener,
             new_file_number: &|| self.numbers.next(),
-            boundaries: &boundaries,
+            boundaries: &readers.boundaries,
+            rows: RowRules {
+                ttl: family.inner.ttl(),
+                times: &readers.times,
+                filter,
+                newest_snapshot: readers.newest_snapshot,
+                faults: self.options.faults,
+            },
             faults: self.options.faults,
+            merger: merger.as_ref(),
+            merge_failures: &self.counters.merge_failures,
             stop: &self.closing,
             pace: &self.pace(priority),
             pause,
@@ -323,13 +352,12 @@ impl DbInner {
         slots: &[Arc<Slot>],
     ) -> Result<Option<TableRecord>> {
         let sources: Vec<MemtableIter> = slots.iter().map(|slot| slot.memtable.iter()).collect();
-        let sets: Vec<Arc<Tombstones>> = slots
-            .iter()
-            .flat_map(|slot| slot.memtable.tombstone_sets())
-            .collect();
-        self.in_job(family, IoPriority::Flush, &|_| Ok(()), |context| {
-            let sets = sets.iter().map(AsRef::as_ref);
-            let tombstones = Tombstones::merge_for(sets, context.boundaries);
+        let deletes = slots.iter().flat_map(|slot| slot.memtable.range_deletes());
+        let deletes: Vec<RangeTombstone> = deletes.collect();
+        let readers = self.snapshots.readers(|| self.commit.visible());
+        let io: (IoPriority, &dyn Fn(u64) -> Result<()>) = (IoPriority::Flush, &|_| Ok(()));
+        self.in_job(family, io, &readers, None, |context| {
+            let tombstones = Tombstones::new_for(deletes, context.boundaries);
             flush_to_table(sources, &tombstones, context)
         })
     }

@@ -464,7 +464,14 @@ impl Db {
             return Err(Error::invalid("an append family has no tables"));
         }
         let options = &self.inner.options;
-        TableWriter::create(&*options.fs, path.as_ref(), cf, options.executor.random())
+        let now = || self.inner.snapshots.time.now();
+        TableWriter::create(
+            &*options.fs,
+            path.as_ref(),
+            cf,
+            options.executor.random(),
+            now,
+        )
     }
 
     /// Takes in tables, range deletes and a batch in one step: first the range deletes, then the tables, then

@@ -12,6 +12,7 @@ use crate::{
     faults::Fault,
     iter::user::UserIter,
     options::ReadOptions,
+    read::state_for,
     slice::PinnedSlice,
     tables::Source,
     timing::is_sample,
@@ -47,7 +48,7 @@ impl DbIter {
                 db: Arc::clone(db),
             });
         }
-        let state = cf.inner.read_state();
+        let state = state_for(cf, options);
         let has_active = !state.active.memtable.is_empty();
         Ok(Self {
             inner: db.user_iter_in(cf, &state, options)?,

@@ -59,6 +59,14 @@ pub enum Error {
     Expired(String),
     /// The caller gave up what it had begun (`compact_range`). What was done of it stays, and is whole.
     Cancelled,
+    /// The family's merge operator could not make a value of `key` out of its operands. They are kept: another version of
+    /// the operator may, and a put or a delete of the key ends it.
+    Merge {
+        /// The key.
+        key: Vec<u8>,
+        /// Which operator, and what it says.
+        what: String,
+    },
     /// The database was closed.
     Closed,
 }
@@ -144,6 +152,9 @@ impl fmt::Display for Error {
             Self::NoSuchColumnFamily(name) => write!(f, "no column family {name:?}"),
             Self::Expired(what) => write!(f, "given up: {what}"),
             Self::Cancelled => write!(f, "cancelled by the caller"),
+            Self::Merge { key, what } => {
+                write!(f, "merge of key \"{}\": {what}", key.escape_ascii())
+            }
             Self::Closed => write!(f, "the database is closed"),
         }
     }

@@ -54,6 +54,14 @@ pub enum Fault {
     ReleaseLive,
     /// Write entries forward under another sequence number than that which appended them.
     RewriteRenumbered,
+    /// Let compaction put operands together that a snapshot tells apart.
+    FoldAcrossSnapshot,
+    /// Let compaction filter and expire rows that a snapshot sees.
+    FilterSeenBySnapshot,
+    /// Let what a filter removes, and what is past its time, go without a delete where something older is below.
+    RemoveWithoutDelete,
+    /// Drop whole tables that a snapshot needs.
+    DropSeenBySnapshot,
 }
 
 /// The fault that is on.

@@ -272,7 +272,7 @@ impl DbInner {
             .added
             .iter()
             .any(|added| !added.table.values.is_empty());
-        if needs_values && manifest.state.format < VERSION_TABLES {
+        if needs_values {
             self.raise_format(manifest, VERSION_TABLES)?;
         }
         edit.next_file_number = Some(self.numbers.peek().max(manifest.state.next_file_number));
@@ -289,15 +289,6 @@ impl DbInner {
         Ok(())
     }
 
-    /// Goes on in a manifest of a later format version: from here on only engines that know it may read the database.
-    pub(crate) fn raise_format(&self, manifest: &mut Current, format: u32) -> Result<()> {
-        let before = std::mem::replace(&mut manifest.state.format, format);
-        self.begin_manifest(manifest).map_err(|error| {
-            manifest.state.format = before;
-            self.note_failure(error)
-        })
-    }
-
     /// Begins a new manifest when this one has grown too large.
     pub(crate) fn bound_manifest(&self) -> Result<()> {
         let mut manifest = self.manifest.lock();
@@ -305,6 +296,19 @@ impl DbInner {
             return Ok(());
         }
         self.begin_manifest(&mut manifest)
+    }
+
+    /// Goes on in a manifest of at least version `format`: only engines that know it may read the database from here on.
+    pub(crate) fn raise_format(&self, manifest: &mut Current, format: u32) -> Result<()> {
+        let before = manifest.state.format;
+        if format > before {
+            manifest.state.format = format;
+            if let Err(error) = self.begin_manifest(manifest) {
+                manifest.state.format = before;
+                return Err(self.note_failure(error));
+            }
+        }
+        Ok(())
     }
 
     /// Goes on in a new manifest that begins with the whole state.
@@ -332,15 +336,6 @@ impl DbInner {
         }
         let _ = fs.remove_file(&filename::manifest(&self.dir, old));
         Ok(())
-    }
-
-    /// Tables are about to have blocks of zstd, if `wanted`: only engines that know those may read the manifest from here
-    /// on.
-    pub(crate) fn begin_zstd(&self, manifest: &mut Current, wanted: bool) -> Result<()> {
-        if !wanted || manifest.state.format >= VERSION_TABLES {
-            return Ok(());
-        }
-        self.raise_format(manifest, VERSION_TABLES)
     }
 
     /// Writes manifest `number`, durable with its name.

@@ -121,6 +121,10 @@ fn spell(out: &mut Vec<u8>, family: u32, operation: &Operation<'_>) {
             head(1, key);
             put_slice(out, value);
         }
+        Operation::Merge { key, operand } => {
+            head(16, key);
+            put_slice(out, operand);
+        }
         Operation::DeleteRange { start, end } => {
             head(2, start);
             put_slice(out, end);
@@ -389,11 +393,11 @@ fn directory(data: &[u8]) -> bool {
     true
 }
 
+/// A change of a disk.
+type Change<'a> = Box<dyn FnOnce(&SimFs) + 'a>;
+
 /// The next change of a disk that the bytes ask for.
-fn change<'a>(
-    reader: &mut Reader<'a>,
-    files: &'a [PathBuf],
-) -> Option<Box<dyn FnOnce(&SimFs) + 'a>> {
+fn change<'a>(reader: &mut Reader<'a>, files: &'a [PathBuf]) -> Option<Change<'a>> {
     let path = &files[usize::from(reader.u8()?) % files.len()];
     let kind = reader.u8()?;
     let at = usize::from(reader.u8()?) | usize::from(reader.u8()?) << 8;

@@ -12,6 +12,7 @@ use std::{
 use crate::{
     batch::{Operations, WriteBatch},
     cache::BlockCache,
+    clock::TIME_LEN,
     column_family::{ColumnFamily, Slot},
     compact::Reserved,
     db::DbInner,
@@ -23,6 +24,7 @@ use crate::{
     key::{InternalKey, MAX_KEY_LEN, MAX_VALUE_LEN, SequenceNumber, ValueKind},
     table::{Table, TableBuilder, TableIdentity, TableInfo, file_crc},
     version::{TableAdded, TableRecord, VersionEdit},
+    wal::segment::VERSION_TABLES,
     write::insert_one,
 };
 
@@ -31,6 +33,9 @@ pub struct TableWriter {
     builder: TableBuilder,
     path: PathBuf,
     last: Option<Vec<u8>>,
+    /// Time of its rows, where they have one, and where a value with it is put together.
+    time: Option<u64>,
+    value: Vec<u8>,
 }
 
 /// A finished table file outside the database.
@@ -56,6 +61,7 @@ impl TableWriter {
         path: &Path,
         family: &ColumnFamily,
         table_id: u64,
+        now: impl FnOnce() -> u64,
     ) -> Result<Self> {
         let file = fs.create(path).map_err(|e| Error::io("create", path, e))?;
         let options = family.inner.options();
@@ -66,6 +72,8 @@ impl TableWriter {
             builder,
             path: path.to_path_buf(),
             last: None,
+            time: family.inner.ttl().map(|_| now()),
+            value: Vec::new(),
         })
     }
 
@@ -75,13 +83,21 @@ impl TableWriter {
     ///
     /// `InvalidArgument` for a key that is not above the last one, or over a limit; `Io`.
     pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        if value.len() > MAX_VALUE_LEN {
-            return Err(Error::invalid(format!(
-                "value of {} bytes, limit {MAX_VALUE_LEN}",
-                value.len()
-            )));
+        let limit = MAX_VALUE_LEN - self.time.map_or(0, |_| TIME_LEN);
+        if value.len() > limit {
+            let what = format!("value of {} bytes, limit {limit}", value.len());
+            return Err(Error::invalid(what));
         }
-        self.add(key, ValueKind::Put, value)
+        let Some(time) = self.time else {
+            return self.add(key, ValueKind::Put, value);
+        };
+        let mut with_time = std::mem::take(&mut self.value);
+        with_time.clear();
+        with_time.extend_from_slice(value);
+        with_time.extend_from_slice(&time.to_le_bytes());
+        let added = self.add(key, ValueKind::Put, &with_time);
+        self.value = with_time;
+        added
     }
 
     /// Adds a delete of `key`.
@@ -244,6 +260,7 @@ impl DbInner {
     /// Takes in tables, range deletes and a batch in one step; answers its last sequence number.
     pub(crate) fn ingest(self: &Arc<Self>, mut request: Ingest) -> Result<SequenceNumber> {
         request.batch.validate()?;
+        request.batch.stamp(|| self.snapshots.time.now());
         request.batch.finish();
         let families = request.families();
         self.check_ingest(&request, &families)?;
@@ -251,7 +268,9 @@ impl DbInner {
             return Ok(self.commit.visible());
         }
         let zstd = request.tables.iter().any(|(_, table)| table.zstd);
-        self.begin_zstd(&mut self.manifest.lock(), zstd)?;
+        if zstd {
+            self.raise_format(&mut self.manifest.lock(), VERSION_TABLES)?;
+        }
         // What is in memory now is flushed while writers go on; only what comes in between is left.
         self.flush_families(&families)?;
         let tables = self.link_tables(&request)?;
@@ -279,6 +298,16 @@ impl DbInner {
                 "column family {:?} is an append family and takes no ingest",
                 family.name()
             )));
+        }
+        for (family, table) in &request.tables {
+            let has_values = table.info.entries > table.info.deletes;
+            if has_values && table.info.times.is_some() != family.inner.ttl().is_some() {
+                return Err(Error::invalid(format!(
+                    "{} was made for a family with a time to live and column family {:?} has none, or the other way round",
+                    table.path.display(),
+                    family.name()
+                )));
+            }
         }
         self.check_writable(false)?;
         for (_, start, end) in &request.range_deletes {

@@ -43,6 +43,8 @@ pub enum ValueKind {
     // 2 is the range delete, which never appears in an internal key of a data block.
     /// The key has the value that the entry points to (`values`); in tables only.
     Pointer = 7,
+    /// The key's value changes by this operand, as the family's merge operator says.
+    Merge = 16,
 }
 
 impl ValueKind {
@@ -53,6 +55,7 @@ impl ValueKind {
             0 => Some(Self::Delete),
             1 => Some(Self::Put),
             7 => Some(Self::Pointer),
+            16 => Some(Self::Merge),
             _ => None,
         }
     }
@@ -182,6 +185,7 @@ impl fmt::Debug for InternalKey<'_> {
             Some(ValueKind::Put) => "put",
             Some(ValueKind::Delete) => "del",
             Some(ValueKind::Pointer) => "ptr",
+            Some(ValueKind::Merge) => "mrg",
             None => "?",
         };
         write!(f, "{}{:?}{kind}", self.user_key.escape_ascii(), self.seq())

@@ -29,6 +29,8 @@
 //! - [`CfOptions::append`]: the class of family for logs that are appended and cut at both ends; the log is its store,
 //!   and nothing of it is written twice ([`WriteBatch::append`], [`Db::append_range`]).
 //! - [`CfOptions::large_value_bytes`]: larger values live beside the tables and are not moved by compactions.
+//! - [`CfOptions::merge_operator`] ([`Db::merge`]: changes without reading), [`CfOptions::compaction_filter`] and
+//!   [`CfOptions::ttl`]: rows that change or go by themselves.
 //! - [`DbIter`] and [`DbRange`]: one moment, forward and backward, within bounds.
 //! - [`Options`], [`CfOptions`]: unit, default and effect of each.
 //! - Memory and bandwidth: [`Options::memory_budget_bytes`], [`SharedMemory`], [`RateLimiter`]; options that change while it is
@@ -46,7 +48,7 @@
 //!
 //! # What it is not
 //!
-//! No transactions beyond batches and snapshots, no merge operators, no time to live, one process at a time for a directory.
+//! No transactions beyond batches and snapshots, one process at a time for a directory.
 //! Each open table holds a file descriptor: a database of thousands of tables needs a limit to match.
 
 mod append;
@@ -54,11 +56,13 @@ mod background;
 pub mod batch;
 mod cache;
 mod checkpoint;
+mod clock;
 pub mod coding;
 mod column_family;
 mod commit;
 mod compact;
 mod compaction;
+mod compaction_filter;
 mod db;
 mod db_iter;
 mod error;
@@ -78,6 +82,7 @@ mod log_files;
 mod manifest;
 mod memory;
 mod memtable;
+mod merge;
 mod numbers;
 mod online;
 mod options;
@@ -100,7 +105,9 @@ mod wal;
 mod write;
 
 pub use batch::WriteBatch;
+pub use clock::{Clock, ManualClock, SystemClock};
 pub use column_family::ColumnFamily;
+pub use compaction_filter::{CompactionFilter, FilterDecision, FilterRow, FilterSetting};
 pub use db::{DEFAULT_CF, Db, FlushListener, MAX_CF_NAME_LEN, MAX_CFS};
 pub use db_iter::{DbIter, DbRange, KeyValue};
 pub use error::{Error, Result};
@@ -114,6 +121,10 @@ pub use ingest::{Ingest, TableFile, TableWriter};
 pub use key::{MAX_KEY_LEN, MAX_VALUE_LEN, SequenceNumber};
 pub use limiter::{IoPriority, RateLimiter, RateStats};
 pub use memory::{MemoryStats, SharedMemory};
+pub use merge::{
+    AppendWithDelimiter, ByteOrderOf, MAX_MERGE_OPERATOR_NAME_LEN, MergeOperator, MergeResult,
+    MergeSetting, U64Add,
+};
 pub use options::{
     CfOptions, Compression, LEVELS, MAX_APPEND_PREFIX_BYTES, MemtableKind, Options, ReadOptions,
     WriteOptions, prefix_end,

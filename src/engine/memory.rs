@@ -123,13 +123,16 @@ pub struct MemoryStats {
     pub pinned: usize,
     /// Indexes of append families, as of the last log segment begun.
     pub append_indexes: usize,
+    /// The newest batches of append families, as of the last look.
+    pub append_tails: usize,
 }
 
 impl MemoryStats {
     /// All of it.
     #[must_use]
     pub fn total(&self) -> usize {
-        self.memtables + self.block_cache + self.tables + self.pinned + self.append_indexes
+        let appends = self.append_indexes + self.append_tails;
+        self.memtables + self.block_cache + self.tables + self.pinned + appends
     }
 }
 
@@ -138,6 +141,7 @@ impl MemoryStats {
 struct Usage {
     memtables: AtomicUsize,
     append_indexes: AtomicUsize,
+    append_tails: AtomicUsize,
 }
 
 struct Member {
@@ -169,10 +173,11 @@ impl Pool {
     }
 
     fn stats(&self) -> MemoryStats {
-        let (mut memtables, mut append_indexes) = (0, 0);
+        let (mut memtables, mut append_indexes, mut append_tails) = (0, 0, 0);
         for member in self.members().iter() {
             memtables += member.usage.memtables.load(Ordering::Relaxed);
             append_indexes += member.usage.append_indexes.load(Ordering::Relaxed);
+            append_tails += member.usage.append_tails.load(Ordering::Relaxed);
         }
         MemoryStats {
             budget: self.budget.load(Ordering::Relaxed),
@@ -181,6 +186,7 @@ impl Pool {
             tables: self.cache.tables().bytes(),
             pinned: self.cache.pins().block_bytes(),
             append_indexes,
+            append_tails,
         }
     }
 
@@ -193,7 +199,7 @@ impl Pool {
             return Verdict::default();
         }
         let stats = self.stats();
-        let fixed = stats.tables + stats.pinned + stats.append_indexes;
+        let fixed = stats.tables + stats.pinned + stats.append_indexes + stats.append_tails;
         let room = budget.saturating_sub(fixed).max(budget / LEAST_SHARE);
         self.cache
             .set_capacity(wanted.min(room.saturating_sub(stats.memtables)));
@@ -289,7 +295,10 @@ impl DbInner {
             let allocated = |family: &crate::ColumnFamily| family.inner.peek().allocated_bytes();
             let active: usize = self.families().iter().map(allocated).sum();
             let bytes = active + self.memory.held_bytes();
-            self.memory.usage.memtables.store(bytes, Ordering::Relaxed);
+            let usage = &self.memory.usage;
+            usage.memtables.store(bytes, Ordering::Relaxed);
+            let tail = self.logs.tail.bytes();
+            usage.append_tails.store(tail, Ordering::Relaxed);
         }
         pool.balance()
     }

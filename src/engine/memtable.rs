@@ -23,10 +23,12 @@ use std::{
 
 use arc_swap::ArcSwap;
 
+#[cfg(test)]
+use crate::tombstones::Tombstones;
 use crate::{
     key::{InternalKey, RangeTombstone, SequenceNumber},
     options::MemtableKind,
-    tombstones::Tombstones,
+    tombstones::{Skyline, Skylines},
 };
 
 mod arena;
@@ -40,34 +42,17 @@ use arena::Arena;
 pub(crate) use iter::MemtableIter;
 use order::Order;
 
-/// Bytes of a range delete beside its two keys, in its fragments.
-const RANGE_BYTES: usize = 64;
-
-/// Most sequence numbers in the fragments of a set for each of its range deletes: sets that would hold
-/// more are left apart. Deletes nested in each other, as of a log cut again and again, would otherwise
-/// take memory by the square of their number.
-const NUMBERS_PER_DELETE: usize = 128;
-
 /// An ordered buffer of entries and range deletes.
 pub(crate) struct Memtable {
     /// Declared before `arena`, and so dropped before it: see the `SAFETY` text at [`Handle`].
     order: Order,
     arena: Arena,
-    ranges: ArcSwap<Vec<RangeSet>>,
+    ranges: ArcSwap<Skylines>,
     /// Number of range deletes: readers ask nothing else of a memtable without.
     range_count: atomic::AtomicUsize,
     range_bytes: atomic::AtomicUsize,
     /// Held while `ranges` is replaced.
     range_writer: Mutex<()>,
-}
-
-/// Some of the range deletes as one set. The sets of a memtable fall in size, so that one more delete
-/// mends the small ones and not the whole.
-#[derive(Clone)]
-struct RangeSet {
-    set: Arc<Tombstones>,
-    /// Number of range deletes it was made of.
-    deletes: usize,
 }
 
 /// A key and its value by their place in the arena, or a key to look up by its place anywhere.
@@ -199,34 +184,12 @@ impl Memtable {
 
     /// Adds a range delete.
     pub(crate) fn insert_range_tombstone(&self, start: &[u8], end: &[u8], seq: SequenceNumber) {
-        let tombstone = RangeTombstone {
-            start: start.to_vec(),
-            end: end.to_vec(),
-            seq,
-        };
         let _alone = self
             .range_writer
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let mut sets = Vec::clone(&self.ranges.load());
-        let set = Arc::new(Tombstones::new(vec![tombstone]));
-        let mut newest = RangeSet { set, deletes: 1 };
-        // Each merge at least doubles a set, so that a delete takes part in few of them.
-        while let Some(last) = sets.pop_if(|last| last.deletes <= newest.deletes) {
-            let set = Tombstones::merge([&*last.set, &newest.set]);
-            let deletes = last.deletes + newest.deletes;
-            if set.len() > deletes * NUMBERS_PER_DELETE {
-                sets.push(last);
-                break;
-            }
-            newest = RangeSet {
-                set: Arc::new(set),
-                deletes,
-            };
-        }
-        sets.push(newest);
-        self.ranges.store(Arc::new(sets));
-        let bytes = start.len() + end.len() + RANGE_BYTES;
+        let (ranges, bytes) = self.ranges.load().with(start, end, seq);
+        self.ranges.store(Arc::new(ranges));
         self.range_bytes.fetch_add(bytes, atomic::Ordering::Relaxed);
         // Release: who sees the count sees the set.
         self.range_count.fetch_add(1, atomic::Ordering::Release);
@@ -246,9 +209,9 @@ impl Memtable {
         if !self.has_tombstones() {
             return SequenceNumber::ZERO;
         }
-        let sets = self.ranges.load();
-        let covering = sets.iter().map(|part| part.set.covering_seq(user_key, at));
-        covering.max().unwrap_or_default()
+        let ranges = self.ranges.load();
+        let cover = ranges.at(at).and_then(|line| line.cover(user_key));
+        cover.map_or(SequenceNumber::ZERO, |cover| cover.seq)
     }
 
     /// True once a range delete is in.
@@ -256,19 +219,23 @@ impl Memtable {
         self.range_count.load(atomic::Ordering::Acquire) > 0
     }
 
-    /// All range deletes so far, in sets that may overlap; none where there are none.
-    pub(crate) fn tombstone_sets(&self) -> Vec<Arc<Tombstones>> {
+    /// What a reader at `at` sees of the range deletes; `None` where there is none.
+    pub(crate) fn skyline(&self, at: SequenceNumber) -> Option<Skyline> {
         if !self.has_tombstones() {
-            return Vec::new();
+            return None;
         }
-        let sets = self.ranges.load();
-        sets.iter().map(|part| Arc::clone(&part.set)).collect()
+        self.ranges.load().at(at).cloned()
+    }
+
+    /// All range deletes so far, in order of their numbers.
+    pub(crate) fn range_deletes(&self) -> Vec<RangeTombstone> {
+        self.ranges.load().all().collect()
     }
 
     /// All range deletes so far as one set.
     #[cfg(test)]
     pub(crate) fn tombstones(&self) -> Tombstones {
-        Tombstones::merge(self.tombstone_sets().iter().map(|set| &**set))
+        Tombstones::new(self.range_deletes())
     }
 
     /// A cursor over the entries.

@@ -1,15 +1,19 @@
 //! Options of a database, a column family, a write and a read: unit, default and effect of each.
 
-use std::{ops::Bound, sync::Arc};
+use std::{ops::Bound, sync::Arc, time::Duration};
 
 use crate::{
+    clock::{Clock, SystemClock},
+    compaction_filter::{CompactionFilter, FilterSetting},
     error::{Error, Result},
     executor::{Executor, ThreadPool},
     fs::{Fs, ReadMode, RealFs},
     key::MAX_VALUE_LEN,
     limiter::RateLimiter,
     memory::SharedMemory,
+    merge::{MAX_MERGE_OPERATOR_NAME_LEN, MergeOperator, MergeSetting},
     snapshot::Snapshot,
+    wal::segment::{VERSION, VERSION_APPEND, VERSION_TABLES},
 };
 
 /// Number of levels of a column family: L0 (tables as flushed, may overlap) and six below.
@@ -79,6 +83,8 @@ pub struct Options {
     /// Threads, time and randomness (default: four threads of this database's own: two for compactions,
     /// one for flushes, one for log syncs).
     pub executor: Arc<dyn Executor>,
+    /// What rows with a time to live are measured by (default [`SystemClock`]).
+    pub clock: Arc<dyn Clock>,
     /// Planted faults, for the tests of the tests; all off by default.
     #[doc(hidden)]
     pub faults: crate::faults::Faults,
@@ -117,6 +123,7 @@ impl Options {
             append_tail_bytes: 64 << 20,
             fs,
             executor,
+            clock: Arc::new(SystemClock),
             faults: crate::faults::Faults::default(),
         }
     }
@@ -189,10 +196,15 @@ pub enum MemtableKind {
     SkipList,
 }
 
+/// Shortest and longest time to live.
+const MIN_TTL: Duration = Duration::from_millis(1);
+const MAX_TTL: Duration = Duration::from_secs(1 << 35);
+
 /// Longest prefix of the keys of an append family in bytes.
 pub const MAX_APPEND_PREFIX_BYTES: usize = 1024;
 
-/// Settings of one column family. `logged` and `append_prefix_bytes` are fixed at creation and `memtable` is not stored; the rest is
+/// Settings of one column family. `logged` and `append_prefix_bytes` are fixed at creation, of `merge_operator` the name is once it
+/// is there, of `ttl` whether it is there; `memtable` and `compaction_filter` are not stored; the rest is
 /// stored with the family and may be changed at each open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CfOptions {
@@ -236,6 +248,15 @@ pub struct CfOptions {
     /// true, and `compression[0]` matter then: whether small values of appends of 8 KiB and more are
     /// compressed together (in [`CfOptions::append`]: yes).
     pub append_prefix_bytes: Option<usize>,
+    /// What merges of the family do (default `None`: it takes none). The name is stored and stays; see
+    /// [`CfOptions::merge_operator`].
+    pub merge_operator: Option<MergeSetting>,
+    /// What looks at rows as compactions rewrite them (default `None`). Not stored: it is to be given by `open_cf` after each
+    /// `Db::open`.
+    pub compaction_filter: Option<FilterSetting>,
+    /// How long rows live, in whole milliseconds (default `None`: for ever). Whether they do is fixed at creation; see
+    /// [`CfOptions::ttl`].
+    pub ttl: Option<Duration>,
 }
 
 impl Default for CfOptions {
@@ -260,6 +281,9 @@ impl Default for CfOptions {
             l0_stop_trigger: 36,
             large_value_bytes: Some(LARGE_VALUE_BYTES),
             append_prefix_bytes: None,
+            merge_operator: None,
+            compaction_filter: None,
+            ttl: None,
         }
     }
 }
@@ -322,6 +346,32 @@ impl CfOptions {
             check(bytes <= MAX_APPEND_PREFIX_BYTES, || {
                 format!("append_prefix_bytes {bytes}, range 0 to {MAX_APPEND_PREFIX_BYTES}")
             })?;
+            check(self.merge_operator.is_none(), || {
+                "an append family takes no merges".to_owned()
+            })?;
+        }
+        if let Some(ttl) = self.ttl {
+            check((MIN_TTL..=MAX_TTL).contains(&ttl), || {
+                format!("ttl {ttl:?}, range {MIN_TTL:?} to {MAX_TTL:?}")
+            })?;
+            check(
+                self.append_prefix_bytes.is_none() && self.merge_operator.is_none(),
+                || {
+                    "a family with a time to live has plain rows, without merges or appends"
+                        .to_owned()
+                },
+            )?;
+        }
+        if let Some(merge) = &self.merge_operator {
+            check(
+                (1..=MAX_MERGE_OPERATOR_NAME_LEN).contains(&merge.name().len()),
+                || {
+                    let len = merge.name().len();
+                    format!(
+                        "name of a merge operator of {len} bytes, range 1 to {MAX_MERGE_OPERATOR_NAME_LEN}"
+                    )
+                },
+            )?;
         }
         let (slow, stop) = (self.l0_slowdown_trigger, self.l0_stop_trigger);
         check(self.l0_compaction_trigger <= slow && slow <= stop, || {
@@ -355,11 +405,65 @@ impl CfOptions {
         })
     }
 
+    /// The same with a merge operator, so that the family takes [`WriteBatch::merge`](crate::WriteBatch::merge). Its
+    /// name is stored; the operator itself is to be given by `open_cf` after each `Db::open`. Until then
+    /// merges, and reads of keys with operands, are refused, and compaction keeps operands as they are. A family
+    /// without may be given one later; one that has one keeps it, and is opened with an operator of that name only.
+    #[must_use]
+    pub fn merge_operator(self, operator: Arc<dyn MergeOperator>) -> Self {
+        Self {
+            merge_operator: Some(MergeSetting::new(operator)),
+            ..self
+        }
+    }
+
+    /// The same with a compaction filter.
+    #[must_use]
+    pub fn compaction_filter(self, filter: Arc<dyn CompactionFilter>) -> Self {
+        Self {
+            compaction_filter: Some(FilterSetting::new(filter)),
+            ..self
+        }
+    }
+
+    /// The same where rows live for `ttl`, from the submission of their write on, by [`Options::clock`]. Once that is over
+    /// reads do not see them, and compaction removes them; a table all of whose rows are over goes whole, unread.
+    /// A read sees what is alive when it is called, an iterator what was when it was made, and a snapshot what was when
+    /// it was taken, for as long as it is held. Values take eight bytes more. The length may change from open to open, for rows
+    /// that are there too; what was removed does not come back.
+    #[must_use]
+    pub fn ttl(self, ttl: Duration) -> Self {
+        Self {
+            ttl: Some(ttl),
+            ..self
+        }
+    }
+
+    /// Milliseconds that rows live.
+    pub(crate) fn ttl_millis(&self) -> Option<u64> {
+        let millis = |ttl: Duration| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        self.ttl.map(millis)
+    }
+
+    /// The least format version of the manifest of a database with such a family.
+    pub(crate) fn least_format(&self) -> u32 {
+        if self.merge_operator.is_some() || self.ttl.is_some() || self.uses_zstd() {
+            VERSION_TABLES
+        } else if self.append_prefix_bytes.is_some() {
+            VERSION_APPEND
+        } else {
+            VERSION
+        }
+    }
+
     /// As they come back from a manifest: what is not stored is as by default.
     pub(crate) fn stored(&self) -> Self {
         Self {
             memtable: MemtableKind::default(),
             large_value_bytes: Some(LARGE_VALUE_BYTES),
+            merge_operator: self.merge_operator.as_ref().map(MergeSetting::stored),
+            compaction_filter: None,
+            ttl: self.ttl_millis().map(Duration::from_millis),
             ..self.clone()
         }
     }

@@ -6,10 +6,11 @@ use std::{ops::Bound, sync::Arc};
 
 use crate::{
     append::LogBytes,
+    clock::{Life, split_time},
     column_family::{ColumnFamily, ReadState},
     db::DbInner,
     error::{Error, Result},
-    iter::{merging::MergingIter, user::UserIter},
+    iter::{covering::Covering, merging::MergingIter, user::UserIter},
     key::{InternalKey, SequenceNumber, ValueKind, trailer_kind, trailer_seq},
     options::{LEVELS, ReadOptions},
     slice::{PinLedger, PinnedSlice},
@@ -17,13 +18,12 @@ use crate::{
     table::{KeyHash, Table, key_hash},
     tables::{Source, Tables},
     timing::is_sample,
-    tombstones::Tombstones,
     version::{KeySpan, TableOpener},
 };
 
 /// What an iterator reads: cursors, for each a number that none of its entries exceeds, and the range
 /// tombstones over all of them.
-type Sources = (Vec<Source>, Vec<SequenceNumber>, Vec<Arc<Tombstones>>);
+type Sources = (Vec<Source>, Vec<SequenceNumber>, Vec<Covering>);
 
 /// What a place says about a key.
 enum Hit<T> {
@@ -35,6 +35,8 @@ enum Hit<T> {
     Value(T),
     /// What points to its value.
     Pointer(T),
+    /// It changes by operands, of which the newest stands here.
+    Merge,
 }
 
 /// In which form a lookup hands over the value.
@@ -53,6 +55,8 @@ pub(crate) trait Take {
     ) -> Result<Option<(u64, Self::Output)>>;
     /// From a value file, in the place of the pointer that was taken.
     fn pointed(&mut self, pointer: Self::Output, tables: &Tables) -> Result<Self::Output>;
+    /// Value and time of what was taken from a family with a time to live; `None` where it is too short for both.
+    fn split_time(&mut self, taken: Self::Output) -> Option<(Self::Output, u64)>;
     /// From the log.
     fn log(&mut self, value: &LogBytes, _ledger: &Arc<PinLedger>) -> Self::Output {
         self.bytes(value)
@@ -90,6 +94,12 @@ impl<const WAITS: bool> Take for Pin<WAITS> {
         } else {
             Err(Error::Busy("a value file may have to be read".to_owned()))
         }
+    }
+
+    fn split_time(&mut self, taken: PinnedSlice) -> Option<(PinnedSlice, u64)> {
+        let (value, time) = split_time(&taken)?;
+        let len = value.len();
+        Some((taken.truncated(len), time))
     }
 
     fn log(&mut self, value: &LogBytes, ledger: &Arc<PinLedger>) -> PinnedSlice {
@@ -130,6 +140,13 @@ impl Take for CopyInto<'_> {
         let value = tables.value(self.0)?;
         self.bytes(&value);
         Ok(())
+    }
+
+    fn split_time(&mut self, (): ()) -> Option<((), u64)> {
+        let (value, time) = split_time(self.0)?;
+        let len = value.len();
+        self.0.truncate(len);
+        Some(((), time))
     }
 }
 
@@ -197,16 +214,50 @@ impl DbInner {
             }
             return self.append_get(cf, append, key, at, &mut take);
         }
+        if let Some(state) = at.and_then(|at| at.state_of(cf.id())) {
+            self.check_family(cf)?;
+            let seq = at.map_or(SequenceNumber::ZERO, Snapshot::seq);
+            let found = self.get_in(cf, state, key, seq, &mut take)?;
+            return self.alive(cf, found, at, &mut take);
+        }
         // The state first, then the number: what this state lacks was written after the number.
         let state = cf.inner.peek();
         // Of a family that is dropped the state is empty.
         self.check_family(cf)?;
         let seq = at.map_or_else(|| self.commit.visible(), Snapshot::seq);
-        self.get_in(&state, key, seq, &mut take)
+        let found = self.get_in(cf, &state, key, seq, &mut take)?;
+        self.alive(cf, found, at, &mut take)
+    }
+
+    /// What was found, unless it is past its time.
+    #[inline]
+    fn alive<T: Take>(
+        &self,
+        cf: &ColumnFamily,
+        found: Option<T::Output>,
+        at: Option<&Snapshot>,
+        take: &mut T,
+    ) -> Result<Option<T::Output>> {
+        match (found, cf.inner.ttl()) {
+            (Some(taken), Some(ttl)) => {
+                let (value, time) = take
+                    .split_time(taken)
+                    .ok_or_else(|| Error::corruption(&self.dir, 0, NO_TIME))?;
+                Ok((!self.life(ttl, at).is_over(time)).then_some(value))
+            }
+            (found, _) => Ok(found),
+        }
+    }
+
+    /// Which rows of a family are past their time, where they live for `ttl` milliseconds.
+    fn life(&self, ttl: u64, at: Option<&Snapshot>) -> Life {
+        let now = at.map_or_else(|| self.snapshots.time.now(), Snapshot::time);
+        Life::at(now, ttl)
     }
 
     fn get_in<T: Take>(
         &self,
+        cf: &ColumnFamily,
         state: &ReadState,
         key: &[u8],
         seq: SequenceNumber,
@@ -224,6 +275,7 @@ impl DbInner {
                 Hit::None => {}
                 Hit::Deleted => return Ok(None),
                 Hit::Value(value) | Hit::Pointer(value) => return Ok(Some(value)),
+                Hit::Merge => return self.get_merged(cf, state, key, seq, take).map(Some),
             }
         }
         let hash = key_hash(key);
@@ -244,6 +296,7 @@ impl DbInner {
                 Hit::Deleted => return Ok(None),
                 Hit::Value(value) => return Ok(Some(value)),
                 Hit::Pointer(pointer) => return take.pointed(pointer, &self.tables).map(Some),
+                Hit::Merge => return self.get_merged(cf, state, key, seq, take).map(Some),
             }
         }
         Ok(None)
@@ -258,7 +311,7 @@ impl DbInner {
         if let Some(append) = &cf.inner.append {
             return self.append_iter(cf, append, options);
         }
-        self.user_iter_in(cf, &cf.inner.read_state(), options)
+        self.user_iter_in(cf, &state_for(cf, options), options)
     }
 
     /// The same over what there is to read, of a plain family.
@@ -275,27 +328,39 @@ impl DbInner {
             .snapshot
             .as_ref()
             .map_or_else(|| self.commit.visible(), Snapshot::seq);
-        let (runs, max_seqs, tombstones) = self.sources(state, options)?;
+        let (runs, max_seqs, tombstones) = self.sources(state, options, seq)?;
         Ok(UserIter::new(
             MergingIter::with_max_seqs(runs, max_seqs),
-            tombstones,
+            Vec::new(),
             seq,
             options.lower.clone(),
             options.upper.clone(),
         )
-        .reading(Arc::clone(&self.tables) as _, Arc::clone(&state.version)))
+        .reading(Arc::clone(&self.tables) as _, Arc::clone(&state.version))
+        .under(tombstones)
+        .merging(cf.inner.merger())
+        .living(
+            cf.inner
+                .ttl()
+                .map(|ttl| self.life(ttl, options.snapshot.as_ref())),
+        ))
     }
 
     /// Every source of `state` that can have keys within the bounds, newest first, each with a number
     /// that none of its entries exceeds; and the range tombstones of all of them.
-    fn sources(&self, state: &ReadState, options: &ReadOptions) -> Result<Sources> {
+    fn sources(
+        &self,
+        state: &ReadState,
+        options: &ReadOptions,
+        at: SequenceNumber,
+    ) -> Result<Sources> {
         // Cursors are large: there is memory for as many as there can be, and no more.
         let levels = (1..LEVELS).filter(|&level| !state.version.level(level).is_empty());
         let most = state.memtables().count() + state.version.level(0).len() + levels.count();
         let (mut runs, mut max_seqs) = (Vec::with_capacity(most), Vec::with_capacity(most));
-        let mut sets: Vec<Arc<Tombstones>> = Vec::new();
+        let mut sets: Vec<Covering> = Vec::new();
         for slot in state.memtables() {
-            sets.extend(slot.memtable.tombstone_sets());
+            sets.extend(slot.memtable.skyline(at).map(Covering::skyline));
             if !slot.memtable.is_empty() {
                 let max = slot
                     .frozen()
@@ -319,7 +384,7 @@ impl DbInner {
         {
             let table = meta.table(&*self.tables)?;
             if !table.tombstones().is_empty() {
-                sets.push(Arc::clone(table.tombstones()));
+                sets.push(Covering::set(Arc::clone(table.tombstones()), at));
             }
             runs.push(Source::Table(table.iter()));
             max_seqs.push(meta.max_seq());
@@ -330,10 +395,8 @@ impl DbInner {
                 continue;
             }
             if state.version.level_has_tombstones(level) {
-                let run = &state.version.level(level)[range.clone()];
-                for meta in run.iter().filter(|meta| meta.info.tombstones > 0) {
-                    sets.push(Arc::clone(meta.table(&*self.tables)?.tombstones()));
-                }
+                let covers = self.tables.covers(&state.version, level, range.clone(), at);
+                sets.push(Covering::Level(Box::new(covers)));
             }
             runs.push(self.tables.run(&state.version, level, range));
             max_seqs.push(state.version.level_max_seq(level));
@@ -357,15 +420,15 @@ impl DbInner {
                 &mut Pin::<true>,
             );
         }
-        let state = cf.inner.read_state();
+        let state = state_for(cf, options);
         self.check_family(cf)?;
-        let seq = options
-            .snapshot
-            .as_ref()
-            .map_or_else(|| self.commit.visible(), Snapshot::seq);
-        keys.iter()
-            .map(|key| self.get_in(&state, key.as_ref(), seq, &mut Pin::<true>))
-            .collect()
+        let at = options.snapshot.as_ref();
+        let seq = at.map_or_else(|| self.commit.visible(), Snapshot::seq);
+        let get = |key: &K| {
+            let found = self.get_in(cf, &state, key.as_ref(), seq, &mut Pin::<true>)?;
+            self.alive(cf, found, at, &mut Pin::<true>)
+        };
+        keys.iter().map(get).collect()
     }
 
     /// Checks that `snapshot` is of this database.
@@ -377,6 +440,16 @@ impl DbInner {
             _ => Ok(()),
         }
     }
+}
+
+/// What is wrong with a value of a family with a time to live that has none.
+pub(crate) const NO_TIME: &str = "a value without a time in a family with a time to live";
+
+/// What there is to read of a family.
+pub(crate) fn state_for(cf: &ColumnFamily, options: &ReadOptions) -> Arc<ReadState> {
+    let snapshot = options.snapshot.as_ref();
+    let state = snapshot.and_then(|snapshot| snapshot.state_of(cf.id()));
+    state.map_or_else(|| cf.inner.read_state(), Arc::clone)
 }
 
 /// What an entry, or its absence, means below a range delete at `covered`.
@@ -396,6 +469,7 @@ fn judge<T>(found: Option<(u64, T)>, covered: SequenceNumber) -> Result<Hit<T>> 
         Some(ValueKind::Put) => Ok(Hit::Value(value)),
         Some(ValueKind::Pointer) => Ok(Hit::Pointer(value)),
         Some(ValueKind::Delete) => Ok(Hit::Deleted),
+        Some(ValueKind::Merge) => Ok(Hit::Merge),
         None => Err(Error::invalid(
             "an entry of a kind this version does not know",
         )),

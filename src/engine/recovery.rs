@@ -11,14 +11,18 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, RwLock, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::{
     append::Appends,
-    batch::Operations,
+    batch::{Operation, Operations},
+    clock::{Time, split_time},
     column_family::{ColumnFamily, Family, Frozen},
     commit::{Commit, Segment},
     compact::Compactions,
@@ -33,7 +37,7 @@ use crate::{
     manifest::Manifest,
     memory::{MemoryShare, SharedMemory},
     numbers::FileNumbers,
-    options::{CfOptions, NO_ZSTD, Options},
+    options::{NO_ZSTD, Options},
     snapshot::SnapshotList,
     stats::Counters,
     tables::Tables,
@@ -45,7 +49,7 @@ use crate::{
         manifest_file::{self, ManifestWriter},
         mark::{self, MARK_LEN, Mark, MarkFile, MarkFound},
         record::{HEADER_LEN as RECORD_HEADER_LEN, Record},
-        segment::{HEADER_LEN, SegmentHeader, SegmentKind, VERSION_APPEND, VERSION_TABLES},
+        segment::{HEADER_LEN, SegmentHeader, SegmentKind, VERSION_TABLES},
         tail,
     },
     write::insert_one,
@@ -220,13 +224,11 @@ fn check_state(state: &ManifestState) -> Result<(), &'static str> {
     {
         return Err("a column family has options out of range");
     }
-    let is_append = |options: &CfOptions| options.append_prefix_bytes.is_some();
-    if state.format < VERSION_APPEND
-        && state
-            .families()
-            .any(|(_, family)| is_append(&family.options))
+    if state
+        .families()
+        .any(|(_, family)| family.options.least_format() > state.format)
     {
-        return Err("an append family in a manifest of format version 1");
+        return Err("a column family of a kind that the manifest's format version lacks");
     }
     if state.format < VERSION_TABLES
         && state
@@ -321,6 +323,20 @@ fn apply_record(
             return Err(format!(
                 "an append to column family {id}, which is a plain one"
             ));
+        }
+        if matches!(operation, Operation::Merge { .. }) && family.inner.merger().is_none() {
+            return Err(format!(
+                "a merge in column family {id}, which has no merge operator"
+            ));
+        }
+        if let Operation::Put { key, value } = operation
+            && family.inner.ttl().is_some()
+        {
+            let (_, time) = split_time(value).ok_or_else(|| {
+                let key = key.escape_ascii();
+                format!("the value of \"{key}\" in column family {id} has no time")
+            })?;
+            family.inner.newest_time.fetch_max(time, Ordering::Relaxed);
         }
         if seq <= family.inner.flushed() {
             continue;
@@ -438,6 +454,13 @@ fn start(
         options.faults,
         logs.synced_mirror(),
     ));
+    // A clock that was set back does not bring back what is gone.
+    let newest = families
+        .iter()
+        .map(|family| family.inner.newest_time.load(Ordering::Relaxed))
+        .chain(found.state.newest_time())
+        .max();
+    let time = Time::new(Arc::clone(&options.clock), newest.unwrap_or(0));
     let memory = options.shared_memory.clone().unwrap_or_else(|| {
         let Options {
             memory_budget_bytes,
@@ -466,7 +489,7 @@ fn start(
         manifest: Manifest::new(found.state, writer),
         numbers,
         tables,
-        snapshots: Arc::new(SnapshotList::default()),
+        snapshots: Arc::new(SnapshotList::new(time)),
         appends,
         background: Arc::default(),
         counters: Counters::default(),

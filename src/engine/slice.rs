@@ -189,6 +189,29 @@ impl PinnedSlice {
     }
 }
 
+impl PinnedSlice {
+    /// Its first `len` bytes; it has so many.
+    pub(crate) fn truncated(self, len: usize) -> Self {
+        match self.0 {
+            Holder::Inline(old, bytes) if len <= usize::from(old) => Self(Holder::Inline(
+                u8::try_from(len).expect("not longer than before"),
+                bytes,
+            )),
+            Holder::Pinned(mut pin) if Arc::strong_count(&pin) == 1 => {
+                let own = Arc::get_mut(&mut pin).expect("the only holder");
+                // What is held is counted as it is let go: the pin of a map holds no more than its range.
+                if let Place::Mapped(_) = own.place {
+                    let less = own.range.len() - len;
+                    own.ledger.bytes.fetch_sub(less, Ordering::Relaxed);
+                }
+                own.range.end = own.range.start + len;
+                Self(Holder::Pinned(pin))
+            }
+            held => Self::copied(&Self(held)[..len]),
+        }
+    }
+}
+
 impl Deref for PinnedSlice {
     type Target = [u8];
 
@@ -256,6 +279,25 @@ mod tests {
         assert_eq!(clone, expected[..]);
         assert_eq!(ledger.bytes(), 4000, "the whole block is held");
         drop(clone);
+        assert_eq!(ledger.bytes(), 0);
+    }
+
+    #[test]
+    fn a_slice_cut_short_is_its_first_bytes_and_is_counted_right() {
+        let ledger = PinLedger::new(10_000);
+        let bytes: Vec<u8> = (0..=255).cycle().take(4000).collect();
+        let block = share(&bytes);
+        let places = [
+            PinnedSlice::copied(&bytes[..20]),
+            PinnedSlice::copied(&bytes[..200]),
+            PinnedSlice::of_block(&block, 0..2000, &ledger),
+        ];
+        for slice in places {
+            let len = slice.len() - 8;
+            let shared = slice.clone();
+            assert_eq!(shared.truncated(len), bytes[..len]);
+            assert_eq!(slice.truncated(len), bytes[..len]);
+        }
         assert_eq!(ledger.bytes(), 0);
     }
 

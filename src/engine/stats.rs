@@ -32,6 +32,7 @@ pub(crate) struct Counters {
     pub(crate) compacted_bytes_written: AtomicU64,
     pub(crate) compaction_turns: AtomicU64,
     pub(crate) rewritten_bytes: AtomicU64,
+    pub(crate) merge_failures: AtomicU64,
     pub(crate) stalls: AtomicU64,
     pub(crate) stalled: Nanos,
     pub(crate) slowdowns: AtomicU64,
@@ -288,6 +289,8 @@ pub struct Stats {
     pub compacted_bytes_read: u64,
     /// Bytes compactions wrote.
     pub compacted_bytes_written: u64,
+    /// Operands of merges that flush and compaction could not put together, because the operator failed: they are kept.
+    pub merge_failures: u64,
     /// Writes that had to wait for background work.
     pub stalls: u64,
     /// Writes that were slowed.
@@ -355,6 +358,7 @@ impl DbInner {
             compactions_into,
             compacted_bytes_read: get(&counters.compacted_bytes_read),
             compacted_bytes_written: get(&counters.compacted_bytes_written),
+            merge_failures: get(&counters.merge_failures),
             stalls: get(&counters.stalls),
             slowdowns: get(&counters.slowdowns),
             stalled: counters.stalled.get(),

@@ -12,10 +12,11 @@ use crate::{
         InternalIterator,
         concat::{LevelIter, RunSource},
     },
-    key::InternalKey,
+    key::{InternalKey, SequenceNumber},
     memtable::MemtableIter,
     slice::PinnedSlice,
     table::{Table, TableIdentity, TableIter},
+    tombstones::{Cover, TombstoneCursor},
     values::{Place, ValueFiles, ValuePointer},
     version::{Bounds, TableMeta, TableOpener, Version},
 };
@@ -125,6 +126,48 @@ pub(crate) enum Source {
     Append(Box<AppendIter>),
 }
 
+/// The range deletes of neighbouring tables of one level, for one reader. A table is opened when a key of it is
+/// asked for.
+pub(crate) struct LevelCovers {
+    run: Run,
+    at: SequenceNumber,
+    /// The table asked last, with its range deletes where it has some.
+    here: Option<(usize, Option<TombstoneCursor>)>,
+}
+
+impl LevelCovers {
+    /// The newest visible range delete over `user_key`.
+    ///
+    /// # Errors
+    ///
+    /// From a table that had to be opened.
+    pub(crate) fn covering(&mut self, user_key: &[u8]) -> Result<Option<Cover<'_>>> {
+        let is_here = |at: usize| {
+            let span = self.run.meta(at).span();
+            span.contains(user_key)
+        };
+        if !self.here.as_ref().is_some_and(|(at, _)| is_here(*at)) {
+            let at = self.run.ending_below(user_key);
+            if at >= self.run.len() || !is_here(at) {
+                return Ok(None);
+            }
+            let meta = self.run.meta(at);
+            let cursor = if meta.info.tombstones == 0 {
+                None
+            } else {
+                let table = meta.table(&*self.run.tables)?;
+                Some(TombstoneCursor::new(
+                    Arc::clone(table.tombstones()),
+                    self.at,
+                ))
+            };
+            self.here = Some((at, cursor));
+        }
+        let cursor = self.here.as_mut().and_then(|(_, cursor)| cursor.as_mut());
+        Ok(cursor.and_then(|cursor| cursor.covering(user_key)))
+    }
+}
+
 impl Tables {
     /// Where the value files are.
     pub(crate) fn place(&self) -> Place<'_> {
@@ -132,6 +175,28 @@ impl Tables {
             fs: &*self.fs,
             dir: &self.dir,
             mode: self.mode,
+        }
+    }
+
+    /// The range deletes of a range of the tables of one level, as a reader at `at` sees them.
+    pub(crate) fn covers(
+        self: &Arc<Self>,
+        version: &Version,
+        level: usize,
+        range: Range<usize>,
+        at: SequenceNumber,
+    ) -> LevelCovers {
+        let (level, bounds) = version.share_level(level);
+        let tables = Arc::clone(self);
+        LevelCovers {
+            run: Run {
+                level,
+                bounds,
+                range,
+                tables,
+            },
+            at,
+            here: None,
         }
     }
 

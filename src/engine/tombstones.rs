@@ -8,19 +8,25 @@
 //! Not here: what the deletes apply to. An entry is gone where `covering_seq` is above its own number.
 
 use std::{
-    cmp::Reverse,
+    cmp::{Ordering, Reverse},
     collections::BTreeMap,
     sync::{Arc, LazyLock},
 };
 
-use crate::key::{RangeTombstone, SequenceNumber};
+use crate::key::{RangeTombstone, SequenceNumber, key_prefix};
+
+mod skyline;
+
+pub(crate) use skyline::{Skyline, SkylineCursor, Skylines};
 
 /// An immutable set of range deletes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tombstones {
     fragments: Vec<Fragment>,
-    /// Sequence numbers in all fragments.
-    len: usize,
+    /// What all ends of fragments begin with, and of each the eight bytes behind that ([`key_prefix`]): a search looks at
+    /// these, and at the fragments themselves only where they do not decide.
+    common: Box<[u8]>,
+    tails: Box<[u64]>,
 }
 
 /// The keys `start..end`, and the numbers of every range delete over all of them, newest first.
@@ -52,7 +58,17 @@ pub(crate) struct Cover<'a> {
 
 impl Tombstones {
     /// Cuts range deletes of any order and overlap into fragments. Empty ranges are left out.
-    pub(crate) fn new(mut all: Vec<RangeTombstone>) -> Self {
+    pub(crate) fn new(all: Vec<RangeTombstone>) -> Self {
+        Self::cut(all, all_of)
+    }
+
+    /// The same for readers at `boundaries`, as [`merge_for`](Self::merge_for).
+    pub(crate) fn new_for(all: Vec<RangeTombstone>, boundaries: &[SequenceNumber]) -> Self {
+        assert!(boundaries.is_sorted(), "boundaries ascend");
+        Self::cut(all, |open| told_apart(open, boundaries))
+    }
+
+    fn cut(mut all: Vec<RangeTombstone>, keep: impl Fn(&Open) -> Box<[SequenceNumber]>) -> Self {
         all.retain(|tombstone| tombstone.start < tombstone.end);
         let mut edges = Vec::with_capacity(all.len() * 2);
         for tombstone in &all {
@@ -60,12 +76,24 @@ impl Tombstones {
             edges.push((tombstone.end.as_slice(), false, tombstone.seq));
         }
         edges.sort_unstable_by_key(|&(key, ..)| key);
-        Self::of(sweep(&edges, all_of))
+        Self::of(sweep(&edges, keep))
     }
 
     fn of(fragments: Vec<Fragment>) -> Self {
-        let len = fragments.iter().map(|fragment| fragment.seqs.len()).sum();
-        Self { fragments, len }
+        // Ends ascend: what the first and the last have in common, all have.
+        let common: Box<[u8]> = match (fragments.first(), fragments.last()) {
+            (Some(first), Some(last)) => {
+                let same = first.end.iter().zip(&last.end).take_while(|(a, b)| a == b);
+                first.end[..same.count()].into()
+            }
+            _ => Box::default(),
+        };
+        let tail = |fragment: &Fragment| key_prefix(&fragment.end[common.len()..]);
+        Self {
+            tails: fragments.iter().map(tail).collect(),
+            fragments,
+            common,
+        }
     }
 
     /// The set of fragments that ascend, do not overlap, and have falling numbers, as a table stores
@@ -102,15 +130,21 @@ impl Tombstones {
     }
 
     /// Number of range deletes that [`all`](Self::all) gives.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.fragments.iter().map(|f| f.seqs.len()).sum()
     }
 
     /// Bytes of memory.
     pub(crate) fn memory_bytes(&self) -> usize {
         let keys = self.fragments.iter().map(|f| f.start.len() + f.end.len());
         let fragments = self.fragments.len() * size_of::<Fragment>();
-        fragments + self.len * size_of::<SequenceNumber>() + keys.sum::<usize>()
+        let numbers: usize = self.fragments.iter().map(|f| f.seqs.len()).sum();
+        fragments
+            + numbers * size_of::<SequenceNumber>()
+            + self.tails.len() * size_of::<u64>()
+            + self.common.len()
+            + keys.sum::<usize>()
     }
 
     /// The largest number at or below `at` of a range delete over `user_key`; zero if there is none.
@@ -136,6 +170,7 @@ impl Tombstones {
     }
 
     /// One set that deletes what any of `sets` deletes.
+    #[cfg(test)]
     pub(crate) fn merge<'a>(sets: impl IntoIterator<Item = &'a Self>) -> Self {
         Self::of(sweep(&edges_of(sets), all_of))
     }
@@ -153,8 +188,32 @@ impl Tombstones {
 
     /// Index of the first fragment that ends after `user_key`: the one over it, or the next.
     fn first_ending_after(&self, user_key: &[u8]) -> usize {
-        self.fragments
-            .partition_point(|fragment| &*fragment.end <= user_key)
+        let shared = self.common.len().min(user_key.len());
+        match user_key[..shared].cmp(&self.common[..shared]) {
+            Ordering::Less => return 0,
+            Ordering::Greater => return self.fragments.len(),
+            Ordering::Equal if shared < self.common.len() => return 0,
+            Ordering::Equal => {}
+        }
+        let wanted = key_prefix(&user_key[shared..]);
+        let from = self.tails.partition_point(|&tail| tail < wanted);
+        let equal = self.tails[from..].partition_point(|&tail| tail == wanted);
+        let same = &self.fragments[from..from + equal];
+        from + same.partition_point(|fragment| &*fragment.end <= user_key)
+    }
+
+    /// The fragment over `user_key` with the newest number that a reader at `at` sees.
+    pub(crate) fn cover(&self, user_key: &[u8], at: SequenceNumber) -> Option<Cover<'_>> {
+        let fragment = self.fragments.get(self.first_ending_after(user_key))?;
+        if user_key < &*fragment.start {
+            return None;
+        }
+        let seq = fragment.newest(at)?;
+        Some(Cover {
+            start: &fragment.start,
+            end: &fragment.end,
+            seq,
+        })
     }
 }
 

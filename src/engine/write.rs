@@ -57,6 +57,7 @@ impl DbInner {
             ));
         }
         let count = u32::try_from(batch.len()).expect("a batch counts its operations in 32 bits");
+        batch.stamp(|| self.snapshots.time.now());
         batch.finish();
         let payload = batch.encoded();
         let crc = if logged { crc32fast::hash(payload) } else { 0 };
@@ -422,6 +423,10 @@ pub(crate) fn insert_one(slot: &Slot, operation: Operation<'_>, seq: SequenceNum
         Operation::Put { key, value } => {
             slot.memtable
                 .insert(InternalKey::new(key, seq, ValueKind::Put), value);
+        }
+        Operation::Merge { key, operand } => {
+            slot.memtable
+                .insert(InternalKey::new(key, seq, ValueKind::Merge), operand);
         }
         Operation::Delete { key } => {
             slot.memtable

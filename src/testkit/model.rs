@@ -20,6 +20,8 @@ pub type Map = BTreeMap<Vec<u8>, Value>;
 pub enum Change {
     /// Sets a key.
     Put(FamilyId, Vec<u8>, Value),
+    /// Appends to the value of a key, behind a comma where there is one.
+    Merge(FamilyId, Vec<u8>, Value),
     /// Removes a key.
     Delete(FamilyId, Vec<u8>),
     /// Removes the keys from the first to before the second.
@@ -87,13 +89,24 @@ impl Model {
 
     /// Applies one operation. One on a family that is not there does nothing: it was dropped meanwhile.
     pub fn apply(&mut self, change: &Change) {
-        let (Change::Put(id, ..) | Change::Delete(id, _) | Change::DeleteRange(id, ..)) = change;
+        let (Change::Put(id, ..)
+        | Change::Merge(id, ..)
+        | Change::Delete(id, _)
+        | Change::DeleteRange(id, ..)) = change;
         let Some(family) = self.families.get_mut(id) else {
             return;
         };
         match change {
             Change::Put(_, key, value) => {
                 Arc::make_mut(&mut family.map).insert(key.clone(), Arc::clone(value));
+            }
+            Change::Merge(_, key, operand) => {
+                let map = Arc::make_mut(&mut family.map);
+                let value = match map.get(key) {
+                    Some(before) => [before, &b","[..], operand].concat().into(),
+                    None => Arc::clone(operand),
+                };
+                map.insert(key.clone(), value);
             }
             Change::Delete(_, key) => {
                 if family.map.contains_key(key) {

@@ -3,7 +3,8 @@
 use std::{ops::Bound, sync::Arc};
 
 use basalt_engine::{
-    CfOptions, Compression, LEVELS, MemtableKind, Options, ReadOptions,
+    AppendWithDelimiter, CfOptions, Compression, LEVELS, MemtableKind, MergeSetting, Options,
+    ReadOptions,
     executor::Executor,
     fs::{Fs, ReadMode},
 };
@@ -24,6 +25,11 @@ pub(crate) fn options(rng: &mut Rng, fs: Arc<dyn Fs>, executor: Arc<dyn Executor
         memtable_budget_bytes: *rng.pick(&[64 << 10, 1 << 30]),
         ..Options::with(fs, executor)
     }
+}
+
+/// The merge operator of families that have one: what the model's merges do.
+pub(crate) fn comma() -> MergeSetting {
+    MergeSetting::new(Arc::new(AppendWithDelimiter::new(b",")))
 }
 
 /// Options of a family: small buffers, tables and levels, so that few writes reach every level.
@@ -51,6 +57,9 @@ pub(crate) fn cf_options(rng: &mut Rng, logged: bool) -> CfOptions {
         l0_stop_trigger: l0 + 8 + rng.index(8),
         large_value_bytes: *rng.pick(&[None, Some(64), Some(64), Some(200), Some(4096)]),
         append_prefix_bytes: None,
+        merge_operator: rng.one_in(2).then(comma),
+        compaction_filter: None,
+        ttl: None,
     }
 }
 

@@ -56,6 +56,9 @@ counts! {
     episodes: 100,
     puts: 200_000,
     deletes: 50_000,
+    merges: 20_000,
+    /// Merges and opens that a family refuses before its operator is given, or with another.
+    merge_refusals: 100,
     range_deletes: 10_000,
     batches: 30_000,
     submits: 15_000,

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use basalt_engine::{
-    CfOptions, ColumnFamily, Db, Error, ReadOptions,
+    CfOptions, ColumnFamily, Db, Error, MergeSetting, ReadOptions, WriteOptions,
     executor::SimExecutor,
     fs::{SimFs, sim::Survival},
     verify_dir,
@@ -250,8 +250,34 @@ impl World {
             let defaults = CfOptions::default();
             let large =
                 std::mem::replace(&mut options.large_value_bytes, defaults.large_value_bytes);
-            assert_eq!(*cf.options(), *options, "options are kept");
-            if self.rng.one_in(2) {
+            let operator = options.merge_operator.take();
+            let mut kept = CfOptions::clone(&cf.options());
+            let name = kept.merge_operator.take();
+            assert_eq!(kept, *options, "options are kept");
+            let named = |setting: &Option<MergeSetting>| {
+                setting.as_ref().map(|setting| setting.name().to_owned())
+            };
+            assert_eq!(
+                named(&name),
+                named(&operator),
+                "the operator's name is kept"
+            );
+            if let Some(name) = name {
+                assert!(!name.is_given(), "its code is not");
+                let refused = [
+                    self.db.merge(cf, b"k", b"v", WriteOptions::NO_SYNC),
+                    self.db.open_cf(cf.name(), options.clone()).map(|_| ()),
+                ];
+                for refused in refused {
+                    assert!(
+                        matches!(refused, Err(Error::InvalidArgument(_))),
+                        "{refused:?}"
+                    );
+                    self.counts.merge_refusals += 1;
+                }
+            }
+            options.merge_operator = operator;
+            if options.merge_operator.is_some() || self.rng.one_in(2) {
                 (options.memtable, options.large_value_bytes) = (kind, large);
                 let again = self.db.open_cf(cf.name(), options.clone());
                 assert!(again.expect("the same class").id() == cf.id());

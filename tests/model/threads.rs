@@ -138,6 +138,7 @@ fn family_options(rng: &mut Rng, logged: bool) -> CfOptions {
     CfOptions {
         write_buffer_bytes: 16 << 10,
         max_immutable_memtables: 3,
+        merge_operator: None,
         ..choose::cf_options(rng, logged)
     }
 }

@@ -5,7 +5,7 @@ use basalt_testkit::Change;
 
 use crate::{
     choose,
-    world::{World, compare, remove_dir},
+    world::{World, compare, give_operators, remove_dir},
 };
 
 impl World {
@@ -77,6 +77,7 @@ impl World {
         let fs = self.place.fs();
         let options = choose::options(&mut self.rng, fs.clone(), self.place.executor());
         let copy = Db::open(&path, options).expect("a checkpoint opens");
+        give_operators(&copy);
         compare(&copy, &self.published, None, self.rng.one_in(2));
         let report = copy.verify().expect("a good disk");
         assert!(report.damage.is_empty(), "{:?}", report.damage);

@@ -208,7 +208,17 @@ impl World {
     /// Gives family `at` other options while it is open.
     pub(crate) fn change_options(&mut self, at: usize) {
         let (cf, options) = &mut self.families[at];
-        *options = choose::cf_options(&mut self.rng, cf.is_logged());
+        let drawn = choose::cf_options(&mut self.rng, cf.is_logged());
+        let merges = options.merge_operator.is_some();
+        *options = CfOptions {
+            // Once there, it stays.
+            merge_operator: if merges {
+                Some(choose::comma())
+            } else {
+                drawn.merge_operator.clone()
+            },
+            ..drawn
+        };
         let again = self.db.open_cf(cf.name(), options.clone());
         assert_eq!(again.expect("the same class").id(), cf.id());
         self.counts.options_changed += 1;
@@ -347,6 +357,20 @@ pub(crate) fn compare(db: &Db, model: &Model, snapshot: Option<&Snapshot>, backw
                 iter.next().expect("a good disk");
                 cursor.next();
             }
+        }
+    }
+}
+
+/// Gives the families of a database that was just opened their merge operators.
+pub(crate) fn give_operators(db: &Db) {
+    for cf in db.list_cfs() {
+        let options = CfOptions::clone(&cf.options());
+        if options.merge_operator.is_some() {
+            let options = CfOptions {
+                merge_operator: Some(choose::comma()),
+                ..options
+            };
+            db.open_cf(cf.name(), options).expect("the same operator");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 
 use basalt_engine::{ColumnFamily, Error, WriteBatch, WriteOptions};
-use basalt_testkit::{Change, FamilyId};
+use basalt_testkit::{Change, FamilyId, Value};
 
 use crate::world::{Pending, Submitted, Waiting, World};
 
@@ -45,6 +45,34 @@ impl World {
             vec![Change::Put(cf.id(), key, value)],
         );
         self.counts.puts += 1;
+    }
+
+    /// An operand for `key`, where the family takes it and the value is not long already.
+    fn draw_operand(&mut self, cf: &ColumnFamily, key: &[u8]) -> Option<Value> {
+        let published = self.published.map(cf.id());
+        let len = published
+            .and_then(|map| map.get(key))
+            .map_or(0, |value| value.len());
+        if cf.options().merge_operator.is_none() || len > 2000 {
+            return None;
+        }
+        let value = self.keys.value(&mut self.rng);
+        Some(value[..value.len().min(24)].into())
+    }
+
+    pub(crate) fn merge(&mut self) {
+        let cf = self.any_family();
+        let key = self.keys.known(&mut self.rng);
+        let Some(operand) = self.draw_operand(&cf, &key) else {
+            return self.put();
+        };
+        let options = self.sync(cf.is_logged());
+        self.db
+            .merge(&cf, &key, &operand, options)
+            .expect("a merge");
+        let change = Change::Merge(cf.id(), key, operand);
+        self.note_written(cf.is_logged(), options, vec![change]);
+        self.counts.merges += 1;
     }
 
     pub(crate) fn delete(&mut self) {
@@ -100,6 +128,14 @@ impl World {
                         batch.put(&cf, &key, &value);
                         changes.push(Change::Put(cf.id(), key, value));
                     }
+                }
+                4 | 5 if cf.options().merge_operator.is_some() => {
+                    let key = self.keys.known(&mut self.rng);
+                    let Some(operand) = self.draw_operand(&cf, &key) else {
+                        continue;
+                    };
+                    batch.merge(&cf, &key, &operand);
+                    changes.push(Change::Merge(cf.id(), key, operand));
                 }
                 _ => {
                     let key = self.keys.known(&mut self.rng);

@@ -119,9 +119,7 @@ impl DbInner {
     /// The first append family is about to be created: only engines that know such may read the manifest from
     /// here on, and the log is needed from here on.
     pub(crate) fn begin_appends(&self, manifest: &mut Current) -> Result<()> {
-        if manifest.state.format < VERSION_APPEND {
-            self.raise_format(manifest, VERSION_APPEND)?;
-        }
+        self.raise_format(manifest, VERSION_APPEND)?;
         let queue = self.commit.lock();
         self.appends.begin(queue.published_pos());
         Ok(())

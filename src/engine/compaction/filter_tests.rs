@@ -1,6 +1,26 @@
 //! Which versions and range deletes are kept, as text.
 
 use super::*;
+use crate::{
+    compaction::fold::{Folder, Kept, Sink},
+    error::Result,
+    faults::Faults,
+    key::{InternalKey, ValueKind},
+};
+
+/// The entries kept, as numbers.
+struct Numbers(Vec<u64>);
+
+impl Sink for Numbers {
+    fn new_key(&mut self) {}
+
+    fn keep(&mut self, entry: Kept<'_>, _: &mut dyn FnMut(&[u8]) -> bool) -> Result<()> {
+        self.0.push(u64::from_le_bytes(
+            entry.value.try_into().expect("a number"),
+        ));
+        Ok(())
+    }
+}
 
 /// `a#9del` or `a#9put`, newest first within a key; what is kept of them.
 fn kept(
@@ -11,9 +31,9 @@ fn kept(
 ) -> Vec<&'static str> {
     let stripes = stripes(boundaries);
     let tombstones = set(tombstones);
-    let mut filter = EntryFilter::new(&stripes, &tombstones);
-    let mut kept = Vec::new();
-    for entry in entries {
+    let mut folder = Folder::new(&stripes, &tombstones, None, Faults::default());
+    let mut kept = Numbers(Vec::new());
+    for (at, entry) in (0_u64..).zip(entries) {
         let (key, rest) = entry.split_once('#').expect("key#seq");
         let (seq, kind) = rest.split_at(rest.len() - 3);
         let kind = if kind == "del" {
@@ -23,12 +43,12 @@ fn kept(
         };
         let seq = SequenceNumber(seq.parse().expect("sequence number"));
         let key = InternalKey::new(key.as_bytes(), seq, kind);
-        filter.is_new_key(key);
-        if filter.is_needed(key, || bottom) {
-            kept.push(*entry);
-        }
+        folder
+            .take(key, &at.to_le_bytes(), &mut |_| bottom, &mut kept)
+            .expect("nothing fails");
     }
-    kept
+    let at = |at: u64| entries[usize::try_from(at).expect("few")];
+    kept.0.into_iter().map(at).collect()
 }
 
 fn stripes(boundaries: &[u64]) -> Stripes {

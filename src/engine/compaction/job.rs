@@ -9,14 +9,16 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use super::{
-    Compaction, Kind, Stripes,
-    filter::{EntryFilter, needed_tombstones},
+    Compaction, Kind, RowRules, Stripes,
+    filter::needed_tombstones,
+    fold::{Folder, Kept, Sink},
     is_bottom, overlap_limit,
+    rows::{Judged, Rows},
     separation::{Placed, Separation},
 };
 use crate::{
@@ -26,7 +28,8 @@ use crate::{
     filename,
     fs::{Fs, WritableFile},
     iter::{BoxedIter, InternalIterator, LevelIter, MergingIter, RunSource},
-    key::{InternalKey, RangeTombstone, SequenceNumber, ValueKind},
+    key::{InternalKey, RangeTombstone, SequenceNumber, ValueKind, pack_trailer},
+    merge::Merger,
     options::{CfOptions, LEVELS},
     paced::Pace,
     table::{TableBuilder, TableIter},
@@ -50,6 +53,12 @@ pub(crate) struct JobContext<'a> {
     /// Sequence numbers in use by snapshots, ascending, and at the end the one visible now.
     pub(crate) boundaries: &'a [SequenceNumber],
     pub(crate) faults: Faults,
+    /// Who folds operands, where the family takes merges.
+    pub(crate) merger: Option<&'a Arc<Merger>>,
+    /// What compactions do to rows; flushes leave them.
+    pub(crate) rows: RowRules<'a>,
+    /// Counts operands that could not be put together.
+    pub(crate) merge_failures: &'a AtomicU64,
     /// Once true, the job ends with [`Error::Closed`].
     pub(crate) stop: &'a AtomicBool,
     /// How fast tables are written.
@@ -103,7 +112,7 @@ pub(crate) fn run(compaction: &Compaction, context: &JobContext<'_>) -> Result<J
     let mut below = Below::new(version, level);
     let mut input = MergingIter::new(input_runs(compaction, context)?);
     let grandparents = compaction.grandparents();
-    let outputs = Outputs::new(
+    let mut outputs = Outputs::new(
         context,
         level,
         context.options.table_bytes,
@@ -111,8 +120,15 @@ pub(crate) fn run(compaction: &Compaction, context: &JobContext<'_>) -> Result<J
         kept,
         Separation::of_compaction(context, compaction),
     );
-    let filter = EntryFilter::new(&stripes, &tombstones);
-    let mut output = merge(&mut input, filter, |key| below.is_bottom(key), outputs)?;
+    outputs.rows = Rows::new(context.rows, level, context.dir);
+    let folder = Folder::new(
+        &stripes,
+        &tombstones,
+        context.merger.cloned(),
+        context.faults,
+    )
+    .reading(&**context.opener);
+    let mut output = merge(&mut input, folder, |key| below.is_bottom(key), outputs)?;
     output.stats.bytes_read += compaction.input_bytes();
     Ok(output)
 }
@@ -132,8 +148,13 @@ pub(crate) fn flush_to_table<I: InternalIterator>(
     let kept = needed_tombstones(tombstones, &stripes, |_| false);
     let values = Separation::of_flush(context);
     let outputs = Outputs::new(context, 0, u64::MAX, &[], kept, values);
-    let filter = EntryFilter::new(&stripes, tombstones);
-    let mut output = merge(&mut MergingIter::new(sources), filter, |_| false, outputs)?;
+    let folder = Folder::new(
+        &stripes,
+        tombstones,
+        context.merger.cloned(),
+        context.faults,
+    );
+    let mut output = merge(&mut MergingIter::new(sources), folder, |_| false, outputs)?;
     assert!(output.tables.len() <= 1, "a flush is never cut");
     Ok(output.tables.pop())
 }
@@ -141,12 +162,12 @@ pub(crate) fn flush_to_table<I: InternalIterator>(
 /// The loop of both: takes what is needed of `input` into `outputs`.
 fn merge(
     input: &mut impl InternalIterator,
-    filter: EntryFilter<'_>,
+    folder: Folder<'_>,
     is_bottom: impl FnMut(&[u8]) -> bool,
     mut outputs: Outputs<'_>,
 ) -> Result<JobOutput> {
     let mut stats = JobStats::default();
-    match fill(input, filter, is_bottom, &mut outputs, &mut stats).and_then(|()| outputs.finish()) {
+    match fill(input, folder, is_bottom, &mut outputs, &mut stats).and_then(|()| outputs.finish()) {
         Ok(()) => {
             let tables = outputs.finished;
             stats.bytes_read = outputs.values.bytes_read;
@@ -168,14 +189,12 @@ fn merge(
 
 fn fill(
     input: &mut impl InternalIterator,
-    mut filter: EntryFilter<'_>,
+    mut folder: Folder<'_>,
     mut is_bottom: impl FnMut(&[u8]) -> bool,
     outputs: &mut Outputs<'_>,
     stats: &mut JobStats,
 ) -> Result<()> {
     input.seek_to_first()?;
-    // An output may end only before the first entry kept of a user key.
-    let mut may_cut = true;
     // What may be done until the next pause.
     let mut work = 0;
     let mut bytes = 0;
@@ -189,21 +208,82 @@ fn fill(
         }
         work = work.saturating_sub(ENTRY_WORK + input.value().len());
         stats.entries_read += 1;
-        let key = input.key();
-        bytes += (key.user_key.len() + input.value().len()) as u64;
-        may_cut |= filter.is_new_key(key);
-        if filter.is_needed(key, || is_bottom(key.user_key)) {
-            if std::mem::take(&mut may_cut) {
-                outputs.cut_before(key.user_key)?;
-            } else {
-                outputs.hidden += 1;
-            }
-            outputs.add(key, input.value())?;
-            stats.entries_written += 1;
-        }
+        bytes += (input.key().user_key.len() + input.value().len()) as u64;
+        folder.take(input.key(), input.value(), &mut is_bottom, outputs)?;
         input.next()?;
     }
+    folder.end_key(&mut is_bottom, outputs)?;
+    stats.entries_written = outputs.entries;
+    let failures = outputs.context.merge_failures;
+    failures.fetch_add(folder.failures, Ordering::Relaxed);
     Ok(())
+}
+
+impl Sink for Outputs<'_> {
+    fn new_key(&mut self) {
+        self.may_cut = true;
+    }
+
+    fn keep(&mut self, entry: Kept<'_>, is_bottom: &mut dyn FnMut(&[u8]) -> bool) -> Result<()> {
+        let Some(mut rows) = self.rows.take() else {
+            return self.write(&entry);
+        };
+        // A filter sees the value, wherever it lies; what it keeps stays there.
+        let pointed = if entry.key.kind() == Some(ValueKind::Pointer) && rows.has_filter() {
+            Some(self.context.opener.value(entry.value)?)
+        } else {
+            None
+        };
+        let seen = match &pointed {
+            Some(value) => Kept {
+                key: entry.key.with_kind(ValueKind::Put),
+                value,
+                ..entry
+            },
+            None => Kept { ..entry },
+        };
+        let kept = match rows.judge(&seen) {
+            Ok(Judged::Keep) => self.write(&entry),
+            Ok(Judged::Change(value)) => self.write(&Kept {
+                key: seen.key,
+                value,
+                ..entry
+            }),
+            Ok(Judged::Remove) => {
+                let gone = entry.stripe == Some(0) && is_bottom(entry.key.user_key);
+                if gone || self.context.faults.is(Fault::RemoveWithoutDelete) {
+                    Ok(())
+                } else {
+                    let key = InternalKey {
+                        trailer: pack_trailer(entry.key.seq(), ValueKind::Delete),
+                        ..entry.key
+                    };
+                    self.write(&Kept {
+                        key,
+                        value: &[],
+                        ..entry
+                    })
+                }
+            }
+            Err(error) => Err(error),
+        };
+        self.rows = Some(rows);
+        kept
+    }
+}
+
+impl Outputs<'_> {
+    /// Writes an entry into the current output, or the next.
+    fn write(&mut self, entry: &Kept<'_>) -> Result<()> {
+        // An output may end only before the first entry kept of a user key.
+        if std::mem::take(&mut self.may_cut) {
+            self.cut_before(entry.key.user_key)?;
+        } else if entry.may_go {
+            self.hidden += 1;
+        }
+        self.entries += 1;
+        self.add(entry.key, entry.value)
+    }
 }
 
 /// The tables being written.
@@ -221,7 +301,13 @@ struct Outputs<'a> {
     /// First key that may be in the current output.
     start: Vec<u8>,
     current: Option<(u64, TableBuilder)>,
-    /// Entries of the current output behind a newer one of their key.
+    /// What is done to rows, if anything.
+    rows: Option<Rows<'a>>,
+    /// The next entry is the first one kept of its user key.
+    may_cut: bool,
+    /// Entries of all outputs.
+    entries: u64,
+    /// Entries of the current output behind a newer one of their key, but for operands that cannot be folded.
     hidden: u64,
     finished: Vec<TableRecord>,
     created: Vec<PathBuf>,
@@ -248,6 +334,9 @@ impl<'a> Outputs<'a> {
             next_tombstone: 0,
             start: Vec::new(),
             current: None,
+            rows: None,
+            may_cut: true,
+            entries: 0,
             hidden: 0,
             finished: Vec::new(),
             created: Vec::new(),

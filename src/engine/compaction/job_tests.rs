@@ -170,6 +170,15 @@ impl World {
             opener: &self.opener,
             new_file_number: &|| self.next_file.replace(self.next_file.get() + 1),
             boundaries: &self.boundaries(),
+            merger: None,
+            merge_failures: &AtomicU64::new(0),
+            rows: RowRules {
+                ttl: None,
+                times: &[],
+                filter: None,
+                newest_snapshot: SequenceNumber::ZERO,
+                faults: Faults::default(),
+            },
             faults: self.faults,
             stop: &self.stop,
             pace: &crate::paced::Pace::default(),
@@ -184,6 +193,8 @@ impl World {
             .filter_map(|(compaction, _)| compaction.target())
             .collect();
         let context = PickContext {
+            oldest_time: 0,
+            faults: Faults::default(),
             boundaries: &self.boundaries(),
             running: &running,
             cursors: &self.cursors,
@@ -456,6 +467,7 @@ impl World {
                 return match trailer_kind(trailer).expect("of a known kind") {
                     ValueKind::Put => Some(value.to_vec()),
                     ValueKind::Delete => None,
+                    ValueKind::Merge => unreachable!("nobody merges here"),
                     ValueKind::Pointer => {
                         Some(self.opener.value(&value).expect("no faults").to_vec())
                     }

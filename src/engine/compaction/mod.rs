@@ -5,15 +5,18 @@
 //! sources. Not here: when to run it, and installing the result (the manifest edit).
 
 mod filter;
+mod fold;
 mod job;
 mod levels;
 mod picker;
+mod rows;
 mod separation;
 
 pub(crate) use filter::Stripes;
 pub(crate) use job::{JobContext, flush_to_table, run};
 pub(crate) use levels::pending_bytes;
 pub(crate) use picker::{Cursors, ManualPick, PickContext, ingest_level, pick, pick_range};
+pub(crate) use rows::RowRules;
 
 use std::sync::Arc;
 
@@ -50,6 +53,8 @@ pub(crate) enum Reason {
     RangeDelete,
     /// Tables need value files that are mostly garbage.
     Values,
+    /// Rows of tables are past their time.
+    Expired,
     /// The caller asked for it.
     Manual,
 }

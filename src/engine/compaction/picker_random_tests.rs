@@ -2,6 +2,7 @@
 //! meet, every version is good, and it comes to rest with every level within its target.
 
 use super::*;
+use crate::faults::Faults;
 use crate::{
     compaction::pending_bytes, executor::SplitMix64, table::TableInfo, version::TableRecord,
 };
@@ -75,6 +76,7 @@ impl World {
             tombstones: 0,
             min_seq: SequenceNumber(seqs.0),
             max_seq: SequenceNumber(seqs.1),
+            times: None,
         };
         self.next += 1;
         Arc::new(TableMeta::new(TableRecord {
@@ -112,6 +114,8 @@ impl World {
     fn pick(&mut self) -> bool {
         let running: Vec<_> = self.running.iter().filter_map(Compaction::target).collect();
         let context = PickContext {
+            oldest_time: 0,
+            faults: Faults::default(),
             boundaries: &self.boundaries,
             running: &running,
             cursors: &self.cursors,

@@ -1,6 +1,7 @@
 //! What is picked, as text: see `version/tests.rs` for how versions are written.
 
 use super::*;
+use crate::faults::Faults;
 use crate::{
     key::RangeTombstone,
     options::Compression,
@@ -50,6 +51,8 @@ impl World {
 
     fn context<R>(&self, ask: impl FnOnce(&PickContext<'_>) -> R) -> R {
         ask(&PickContext {
+            oldest_time: 0,
+            faults: Faults::default(),
             boundaries: &self.boundaries,
             running: &self.running,
             cursors: &self.cursors,

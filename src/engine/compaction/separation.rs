@@ -100,8 +100,14 @@ impl<'a> Separation<'a> {
     }
 
     fn is_large(&self, value: &[u8]) -> bool {
-        let limit = self.context.options.large_value_bytes;
-        limit.is_some_and(|limit| value.len() > limit)
+        let options = self.context.options;
+        // What is folded, and what has its time behind it, is looked at by compactions again and again.
+        if options.ttl.is_some() || options.merge_operator.is_some() {
+            return false;
+        }
+        options
+            .large_value_bytes
+            .is_some_and(|limit| value.len() > limit)
     }
 
     fn keep_or_leave(&mut self, bytes: &[u8]) -> Result<Placed> {

@@ -107,7 +107,7 @@ impl DbInner {
         if options.append_prefix_bytes.is_some() {
             self.begin_appends(&mut manifest)?;
         }
-        self.begin_zstd(&mut manifest, options.uses_zstd())?;
+        self.raise_format(&mut manifest, options.least_format())?;
         let id = manifest.state.next_family_id;
         let edit = VersionEdit {
             next_family_id: Some(id + 1),
@@ -171,10 +171,19 @@ impl DbInner {
                 "column family {name:?} was created with append_prefix_bytes = {prefix_bytes:?}, which cannot change"
             )));
         }
+        if family.options().ttl.is_some() != options.ttl.is_some() {
+            return Err(Error::invalid(format!(
+                "column family {name:?} was created with ttl = {:?}; its length may change, but not whether it has one",
+                family.options().ttl
+            )));
+        }
+        check_same_operator(name, &family.options(), options)?;
         self.check_writable(false)?;
         let mut manifest = self.manifest.lock();
         self.check_family(family)?;
-        self.begin_zstd(&mut manifest, options.uses_zstd())?;
+        // Again, now that nobody changes them: two that give a first operator must give the same.
+        check_same_operator(family.name(), &family.options(), options)?;
+        self.raise_format(&mut manifest, options.least_format())?;
         let stored = options.stored();
         let state = manifest.state.family(family.id());
         if state.is_none_or(|state| state.options != stored) {
@@ -258,6 +267,23 @@ impl DbInner {
             Ok(())
         };
         synced.and(late).and(marked).and(removed)
+    }
+}
+
+/// Checks that a family which has a merge operator is opened with one of its name.
+fn check_same_operator(name: &str, there: &CfOptions, given: &CfOptions) -> Result<()> {
+    let operator = |options: &CfOptions| {
+        let setting = options.merge_operator.as_ref();
+        setting.map(|setting| setting.name().to_owned())
+    };
+    match (operator(there), operator(given)) {
+        (Some(there), given) if given.as_ref() != Some(&there) => {
+            let given = given.map_or("none".to_owned(), |name| format!("{name:?}"));
+            Err(Error::invalid(format!(
+                "column family {name:?} has the merge operator {there:?}, and was opened with {given}"
+            )))
+        }
+        _ => Ok(()),
     }
 }
 

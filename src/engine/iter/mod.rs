@@ -3,6 +3,7 @@
 use crate::{error::Result, key::InternalKey};
 
 pub(crate) mod concat;
+pub(crate) mod covering;
 pub(crate) mod merging;
 pub(crate) mod user;
 

@@ -53,7 +53,7 @@ impl Entry {
     pub(super) fn new(user_key: &[u8], seq: usize, kind: ValueKind) -> Self {
         let trailer = InternalKey::new(user_key, SequenceNumber(seq as u64), kind).trailer;
         let value = match kind {
-            ValueKind::Put => format!("value {seq}").into_bytes(),
+            ValueKind::Put | ValueKind::Merge => format!("value {seq}").into_bytes(),
             ValueKind::Delete => Vec::new(),
             ValueKind::Pointer => unreachable!("the model has no value files"),
         };

@@ -8,12 +8,19 @@
 
 use std::{mem, path::PathBuf, sync::Arc};
 
-use super::{InternalIterator, MergingIter, merging::before_all_versions};
+use super::{
+    InternalIterator, MergingIter,
+    covering::{Covering, covering},
+    merging::before_all_versions,
+};
 use crate::{
+    clock::{Life, TIME_LEN, split_time},
     error::{Error, Result},
     key::{InternalKey, SequenceNumber, ValueKind, key_prefix, trailer_kind, trailer_seq},
+    merge::{Chain, Merger},
+    read::NO_TIME,
     slice::PinnedSlice,
-    tombstones::{Cover, TombstoneCursor, Tombstones},
+    tombstones::Tombstones,
     version::{TableOpener, Version},
 };
 
@@ -24,19 +31,25 @@ const MAX_STEPS: usize = 8;
 pub(crate) struct UserIter<I> {
     inner: MergingIter<I>,
     /// One for each set that deletes anything.
-    tombstones: Vec<TombstoneCursor>,
+    tombstones: Vec<Covering>,
     at: SequenceNumber,
     lower: Option<Vec<u8>>,
     upper: Option<Vec<u8>>,
     state: State,
-    /// Backward: the current key. Forward: the key whose versions are being passed.
+    /// Backward and merged: the current key. Forward: the key whose versions are being passed.
     key: Vec<u8>,
-    /// Backward: the current value.
+    /// Backward and merged: the current value.
     value: Vec<u8>,
     /// Reads the values that entries point to; and the version whose tables hold the value files.
     pointers: Option<(Arc<dyn TableOpener>, Arc<Version>)>,
     /// The current value, where the entry points to it.
     pointed: Option<PinnedSlice>,
+    /// Who makes a value of operands.
+    merger: Option<Arc<Merger>>,
+    /// Which rows are past their time, where they have one behind their values.
+    life: Option<Life>,
+    /// Bytes behind each value.
+    behind: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,6 +59,9 @@ enum State {
     Forward,
     /// The current entry is in `key` and `value`; `inner` stands before all versions of the key.
     Backward,
+    /// The current entry is in `key` and `value`; `inner` stands behind what it was made of, on another version of the key
+    /// or behind all of them.
+    Merged,
 }
 
 /// Which versions of `UserIter::key` do not count.
@@ -68,8 +84,7 @@ impl<I: InternalIterator> UserIter<I> {
         lower: Option<Vec<u8>>,
         upper: Option<Vec<u8>>,
     ) -> Self {
-        let cursor =
-            |set: Arc<Tombstones>| (!set.is_empty()).then(|| TombstoneCursor::new(set, at));
+        let cursor = |set: Arc<Tombstones>| (!set.is_empty()).then(|| Covering::set(set, at));
         let tombstones = tombstones.into_iter().filter_map(cursor).collect();
         let (key, value) = (Vec::new(), Vec::new());
         Self {
@@ -83,6 +98,9 @@ impl<I: InternalIterator> UserIter<I> {
             value,
             pointers: None,
             pointed: None,
+            merger: None,
+            life: None,
+            behind: 0,
         }
     }
 
@@ -93,9 +111,9 @@ impl<I: InternalIterator> UserIter<I> {
     }
 
     /// Reads as of `at` from now on, unpositioned; false, and nothing is changed, where range deletes are among what it
-    /// reads: those it would have to look at anew.
+    /// reads: those it would have to look at anew; or where rows have a time to live.
     pub(crate) fn refresh(&mut self, at: SequenceNumber) -> bool {
-        if !self.tombstones.is_empty() {
+        if !self.tombstones.is_empty() || self.life.is_some() {
             return false;
         }
         self.at = at;
@@ -108,6 +126,25 @@ impl<I: InternalIterator> UserIter<I> {
         (self.lower.clone(), self.upper.clone())
     }
 
+    /// The same under more range deletes, as a reader at the same number sees them.
+    pub(crate) fn under(mut self, more: Vec<Covering>) -> Self {
+        self.tombstones.extend(more);
+        self
+    }
+
+    /// The same for a family whose rows have a time to live.
+    pub(crate) fn living(mut self, life: Option<Life>) -> Self {
+        self.behind = life.map_or(0, |_| TIME_LEN);
+        self.life = life;
+        self
+    }
+
+    /// The same for a family that takes merges.
+    pub(crate) fn merging(mut self, merger: Option<Arc<Merger>>) -> Self {
+        self.merger = merger;
+        self
+    }
+
     /// True while it stands on an entry.
     pub(crate) fn valid(&self) -> bool {
         self.state != State::Invalid
@@ -117,7 +154,7 @@ impl<I: InternalIterator> UserIter<I> {
     pub(crate) fn key(&self) -> &[u8] {
         match self.state {
             State::Forward => self.inner.key().user_key,
-            State::Backward => &self.key,
+            State::Backward | State::Merged => &self.key,
             State::Invalid => panic!("key of a cursor that stands on no entry"),
         }
     }
@@ -128,8 +165,12 @@ impl<I: InternalIterator> UserIter<I> {
             State::Forward | State::Backward if self.pointed.is_some() => {
                 self.pointed.as_deref().unwrap_or_default()
             }
-            State::Forward => self.inner.value(),
-            State::Backward => &self.value,
+            State::Forward => {
+                let value = self.inner.value();
+                // Looked at when it came to stand here.
+                &value[..value.len() - self.behind]
+            }
+            State::Backward | State::Merged => &self.value[..self.value.len() - self.behind],
             State::Invalid => panic!("value of a cursor that stands on no entry"),
         }
     }
@@ -179,6 +220,7 @@ impl<I: InternalIterator> UserIter<I> {
                 self.inner.next()?;
             }
             State::Backward => self.inner.seek(last_version(&self.key))?,
+            State::Merged => {}
         }
         self.find_forward(Pass::All)
     }
@@ -192,6 +234,7 @@ impl<I: InternalIterator> UserIter<I> {
                 self.leave_key_backward()?;
             }
             State::Backward => {}
+            State::Merged => self.inner.seek_for_prev(before_all_versions(&self.key))?,
         }
         self.find_backward()
     }
@@ -210,13 +253,14 @@ impl<I: InternalIterator> UserIter<I> {
                 self.pass_version(pass, passed)?;
                 continue;
             }
-            if newer || kind(trailer)? == ValueKind::Delete {
+            let kind = kind(trailer)?;
+            if newer || kind == ValueKind::Delete {
                 copy_to(&mut self.key, user_key);
                 (pass, passed) = (if newer { Pass::Newer } else { Pass::All }, 0);
                 self.inner.next()?;
                 continue;
             }
-            match covering(&mut self.tombstones, user_key) {
+            match covering(&mut self.tombstones, user_key)? {
                 Some(cover) if cover.seq > trailer_seq(trailer) => {
                     dead += 1;
                     if dead.is_multiple_of(MAX_STEPS) {
@@ -224,6 +268,18 @@ impl<I: InternalIterator> UserIter<I> {
                     } else {
                         self.inner.next()?;
                     }
+                }
+                cover if kind == ValueKind::Merge => {
+                    let covered = cover.map_or(SequenceNumber::ZERO, |cover| cover.seq);
+                    copy_to(&mut self.key, user_key);
+                    self.merge(covered)?;
+                    self.state = State::Merged;
+                    return Ok(());
+                }
+                _ if self.life.is_some() && is_over(self.life, self.inner.value())? => {
+                    copy_to(&mut self.key, user_key);
+                    (pass, passed) = (Pass::All, 0);
+                    self.inner.next()?;
                 }
                 _ => {
                     self.follow(trailer, true)?;
@@ -237,8 +293,8 @@ impl<I: InternalIterator> UserIter<I> {
 
     /// The current value, in place where it can be held there.
     pub(crate) fn value_slice(&self) -> PinnedSlice {
-        match &self.pointed {
-            Some(value) if self.valid() => value.clone(),
+        match (&self.pointed, self.state) {
+            (Some(value), State::Forward | State::Backward) => value.clone(),
             _ => PinnedSlice::copied(self.value()),
         }
     }
@@ -252,18 +308,55 @@ impl<I: InternalIterator> UserIter<I> {
             } else {
                 &self.value
             };
-            let (pointers, _) = self.pointers.as_ref().ok_or_else(|| {
-                Error::corruption(
-                    PathBuf::new(),
-                    0,
-                    "an entry points to a value where none can",
-                )
-            })?;
-            self.pointed = Some(pointers.value(pointer)?);
+            self.pointed = Some(self.read_pointed(pointer)?);
         } else if self.pointed.is_some() {
             self.pointed = None;
         }
         Ok(())
+    }
+
+    /// The value that a pointer stands for.
+    fn read_pointed(&self, pointer: &[u8]) -> Result<PinnedSlice> {
+        let (pointers, _) = self.pointers.as_ref().ok_or_else(|| {
+            let what = "an entry points to a value where none can";
+            Error::corruption(PathBuf::new(), 0, what)
+        })?;
+        pointers.value(pointer)
+    }
+
+    /// Makes `value` of the operands of `key` from the current one on, where range deletes hide what is below `covered`,
+    /// and leaves `inner` behind what it took.
+    #[cold]
+    fn merge(&mut self, covered: SequenceNumber) -> Result<()> {
+        let Some(merger) = self.merger.clone() else {
+            let what = "an operand in a family without a merge operator";
+            return Err(Error::corruption(PathBuf::new(), 0, what));
+        };
+        merger.check_given().map_err(Error::invalid)?;
+        let mut chain = Chain::default();
+        let mut base = None;
+        let mut pointed = None;
+        while self.inner.valid() && is_same(self.inner.key().user_key, &self.key) {
+            let trailer = self.inner.key().trailer;
+            if trailer_seq(trailer) < covered {
+                break;
+            }
+            match kind(trailer)? {
+                ValueKind::Merge => chain.push(trailer, self.inner.value()),
+                ValueKind::Put => {
+                    base = Some(self.inner.value());
+                    break;
+                }
+                ValueKind::Pointer => {
+                    pointed = Some(self.read_pointed(self.inner.value())?);
+                    break;
+                }
+                ValueKind::Delete => break,
+            }
+            self.inner.next()?;
+        }
+        let base = base.or(pointed.as_deref());
+        merger.full(&self.key, base, &chain, &mut self.value)
     }
 
     /// Leaves a version of `key` that does not count, the `passed`-th in a row.
@@ -291,18 +384,28 @@ impl<I: InternalIterator> UserIter<I> {
             let Some(trailer) = self.take_newest_visible()? else {
                 continue;
             };
-            if kind(trailer)? == ValueKind::Delete {
+            let kind = kind(trailer)?;
+            if kind == ValueKind::Delete {
                 continue;
             }
-            match covering(&mut self.tombstones, &self.key) {
+            match covering(&mut self.tombstones, &self.key)? {
                 Some(cover) if cover.seq > trailer_seq(trailer) => {
                     dead += 1;
                     if dead.is_multiple_of(MAX_STEPS) {
                         self.inner.skip_dead(cover.start, cover.seq)?;
                     }
                 }
-                _ => {
+                cover => {
+                    if self.life.is_some() && is_over(self.life, &self.value)? {
+                        continue;
+                    }
+                    let covered = cover.map_or(SequenceNumber::ZERO, |cover| cover.seq);
                     self.follow(trailer, false)?;
+                    if kind == ValueKind::Merge {
+                        self.inner.seek(InternalKey::seek_to(&self.key, self.at))?;
+                        self.merge(covered)?;
+                        self.inner.seek_for_prev(before_all_versions(&self.key))?;
+                    }
                     self.state = State::Backward;
                     return Ok(());
                 }
@@ -366,12 +469,11 @@ fn kind(trailer: u64) -> Result<ValueKind> {
     })
 }
 
-/// The newest visible range delete over a key.
-fn covering<'a>(tombstones: &'a mut [TombstoneCursor], user_key: &[u8]) -> Option<Cover<'a>> {
-    let covers = tombstones
-        .iter_mut()
-        .filter_map(|set| set.covering(user_key));
-    covers.max_by_key(|cover| cover.seq)
+/// True for a row that is past its time.
+fn is_over(life: Option<Life>, value: &[u8]) -> Result<bool> {
+    let (_, time) =
+        split_time(value).ok_or_else(|| Error::corruption(PathBuf::new(), 0, NO_TIME))?;
+    Ok(life.is_some_and(|life| life.is_over(time)))
 }
 
 /// True for equal keys. Unequal ones mostly differ in their prefixes, which are compared without a call.

@@ -19,6 +19,7 @@ use super::{
     key_hash,
 };
 use crate::{
+    clock::split_time,
     error::{Error, Result},
     fs::WritableFile,
     key::{InternalKey, MAX_KEY_LEN, MAX_VALUE_LEN, RangeTombstone, SequenceNumber, ValueKind},
@@ -54,6 +55,8 @@ pub(crate) struct TableBuilder {
     last_trailer: u64,
     separator: Vec<u8>,
     properties: Properties,
+    /// Values have a time behind them.
+    has_times: bool,
 }
 
 impl TableBuilder {
@@ -97,7 +100,9 @@ impl TableBuilder {
                 largest: Vec::new(),
                 largest_exclusive: false,
                 zstd: false,
+                times: None,
             },
+            has_times: options.ttl.is_some(),
         }
     }
 
@@ -142,6 +147,9 @@ impl TableBuilder {
         self.properties.entries += 1;
         self.properties.deletes += u64::from(key.kind() == Some(ValueKind::Delete));
         self.note_seq(key.seq());
+        if self.has_times && key.kind() == Some(ValueKind::Put) {
+            self.note_time(value)?;
+        }
         Ok(())
     }
 
@@ -260,6 +268,16 @@ impl TableBuilder {
         } else {
             Err(Error::invalid("a table with an index of more than 4 GiB"))
         }
+    }
+
+    fn note_time(&mut self, value: &[u8]) -> Result<()> {
+        let Some((_, time)) = split_time(value) else {
+            let what = "a value without a time in a table of a family with a time to live";
+            return Err(Error::corruption(&self.out.path, self.out.offset(), what));
+        };
+        let (oldest, newest) = self.properties.times.unwrap_or((time, time));
+        self.properties.times = Some((oldest.min(time), newest.max(time)));
+        Ok(())
     }
 
     fn note_seq(&mut self, seq: SequenceNumber) {

@@ -29,10 +29,11 @@ const MAGIC: &[u8; 8] = b"BSLTSST1";
 pub(super) const BLOCK_TRAILER_LEN: usize = 5;
 /// Largest block in bytes, stored or decompressed: the largest entry and room for its frame.
 pub(super) const MAX_BLOCK_LEN: usize = 1 << 30;
-/// Version of the properties block, and so of the table.
+/// Version of the properties block, and so of the table; and the one of a table with times.
 const VERSION: u32 = 1;
-/// The same of a table that has blocks of zstd.
-const VERSION_ZSTD: u32 = 2;
+/// Bits of the version less one: some blocks are of zstd; values have times behind them.
+const HAS_ZSTD: u32 = 1;
+const HAS_TIMES: u32 = 2;
 
 /// The block is stored as it is.
 pub(crate) const RAW: u8 = 0;
@@ -297,12 +298,16 @@ pub(super) struct Properties {
     pub(super) largest_exclusive: bool,
     /// Some blocks are of zstd.
     pub(super) zstd: bool,
+    /// Smallest and largest time behind a value.
+    pub(super) times: Option<(u64, u64)>,
 }
 
 impl Properties {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        put_u32(&mut out, if self.zstd { VERSION_ZSTD } else { VERSION });
+        let zstd = if self.zstd { HAS_ZSTD } else { 0 };
+        let times = self.times.map_or(0, |_| HAS_TIMES);
+        put_u32(&mut out, VERSION + (zstd | times));
         for number in [
             self.data_blocks,
             self.entries,
@@ -316,17 +321,23 @@ impl Properties {
         out.push(u8::from(self.largest_exclusive));
         put_slice(&mut out, &self.smallest);
         put_slice(&mut out, &self.largest);
+        if let Some((oldest, newest)) = self.times {
+            put_varint(&mut out, oldest);
+            put_varint(&mut out, newest);
+        }
         out
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Damage> {
         const CUT: Damage = "properties are cut short or misspelt";
         let mut reader = Reader::new(bytes);
-        let zstd = match reader.u32() {
-            Some(VERSION) => false,
-            Some(VERSION_ZSTD) => true,
-            _ => return Err("properties of an unknown version"),
-        };
+        let features = reader
+            .u32()
+            .and_then(|version| version.checked_sub(VERSION));
+        let features = features
+            .filter(|features| features & !(HAS_ZSTD | HAS_TIMES) == 0)
+            .ok_or("properties of an unknown version")?;
+        let zstd = features & HAS_ZSTD != 0;
         let mut number = || reader.varint().ok_or(CUT);
         let (data_blocks, entries, deletes) = (number()?, number()?, number()?);
         let tombstones = number()?;
@@ -338,6 +349,11 @@ impl Properties {
         };
         let smallest = reader.slice().ok_or(CUT)?.to_vec();
         let largest = reader.slice().ok_or(CUT)?.to_vec();
+        let times = if features & HAS_TIMES != 0 {
+            Some((reader.varint().ok_or(CUT)?, reader.varint().ok_or(CUT)?))
+        } else {
+            None
+        };
         if !reader.is_empty() {
             return Err("bytes behind the properties");
         }
@@ -345,6 +361,7 @@ impl Properties {
             || min_seq > max_seq
             || deletes > entries
             || smallest > largest
+            || times.is_some_and(|(oldest, newest)| oldest > newest)
         {
             return Err("properties contradict each other");
         }
@@ -359,6 +376,7 @@ impl Properties {
             largest,
             largest_exclusive,
             zstd,
+            times,
         })
     }
 
@@ -376,6 +394,7 @@ impl Properties {
             tombstones: self.tombstones,
             min_seq: self.min_seq,
             max_seq: self.max_seq,
+            times: self.times,
         }
     }
 }

@@ -236,6 +236,7 @@ fn make(reader: &mut Reader<'_>) -> Option<Vec<u8>> {
             smallest: piece(reader)?.to_vec(),
             largest: piece(reader)?.to_vec(),
             zstd: false,
+            times: None,
         }
         .encode()
     } else {

@@ -60,6 +60,8 @@ pub(crate) struct TableInfo {
     pub(crate) min_seq: SequenceNumber,
     /// Largest sequence number of an entry or a range tombstone, as stored.
     pub(crate) max_seq: SequenceNumber,
+    /// Smallest and largest time behind a value, of a table with values of a family with a time to live.
+    pub(crate) times: Option<(u64, u64)>,
 }
 
 /// What the owner of a table knows about its file before it is opened.

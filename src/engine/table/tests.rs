@@ -261,6 +261,7 @@ fn check_info(info: &TableInfo, rows: &[Row], tombstones: &Tombstones, bytes: &[
         tombstones: tombstones.all().count() as u64,
         min_seq: seqs().min().expect("not empty"),
         max_seq: seqs().max().expect("not empty"),
+        times: None,
     };
     assert_eq!(*info, expected);
 }

@@ -13,6 +13,7 @@ use super::{
     open::Meta,
 };
 use crate::{
+    clock::split_time,
     error::{Error, Result},
     fs::ReadableFile,
     key::{InternalKey, MAX_VALUE_LEN, SequenceNumber, ValueKind},
@@ -86,6 +87,7 @@ struct Seen<'a> {
     deletes: u64,
     min_seq: SequenceNumber,
     max_seq: SequenceNumber,
+    times: Option<(u64, u64)>,
 }
 
 impl<'a> Seen<'a> {
@@ -101,6 +103,7 @@ impl<'a> Seen<'a> {
             deletes: 0,
             min_seq: SequenceNumber::MAX,
             max_seq: SequenceNumber::ZERO,
+            times: None,
         }
     }
 
@@ -115,7 +118,7 @@ impl<'a> Seen<'a> {
         while at.key < view.keys.len() {
             let restart = restarts < view.restarts() && view.restart(restarts) == at;
             restarts += usize::from(restart);
-            at = self.entry(&view, at, restart, restarts)?;
+            at = self.entry(block, &view, at, restart, restarts)?;
         }
         if restarts != view.restarts() {
             return Err("restart point where no entry begins");
@@ -140,6 +143,7 @@ impl<'a> Seen<'a> {
     /// Checks one entry; answers where the next begins.
     fn entry(
         &mut self,
+        block: &[u8],
         view: &BlockView<'_>,
         at: Place,
         restart: bool,
@@ -174,7 +178,7 @@ impl<'a> Seen<'a> {
         {
             return Err("separator above the next block");
         }
-        self.count(entry.value().len())?;
+        self.count(&block[entry.value()])?;
         let hash = key_hash(&self.key);
         if let (Some((shape, _)), Some(filter)) = (&self.meta.filter, self.filter)
             && !shape.may_contain(filter, hash)
@@ -192,19 +196,24 @@ impl<'a> Seen<'a> {
     }
 
     /// Adds the current entry to the sums.
-    fn count(&mut self, value_len: usize) -> Result<(), Damage> {
+    fn count(&mut self, value: &[u8]) -> Result<(), Damage> {
         let seq = self.last().seq();
         self.entries += 1;
         self.min_seq = self.min_seq.min(seq);
         self.max_seq = self.max_seq.max(seq);
         if self.last().kind() == Some(ValueKind::Delete) {
             self.deletes += 1;
-            if value_len != 0 {
+            if !value.is_empty() {
                 return Err("delete with a value");
             }
         }
-        if value_len > MAX_VALUE_LEN {
+        if value.len() > MAX_VALUE_LEN {
             return Err("value beyond the limit");
+        }
+        if self.meta.properties.times.is_some() && self.last().kind() == Some(ValueKind::Put) {
+            let (_, time) = split_time(value).ok_or("value without a time")?;
+            let (oldest, newest) = self.times.unwrap_or((time, time));
+            self.times = Some((oldest.min(time), newest.max(time)));
         }
         Ok(())
     }
@@ -240,6 +249,9 @@ impl<'a> Seen<'a> {
         }
         if (min_seq, max_seq) != (properties.min_seq, properties.max_seq) {
             return Err("properties misstate the sequence numbers");
+        }
+        if self.times != properties.times {
+            return Err("properties misstate the times");
         }
         Ok(())
     }

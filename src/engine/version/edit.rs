@@ -5,10 +5,13 @@
 //! exactly the bytes that encoding gives, and answers a reason for all others; whether an edit fits
 //! the state it is applied to is not decided here.
 
+use std::time::Duration;
+
 use crate::{
     batch::FamilyId,
     coding::{Reader, put_slice, put_u32, put_u64, put_varint},
     key::{MAX_KEY_LEN, SequenceNumber},
+    merge::MergeSetting,
     options::{CfOptions, Compression, LEVELS, MemtableKind},
     table::TableInfo,
     values::{ValueFileRecord, ValueUse},
@@ -29,6 +32,7 @@ const ADDED: u64 = 11;
 const LARGEST_EXCLUSIVE: u8 = 1;
 const HAS_GLOBAL_SEQ: u8 = 2;
 const HAS_VALUES: u8 = 4;
+const HAS_TIMES: u8 = 8;
 
 /// The log segment a recovery starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -242,13 +246,17 @@ impl TableRecord {
         } else {
             HAS_VALUES
         };
-        out.push(exclusive | global | values);
+        let times = if info.times.is_some() { HAS_TIMES } else { 0 };
+        out.push(exclusive | global | values | times);
         put_slice(out, &info.smallest);
         put_slice(out, &info.largest);
         put_varints(out, [info.entries, info.deletes, info.tombstones]);
         put_varints(out, [info.min_seq.0, info.max_seq.0, self.hidden]);
         if let Some(seq) = self.global_seq {
             put_varint(out, seq.0);
+        }
+        if let Some((oldest, newest)) = info.times {
+            put_varints(out, [oldest, newest]);
         }
         if !self.values.is_empty() {
             put_varint(out, self.values.len() as u64);
@@ -268,10 +276,10 @@ impl TableRecord {
         let size = reader.varint()?;
         let crc = reader.u32()?;
         let flags = reader.u8()?;
-        if flags & !(LARGEST_EXCLUSIVE | HAS_GLOBAL_SEQ | HAS_VALUES) != 0 {
+        if flags & !(LARGEST_EXCLUSIVE | HAS_GLOBAL_SEQ | HAS_VALUES | HAS_TIMES) != 0 {
             return None;
         }
-        let info = TableInfo {
+        let mut info = TableInfo {
             table_id,
             size,
             crc,
@@ -283,6 +291,7 @@ impl TableRecord {
             tombstones: reader.varint()?,
             min_seq: seq(reader)?,
             max_seq: seq(reader)?,
+            times: None,
         };
         let hidden = reader.varint()?;
         let global_seq = if flags & HAS_GLOBAL_SEQ == 0 {
@@ -290,6 +299,11 @@ impl TableRecord {
         } else {
             Some(seq(reader)?)
         };
+        if flags & HAS_TIMES != 0 {
+            let times = (reader.varint()?, reader.varint()?);
+            info.times = Some(times).filter(|(oldest, newest)| oldest <= newest);
+            info.times?;
+        }
         let values = if flags & HAS_VALUES == 0 {
             Vec::new()
         } else {
@@ -336,6 +350,10 @@ fn decode_values(reader: &mut Reader<'_>) -> Option<Vec<ValueUse>> {
 
 /// The tag of what only append families have.
 const APPEND_PREFIX_BYTES: u64 = 14;
+/// The tag of a merge operator's name.
+const MERGE_OPERATOR: u64 = 32;
+/// The tag of a time to live in milliseconds.
+const TTL: u64 = 33;
 
 /// Options of a family as they stand in a manifest: every setting that is stored with its tag, in order of tags.
 fn encode_options(options: &CfOptions) -> Vec<u8> {
@@ -345,6 +363,13 @@ fn encode_options(options: &CfOptions) -> Vec<u8> {
     }
     if let Some(bytes) = options.append_prefix_bytes {
         put_varints(&mut out, [APPEND_PREFIX_BYTES, bytes as u64]);
+    }
+    if let Some(merge) = &options.merge_operator {
+        put_varint(&mut out, MERGE_OPERATOR);
+        put_slice(&mut out, merge.name().as_bytes());
+    }
+    if let Some(ttl) = options.ttl_millis() {
+        put_varints(&mut out, [TTL, ttl]);
     }
     out
 }
@@ -382,6 +407,9 @@ fn decode_options(bytes: &[u8]) -> Option<CfOptions> {
     let size = |value: u64| usize::try_from(value).ok();
     let mut options = CfOptions {
         append_prefix_bytes: None,
+        merge_operator: None,
+        compaction_filter: None,
+        ttl: None,
         logged: match next(1)? {
             0 => false,
             1 => true,
@@ -402,13 +430,21 @@ fn decode_options(bytes: &[u8]) -> Option<CfOptions> {
         l0_slowdown_trigger: size(next(12)?)?,
         l0_stop_trigger: size(next(13)?)?,
     };
-    if !reader.is_empty() {
-        let tag = reader.varint()?;
-        let bytes = size(reader.varint()?)?;
-        options.append_prefix_bytes = (tag == APPEND_PREFIX_BYTES).then_some(bytes);
-        options.append_prefix_bytes?;
+    let mut last = 0;
+    while !reader.is_empty() {
+        let tag = reader.varint().filter(|&tag| tag > last)?;
+        last = tag;
+        match tag {
+            APPEND_PREFIX_BYTES => options.append_prefix_bytes = Some(size(reader.varint()?)?),
+            MERGE_OPERATOR => {
+                let name = std::str::from_utf8(reader.slice()?).ok()?;
+                options.merge_operator = Some(MergeSetting::named(name));
+            }
+            TTL => options.ttl = Some(Duration::from_millis(reader.varint()?)),
+            _ => return None,
+        }
     }
-    reader.is_empty().then_some(options)
+    Some(options)
 }
 
 fn decode_compression(mut bits: u64) -> Option<[Compression; LEVELS]> {

@@ -15,6 +15,7 @@ pub(super) fn sample() -> VersionEdit {
         tombstones: 1,
         min_seq: SequenceNumber(5),
         max_seq: SequenceNumber(310),
+        times: None,
     };
     let table = TableRecord {
         number: 9,
@@ -95,6 +96,9 @@ fn an_edit_comes_back_with_and_without_each_field() {
 fn every_option_is_kept_but_for_the_kind_of_memtable() {
     let mut options = CfOptions {
         append_prefix_bytes: None,
+        merge_operator: None,
+        compaction_filter: None,
+        ttl: None,
         logged: false,
         write_buffer_bytes: 1,
         memtable: MemtableKind::SkipList,

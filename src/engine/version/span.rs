@@ -38,11 +38,6 @@ impl<'a> KeySpan<'a> {
         !self.ends_before(other.start) && !other.ends_before(self.start)
     }
 
-    /// True where every key of `other` is in this one.
-    pub(crate) fn covers(self, other: KeySpan<'_>) -> bool {
-        self.start <= other.start && cmp_ends(self.end, other.end).is_ge()
-    }
-
     /// The same, owned.
     pub(crate) fn to_range(self) -> KeyRange {
         KeyRange {

@@ -54,6 +54,14 @@ impl ManifestState {
         self.families.get(&id)
     }
 
+    /// The newest time behind a value of any table.
+    pub(crate) fn newest_time(&self) -> Option<u64> {
+        let families = self.families.values();
+        let tables = families.flat_map(|family| family.version.tables());
+        let times = tables.filter_map(|(_, table)| table.info.times);
+        times.map(|(_, newest)| newest).max()
+    }
+
     /// True for the number of a table that some family has.
     pub(crate) fn has_table(&self, number: u64) -> bool {
         self.numbers.contains(&number)
@@ -79,8 +87,15 @@ impl ManifestState {
             let family = next.family_mut(*id)?;
             if family.options.logged != options.logged
                 || family.options.append_prefix_bytes != options.append_prefix_bytes
+                || family.options.ttl.is_some() != options.ttl.is_some()
             {
                 return Err(format!("family {id} cannot change its class"));
+            }
+            let operator = |options: &CfOptions| options.merge_operator.clone();
+            if family.options.merge_operator.is_some()
+                && operator(&family.options) != operator(options)
+            {
+                return Err(format!("family {id} cannot change its merge operator"));
             }
             family.options = options.clone();
         }

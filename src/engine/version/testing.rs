@@ -64,6 +64,8 @@ pub struct TableFields {
     pub global_seq: Option<u64>,
     /// Value files: number, id, size, CRC of each, and the bytes the table needs of it.
     pub values: Vec<(u64, u64, u64, u32, u64)>,
+    /// Smallest and largest time behind a value.
+    pub times: Option<(u64, u64)>,
 }
 
 impl From<&TableFields> for TableRecord {
@@ -84,6 +86,7 @@ impl From<&TableFields> for TableRecord {
                 tombstones,
                 min_seq,
                 max_seq,
+                times: fields.times,
             },
             hidden: fields.hidden,
             global_seq: fields.global_seq.map(SequenceNumber),
@@ -129,6 +132,7 @@ impl From<TableRecord> for TableFields {
                     (file.number, file.id, file.size, file.crc, used.bytes)
                 })
                 .collect(),
+            times: info.times,
         }
     }
 }

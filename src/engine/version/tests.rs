@@ -54,6 +54,7 @@ pub(crate) fn table(level: usize, text: &str) -> Arc<TableMeta> {
         tombstones: 0,
         min_seq: SequenceNumber(seqs.0),
         max_seq: SequenceNumber(seqs.1),
+        times: None,
     };
     let mut busy = false;
     let mut hidden = 0;

@@ -8,12 +8,12 @@ use crate::error::Error;
 
 /// Bytes of a segment's header; its first record stands here.
 pub(crate) const HEADER_LEN: usize = 64;
-/// Format version of log segments, and of the manifests of databases without append families.
+/// Format version of log segments, and of the manifests of databases with nothing of what follows.
 pub(crate) const VERSION: u32 = 1;
 /// Format version of the manifest of a database that has append families, or had.
 pub(crate) const VERSION_APPEND: u32 = 2;
-/// Format version of manifests whose tables point into value files or may have blocks of zstd, or did once; they may have
-/// append families too.
+/// Format version of manifests of databases that have, or had once, tables that point into value files or have blocks of
+/// zstd, or a family with a merge operator or a time to live; they may have append families too.
 pub(crate) const VERSION_TABLES: u32 = 3;
 
 /// What kind of file a header opens.
