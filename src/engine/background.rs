@@ -29,6 +29,10 @@ pub(crate) struct Flags {
     pub(crate) files: bool,
     /// Jobs that hold the database, running or queued.
     pub(crate) jobs: usize,
+    /// No job begins any more: a close has waited for the last one.
+    pub(crate) ended: bool,
+    /// The close is done.
+    pub(crate) closed: bool,
 }
 
 thread_local! {
@@ -39,6 +43,13 @@ thread_local! {
 /// True on a thread that runs a job of a database: it must not wait for jobs to end.
 pub(crate) fn is_in_a_job() -> bool {
     RUNNING_HERE.get() > 0
+}
+
+/// Runs `work`, which catches panics, as part of a job, or as what must not wait for jobs either.
+pub(crate) fn as_a_job(work: impl FnOnce()) {
+    RUNNING_HERE.set(RUNNING_HERE.get() + 1);
+    work();
+    RUNNING_HERE.set(RUNNING_HERE.get() - 1);
 }
 
 /// The state of background work, and where others wait for it.
@@ -57,6 +68,16 @@ impl Background {
     pub(crate) fn notify(&self) {
         drop(self.lock());
         self.changed.notify_all();
+    }
+}
+
+/// Dropped once a close is done, or given up: whoever waits for it goes on.
+pub(crate) struct Closing(pub(crate) Arc<Background>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.changed.notify_all();
     }
 }
 
@@ -85,6 +106,15 @@ impl DbInner {
 
     /// Waits until no job holds the database.
     pub(crate) fn wait_for_jobs(&self) {
+        drop(self.without_jobs());
+    }
+
+    /// The same, and from here on none begins.
+    pub(crate) fn end_jobs(&self) {
+        self.without_jobs().ended = true;
+    }
+
+    fn without_jobs(&self) -> MutexGuard<'_, Flags> {
         let executor = &self.options.executor;
         let mut flags = self.background.lock();
         while flags.jobs > 0 {
@@ -103,9 +133,33 @@ impl DbInner {
                     .unwrap_or_else(PoisonError::into_inner);
             }
         }
+        flags
     }
 
-    /// Runs `work` in the background. A panic in it is kept as a failure, and `on_panic` takes its flags back.
+    /// Waits until the close that another handle has begun is done.
+    pub(crate) fn wait_until_closed(&self) {
+        let executor = &self.options.executor;
+        let mut flags = self.background.lock();
+        while !flags.closed {
+            if executor.is_simulated() {
+                drop(flags);
+                if !executor.help() {
+                    // It goes on below on this thread's stack, or its job was given up.
+                    return;
+                }
+                flags = self.background.lock();
+            } else {
+                flags = self
+                    .background
+                    .changed
+                    .wait(flags)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    /// Runs `work` in the background, unless the database is closed. A panic in it is kept as a failure, and `on_panic`
+    /// takes its flags back.
     fn spawn(
         self: &Arc<Self>,
         flags: &mut Flags,
@@ -113,25 +167,31 @@ impl DbInner {
         on_panic: fn(&mut Flags),
         work: impl FnOnce(&Arc<Self>) + Send + 'static,
     ) {
+        if flags.ended {
+            // Not even one that would do nothing: it would hold the directory after the close has returned.
+            on_panic(flags);
+            return;
+        }
         flags.jobs += 1;
         let this = Arc::clone(self);
         let background = Arc::clone(&self.background);
         let job = Box::new(move || {
-            RUNNING_HERE.set(RUNNING_HERE.get() + 1);
-            let outcome = catch_unwind(AssertUnwindSafe(|| work(&this)));
-            if let Err(panic) = outcome {
-                let text = panic
-                    .downcast_ref::<String>()
-                    .map(String::as_str)
-                    .or_else(|| panic.downcast_ref::<&str>().copied())
-                    .unwrap_or("no text");
-                let source = std::io::Error::other(format!("a background job panicked: {text}"));
-                this.note_failure(Error::io("run a job on", &this.dir, source));
-                on_panic(&mut background.lock());
-            }
-            // Before it counts as ended: who waits for the last job may open the directory again at once.
-            drop(this);
-            RUNNING_HERE.set(RUNNING_HERE.get() - 1);
+            as_a_job(|| {
+                let outcome = catch_unwind(AssertUnwindSafe(|| work(&this)));
+                if let Err(panic) = outcome {
+                    let text = panic
+                        .downcast_ref::<String>()
+                        .map(String::as_str)
+                        .or_else(|| panic.downcast_ref::<&str>().copied())
+                        .unwrap_or("no text");
+                    let source =
+                        std::io::Error::other(format!("a background job panicked: {text}"));
+                    this.note_failure(Error::io("run a job on", &this.dir, source));
+                    on_panic(&mut background.lock());
+                }
+                // Before it counts as ended: who waits for the last job may open the directory again at once.
+                drop(this);
+            });
             background.lock().jobs -= 1;
             background.changed.notify_all();
         });

@@ -30,6 +30,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 
 use crate::{
+    background::as_a_job,
     error::{Error, Result},
     executor::Executor,
     faults::{Fault, Faults},
@@ -516,7 +517,7 @@ impl Commit {
     fn run_callbacks(&self, finished: Vec<(Callback, Result<SequenceNumber>)>) {
         for (callback, result) in finished {
             // A panic of the caller's code ends that call, not the driver nor the next callback.
-            let _ = catch_unwind(AssertUnwindSafe(|| callback(result)));
+            as_a_job(|| drop(catch_unwind(AssertUnwindSafe(|| callback(result)))));
         }
     }
 

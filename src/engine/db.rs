@@ -14,7 +14,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::{
     append::Appends,
-    background::{Background, is_in_a_job},
+    background::{Background, Closing, is_in_a_job},
     batch::WriteBatch,
     column_family::ColumnFamily,
     commit::Commit,
@@ -581,13 +581,21 @@ impl fmt::Debug for Db {
 impl Closer {
     fn close(&self) -> Result<()> {
         if self.closed.swap(true, Ordering::AcqRel) {
+            if !is_in_a_job() {
+                // Another handle, or a callback, has begun it.
+                self.inner.wait_until_closed();
+            }
             return Ok(());
         }
+        let closing = Closing(Arc::clone(&self.inner.background));
         if is_in_a_job() {
             // A callback or a listener closes, or lets go of the last handle: its job cannot wait for its own end.
             let inner = Arc::clone(&self.inner);
             let job = Box::new(move || {
+                // Moved in, so that whoever waits for a job that is given up goes on too.
+                let _closing = closing;
                 let _ = inner.close();
+                drop(inner);
             });
             self.inner.options.executor.spawn(Priority::High, job);
             return Ok(());

@@ -197,6 +197,86 @@ fn the_directory_is_free_when_close_returns() {
 }
 
 #[test]
+fn what_a_close_itself_tells_holds_the_directory_no_longer_than_the_close() {
+    let (_, options) = simulated();
+    let db = Db::open("db", options.clone()).expect("opened");
+    let cf = db.default_cf();
+    let removed = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&removed);
+    db.add_listener(Arc::new(move |event: &crate::Event| {
+        let is_removal = matches!(event, crate::Event::TablesRemoved { .. });
+        told.fetch_or(is_removal, Ordering::Relaxed);
+    }));
+    for _ in 0..2 {
+        put(&db, b"k", b"1");
+        db.flush(&cf).expect("flushed");
+    }
+    // The compaction's inputs are held until right before the close.
+    let held = cf.inner.read_state();
+    db.compact_range(&cf, None, None).expect("compacted");
+    while options.executor.help() {}
+    assert!(!removed.load(Ordering::Relaxed), "they are held");
+    drop((held, cf));
+    db.close().expect("closed");
+    assert!(removed.load(Ordering::Relaxed), "listeners were told");
+    let db = Db::open("db", options).expect("the lock is free");
+    assert!(db.get(&db.default_cf(), b"k").expect("read").is_some());
+}
+
+#[test]
+fn no_job_begins_after_a_close() {
+    let (fs, mut options) = simulated();
+    let executor = Arc::new(SimExecutor::new(7));
+    options.executor = Arc::clone(&executor) as _;
+    let db = Db::open("db", options.clone()).expect("opened");
+    put(&db, b"k", b"1");
+    let late = db.clone();
+    db.close().expect("closed");
+    let before = fs.hash();
+    let inner = &late.inner;
+    // As by calls that had seen the database open.
+    inner.schedule_flush();
+    inner.schedule_compaction();
+    inner.schedule_file_work();
+    inner.schedule_events();
+    drop(late);
+    assert_eq!(executor.queued(), 0, "nothing is scheduled");
+    assert_eq!(fs.hash(), before, "nothing is written");
+    Db::open("db", options).expect("the lock is free");
+}
+
+#[test]
+fn whoever_closes_second_waits_for_the_first() {
+    let (fs, options) = threaded();
+    let db = Db::open("db", options.clone()).expect("opened");
+    put(&db, b"k", b"1");
+    let other = db.clone();
+    // The first one is held up at its last step.
+    let (reached, at_last_step) = channel();
+    let (go_on, gate) = channel::<()>();
+    let gate = Mutex::new(gate);
+    fs.set_observer(Some(Arc::new(move |_, _, op| {
+        if op.kind == OpKind::Sync && op.path.ends_with("MARK") {
+            let _ = reached.send(());
+            let _ = gate.lock().expect("not poisoned").recv();
+        }
+    })));
+    let first = aside(move || db.close());
+    at_last_step.recv_timeout(PATIENCE).expect("it comes there");
+    let second = aside(move || other.close());
+    let early = second.recv_timeout(Duration::from_millis(20));
+    assert!(early.is_err(), "it answers before the database is closed");
+    drop(go_on);
+    for done in [second, first] {
+        done.recv_timeout(PATIENCE)
+            .expect("it ends")
+            .expect("closed");
+    }
+    fs.set_observer(None);
+    Db::open("db", options).expect("the lock is free");
+}
+
+#[test]
 fn a_listener_that_drops_the_last_handle_closes_the_database() {
     let (_, options) = threaded();
     let db = Db::open("db", options.clone()).expect("opened");

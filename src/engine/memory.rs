@@ -142,11 +142,42 @@ struct Usage {
     memtables: AtomicUsize,
     append_indexes: AtomicUsize,
     append_tails: AtomicUsize,
+    /// Other databases that hold this one, to have it flush.
+    visitors: AtomicUsize,
+}
+
+/// Another database of the pool, held for a moment: its close waits for that.
+struct Visit {
+    db: Arc<DbInner>,
+    /// Let go of after `db`, as fields are dropped in their order.
+    _visitor: Visitor,
+}
+
+struct Visitor(Arc<Usage>);
+
+impl Drop for Visitor {
+    fn drop(&mut self) {
+        self.0.visitors.fetch_sub(1, Ordering::Release);
+    }
 }
 
 struct Member {
     usage: Arc<Usage>,
+    /// Nothing once it closes.
     db: Weak<DbInner>,
+}
+
+impl Member {
+    /// Under the lock of the members, so that a close sees it.
+    fn visit(&self) -> Option<Visit> {
+        self.usage.visitors.fetch_add(1, Ordering::Relaxed);
+        let visitor = Visitor(Arc::clone(&self.usage));
+        let db = self.db.upgrade()?;
+        Some(Visit {
+            db,
+            _visitor: visitor,
+        })
+    }
 }
 
 /// Shared by all handles.
@@ -288,6 +319,21 @@ impl DbInner {
         self.balance_memory();
     }
 
+    /// Has no other database of the pool hold this one any more. What it has in memory still counts.
+    pub(crate) fn end_visits(&self) {
+        let MemoryShare { memory, usage, .. } = &self.memory;
+        for member in memory.pool.members().iter_mut() {
+            if Arc::ptr_eq(&member.usage, usage) {
+                member.db = Weak::new();
+            }
+        }
+        while usage.visitors.load(Ordering::Acquire) > 0 {
+            // The time to freeze a memtable.
+            let pause = std::time::Duration::from_micros(50);
+            self.options.executor.rest(pause);
+        }
+    }
+
     /// Says what this database holds, and looks whether that is too much. May be called under the commit lock.
     pub(crate) fn balance_memory(&self) -> Verdict {
         let pool = &self.memory.memory.pool;
@@ -325,9 +371,9 @@ impl DbInner {
             let others = members.iter().filter(|member| bytes(&member.usage) > own);
             others
                 .max_by_key(|member| bytes(&member.usage))
-                .and_then(|member| member.db.upgrade())
+                .and_then(Member::visit)
         };
-        if let Some(db) = largest.filter(|db| db.may_work()) {
+        if let Some(Visit { db, .. }) = largest.as_ref().filter(|visit| visit.db.may_work()) {
             let queue = db.commit.lock();
             db.freeze_largest(&queue);
         }

@@ -1,8 +1,12 @@
 //! The rule of what gives way to what, in numbers.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering, mpsc::channel},
+    time::Duration,
+};
 
 use super::*;
+use crate::{Db, Options, executor::ThreadPool, fs::SimFs};
 
 /// A pool of 1,600 bytes with a cache of 1,000, and one member.
 fn pool() -> (SharedMemory, Arc<Usage>) {
@@ -70,4 +74,23 @@ fn a_smaller_cache_gives_up_what_it_holds_at_once() {
     assert!((50 << 10..=100 << 10).contains(&held), "{held}");
     memory.set_budget_bytes(0);
     assert_eq!(memory.stats().block_cache, 0);
+}
+
+#[test]
+fn a_close_waits_for_a_database_that_has_this_one_flush() {
+    let executor = Arc::new(ThreadPool::new(2));
+    let options = Options::with(SimFs::new(), executor);
+    let db = Db::open("db", options.clone()).expect("opened");
+    let pool = Arc::clone(&db.inner.memory.memory.pool);
+    let visit = pool.members()[0].visit().expect("it is open");
+    let (sender, done) = channel();
+    std::thread::spawn(move || sender.send(db.close()));
+    let early = done.recv_timeout(Duration::from_millis(20));
+    assert!(early.is_err(), "another database holds this one");
+    assert!(pool.members()[0].visit().is_none(), "no other comes");
+    drop(visit);
+    done.recv_timeout(Duration::from_secs(60))
+        .expect("it ends")
+        .expect("closed");
+    Db::open("db", options).expect("the lock is free");
 }

@@ -261,6 +261,9 @@ impl DbInner {
         let removed = self
             .remove_obsolete_tables()
             .and(self.logs.release_retired());
+        // Those too that others, or what was done here, have had scheduled since.
+        self.end_visits();
+        self.end_jobs();
         let marked = if self.read_only.load().is_none() {
             self.mark.sync()
         } else {
