@@ -40,7 +40,7 @@ const ARROWS: [(&str, &[&str]); 7] = [
 ];
 
 /// What only the server stands on: runtimes, the wire, command lines.
-const SERVER_ONLY: [&str; 16] = [
+const SERVER_ONLY: [&str; 20] = [
     "async-trait",
     "axum",
     "clap",
@@ -52,11 +52,15 @@ const SERVER_ONLY: [&str; 16] = [
     "hyper",
     "indicatif",
     "mio",
+    "ring",
+    "rustls",
     "tokio",
+    "tokio-rustls",
     "toml",
     "tonic",
     "tower",
     "tracing",
+    "x509-cert",
 ];
 
 /// Cargo features there may be.

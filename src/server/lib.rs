@@ -4,6 +4,7 @@
 //! Not here: how data is stored (`basalt_engine`), how it is replicated (`basalt_raftstore`), messages
 //! (`basalt_proto`).
 
+pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod limits;
@@ -17,3 +18,4 @@ pub mod state;
 pub mod status_pages;
 pub mod storage;
 pub mod stubs;
+pub mod tls;

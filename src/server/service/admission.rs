@@ -1,9 +1,10 @@
 //! Admission: what every request passes before its handler, and every answer on its way out.
 //!
 //! ```text
-//! request --> draining? --> bytes in flight --> deadline --> handler --> count, log --> answer
-//!                 |               |                |
-//!            UNAVAILABLE  RESOURCE_EXHAUSTED  DEADLINE_EXCEEDED
+//! request --> draining? --> known and allowed? --> in flight --> deadline --> handler --> count, log --> answer
+//!                 |                |                   |             |
+//!            UNAVAILABLE  UNAUTHENTICATED,   RESOURCE_EXHAUSTED  DEADLINE_EXCEEDED
+//!                         PERMISSION_DENIED
 //! ```
 //! Promises: the bytes of requests being read and answers not yet taken stay within two budgets; a
 //! request with a deadline is answered by it; bytes that are no protobuf message of the method are
@@ -12,13 +13,15 @@
 //! Streams between stores last as long as both do: they have no deadline and no share of the budgets, and they go on
 //! while the server drains, as its last writes need them. Their own bounds are those of the store behind them.
 //!
+//! Without certificates and a file of rights nobody is asked who he is, and it costs one look at that (`Gate`).
+//!
 //! Not here: limits of keys and values (`tinykv`), connections (`listen`), HTTP/2 (`serve`).
 
 use std::{
     convert::Infallible,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -27,11 +30,15 @@ use std::{
 use axum::http;
 use tonic::{Code, Status, body::Body};
 
-use super::bodies::{AnswerBody, RequestBody};
+use super::{
+    bodies::{AnswerBody, RequestBody},
+    gate::{Gate, Need},
+};
 use crate::{
+    auth::{Refusal, Right, Who},
     limits::{
         ANSWER_TIMEOUT, DEFAULT_DEADLINE, MAX_ANSWER_BYTES_IN_FLIGHT, MAX_REQUEST_BYTES_IN_FLIGHT,
-        REQUEST_BASE_LEN, SLOW_REQUEST,
+        MAX_REQUESTS_IN_FLIGHT, REQUEST_BASE_LEN, SLOW_REQUEST,
     },
     metrics::{Metrics, code_name},
     storage::BoxFuture,
@@ -44,19 +51,20 @@ const DEADLINE_MARGIN: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 struct Budget {
     used: AtomicUsize,
-    limit: usize,
+    limit: AtomicUsize,
 }
 
 impl Budget {
     fn new(limit: usize) -> Self {
         Self {
             used: AtomicUsize::new(0),
-            limit,
+            limit: AtomicUsize::new(limit),
         }
     }
 
     fn take(&self, len: usize) -> bool {
-        let grown = |used: usize| used.checked_add(len).filter(|sum| *sum <= self.limit);
+        let limit = self.limit.load(Ordering::Relaxed);
+        let grown = |used: usize| used.checked_add(len).filter(|sum| *sum <= limit);
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown)
             .is_ok()
@@ -69,22 +77,31 @@ impl Budget {
 }
 
 /// How much may be in flight, and for how long.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budgets {
+    /// Requests of clients.
+    pub requests: usize,
     /// Bytes of all requests together.
     pub request_bytes: usize,
     /// Bytes of all answers that clients have not taken.
     pub answer_bytes: usize,
+    /// Time for a request that states no deadline.
+    pub request_time: Duration,
     /// Time a client has to take an answer of some size.
     pub answer_time: Duration,
+    /// Requests that take longer are logged.
+    pub slow_time: Duration,
 }
 
 impl Default for Budgets {
     fn default() -> Self {
         Self {
+            requests: MAX_REQUESTS_IN_FLIGHT,
             request_bytes: MAX_REQUEST_BYTES_IN_FLIGHT,
             answer_bytes: MAX_ANSWER_BYTES_IN_FLIGHT,
+            request_time: DEFAULT_DEADLINE,
             answer_time: ANSWER_TIMEOUT,
+            slow_time: SLOW_REQUEST,
         }
     }
 }
@@ -95,8 +112,34 @@ pub struct Admission {
     draining: AtomicBool,
     requests: Budget,
     answers: Budget,
-    answer_time: Duration,
+    max_requests: AtomicUsize,
+    request_time: Time,
+    answer_time: Time,
+    slow_time: Time,
+    /// Who is let in; nothing where everybody is.
+    gate: Option<Gate>,
     metrics: Arc<Metrics>,
+}
+
+/// A duration that may change.
+#[derive(Debug)]
+struct Time(AtomicU64);
+
+impl Time {
+    fn new(time: Duration) -> Self {
+        let own = Self(AtomicU64::new(0));
+        own.set(time);
+        own
+    }
+
+    fn set(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.0.store(nanos, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
 }
 
 impl Admission {
@@ -107,9 +150,31 @@ impl Admission {
             draining: AtomicBool::new(false),
             requests: Budget::new(budgets.request_bytes),
             answers: Budget::new(budgets.answer_bytes),
-            answer_time: budgets.answer_time,
+            max_requests: AtomicUsize::new(budgets.requests),
+            request_time: Time::new(budgets.request_time),
+            answer_time: Time::new(budgets.answer_time),
+            slow_time: Time::new(budgets.slow_time),
+            gate: None,
             metrics,
         }
+    }
+
+    /// Lets in whom `gate` does.
+    #[must_use]
+    pub fn behind(mut self, gate: Option<Gate>) -> Self {
+        self.gate = gate;
+        self
+    }
+
+    /// From now on these are the budgets. What is in flight beyond them ends as it would.
+    pub fn adjust(&self, budgets: &Budgets) {
+        let set = |budget: &Budget, limit| budget.limit.store(limit, Ordering::Relaxed);
+        set(&self.requests, budgets.request_bytes);
+        set(&self.answers, budgets.answer_bytes);
+        self.max_requests.store(budgets.requests, Ordering::Relaxed);
+        self.request_time.set(budgets.request_time);
+        self.answer_time.set(budgets.answer_time);
+        self.slow_time.set(budgets.slow_time);
     }
 
     /// From now on requests of TinyKV's service are refused.
@@ -138,6 +203,12 @@ pub struct InFlight {
     answer_bytes: AtomicUsize,
     /// A stream of another store.
     is_peer: bool,
+    /// A name of our own.
+    method: &'static str,
+    /// When its message was there, whole.
+    arrived: OnceLock<Instant>,
+    /// Who asks; nothing where nobody is asked that.
+    who: Option<Arc<Who>>,
     /// When the client stops waiting.
     pub deadline: Instant,
 }
@@ -150,11 +221,46 @@ impl InFlight {
     /// When the service stands without the admission layer.
     #[must_use]
     pub fn of(extensions: &http::Extensions) -> Arc<Self> {
-        Arc::clone(
-            extensions
-                .get::<Arc<Self>>()
-                .expect("services stand behind `AdmissionLayer`"),
-        )
+        let in_flight = extensions
+            .get::<Arc<Self>>()
+            .expect("services stand behind `AdmissionLayer`");
+        // A handler asks once, when it has the message.
+        let _ = in_flight.arrived.set(Instant::now());
+        Arc::clone(in_flight)
+    }
+
+    /// Whether the caller has a right on a key.
+    ///
+    /// # Errors
+    ///
+    /// `PERMISSION_DENIED`, noted in the audit log.
+    pub fn allow(&self, right: Right, cf: &str, key: &[u8]) -> Result<(), Status> {
+        match &self.who {
+            None => Ok(()),
+            Some(who) if who.may(right, cf, key) => Ok(()),
+            Some(who) => Err(self.refusal(who).right(right, cf)),
+        }
+    }
+
+    /// Where a scan has to end that begins at `start`; nothing where it may go on.
+    ///
+    /// # Errors
+    ///
+    /// `PERMISSION_DENIED` where it begins outside of what the caller may read, noted in the audit log.
+    pub fn allow_scan(&self, cf: &str, start: &[u8]) -> Result<Option<Vec<u8>>, Status> {
+        let Some(who) = &self.who else {
+            return Ok(None);
+        };
+        let end = who.scan_end(cf, start);
+        end.ok_or_else(|| self.refusal(who).right(Right::Read, cf))
+    }
+
+    fn refusal<'a>(&self, who: &'a Who) -> Refusal<'a> {
+        Refusal {
+            method: self.method,
+            who: Some(who.name()),
+            remote: None,
+        }
     }
 
     /// Counts an answer of `len` bytes until the client has taken it. A short one is part of what
@@ -183,7 +289,7 @@ impl InFlight {
 
     /// Time the client has to take the answer.
     pub(super) fn answer_time(&self) -> Duration {
-        self.admission.answer_time
+        self.admission.answer_time.get()
     }
 
     /// Counts `len` bytes of the request until it is answered.
@@ -259,12 +365,13 @@ where
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let method = Method::of(request.uri().path());
-        let mut outcome = Outcome::begin(&method, Arc::clone(&self.admission.metrics));
-        let deadline = method.deadline(request.headers());
-        let in_flight = match self.admit(&method, deadline) {
+        let mut outcome = Outcome::begin(&method, &self.admission);
+        let usual = self.admission.request_time.get();
+        let deadline = method.deadline(request.headers(), usual);
+        let in_flight = match self.admit(&method, &request, deadline) {
             Ok(in_flight) => in_flight,
             Err(status) => {
-                outcome.end(status.code());
+                outcome.end(status.code(), None);
                 return Box::pin(std::future::ready(Ok(status.into_http())));
             }
         };
@@ -286,19 +393,28 @@ where
                 },
             };
             let response = name_malformed(response);
-            outcome.end(code_of(&response));
+            outcome.end(code_of(&response), Some(&in_flight));
             Ok(response.map(|inner| AnswerBody::wrap(inner, in_flight)))
         })
     }
 }
 
 impl<S> AdmissionService<S> {
-    fn admit(&self, method: &Method, deadline: Option<Instant>) -> Result<Arc<InFlight>, Status> {
+    fn admit(
+        &self,
+        method: &Method,
+        request: &http::Request<Body>,
+        deadline: Option<Instant>,
+    ) -> Result<Arc<InFlight>, Status> {
         if method.is_tinykv && !method.is_peer && self.admission.is_draining() {
             return Err(Status::unavailable(
                 "the server is draining and takes no more requests",
             ));
         }
+        let who = match &self.admission.gate {
+            None => None,
+            Some(gate) => gate.admit(method.name, method.need(), request)?,
+        };
         // A deadline has to be some moment; an hour is none to wait for.
         let deadline = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
         let in_flight = InFlight {
@@ -306,10 +422,20 @@ impl<S> AdmissionService<S> {
             request_bytes: AtomicUsize::new(0),
             answer_bytes: AtomicUsize::new(0),
             is_peer: method.is_peer,
+            method: method.name,
+            arrived: OnceLock::new(),
+            who,
             deadline,
         };
         if !method.is_peer {
-            self.admission.metrics.in_flight.inc();
+            let before = self.admission.metrics.in_flight.inc();
+            let limit = self.admission.max_requests.load(Ordering::Relaxed);
+            // Whoever looks what is wrong is let in.
+            if method.is_tinykv && usize::try_from(before).is_ok_and(|before| before >= limit) {
+                return Err(Status::resource_exhausted(
+                    "too many requests in flight; try again later",
+                ));
+            }
             in_flight.hold_request(REQUEST_BASE_LEN)?;
         }
         Ok(Arc::new(in_flight))
@@ -358,7 +484,7 @@ impl Method {
 
     /// When the client stops waiting: what it says, else ours. Maintenance and streams of the
     /// standard services may take as long as they take.
-    fn deadline(&self, headers: &http::HeaderMap) -> Option<Instant> {
+    fn deadline(&self, headers: &http::HeaderMap, usual: Duration) -> Option<Instant> {
         if self.is_peer {
             return None;
         }
@@ -367,10 +493,26 @@ impl Method {
             .and_then(|text| parse_timeout(text.as_bytes()))
         {
             Some(timeout) => timeout.saturating_sub(DEADLINE_MARGIN.min(timeout / 2)),
-            None if self.is_tinykv => DEFAULT_DEADLINE,
+            None if self.is_tinykv => usual,
             None => return None,
         };
         Instant::now().checked_add(timeout)
+    }
+}
+
+impl Method {
+    /// What its caller has to be. Whatever is not known to look at keys itself needs the right to all of them.
+    fn need(&self) -> Need {
+        match self.name {
+            _ if self.is_peer => Need::Peer,
+            "Hello" => Need::Peer,
+            "RawGet" | "RawPut" | "RawDelete" | "RawScan" => Need::Keys,
+            _ if self.is_tinykv => Need::Everything,
+            "Health" => Need::Nothing,
+            "Reflection" | "Members" => Need::Known,
+            "unknown" => Need::Known,
+            _ => Need::Administration,
+        }
     }
 }
 
@@ -394,7 +536,7 @@ const TINYKV_METHODS: [&str; 14] = [
 /// Those of them that other stores call.
 const PEER_METHODS: [&str; 2] = ["Raft", "Snapshot"];
 
-const ADMIN_METHODS: [&str; 7] = [
+const ADMIN_METHODS: [&str; 8] = [
     "Status",
     "Flush",
     "Compact",
@@ -402,6 +544,7 @@ const ADMIN_METHODS: [&str; 7] = [
     "AddMember",
     "RemoveMember",
     "TransferLeader",
+    "Configure",
 ];
 
 /// The time of a `grpc-timeout` header: up to eight digits and a unit. Anything else is no timeout.
@@ -452,44 +595,62 @@ struct Outcome {
     /// It lasts as long as it takes: that is neither slow nor a latency.
     is_peer: bool,
     began: Instant,
+    slow_time: Duration,
     metrics: Arc<Metrics>,
     ended: bool,
 }
 
 impl Outcome {
-    fn begin(method: &Method, metrics: Arc<Metrics>) -> Self {
+    fn begin(method: &Method, admission: &Admission) -> Self {
         Self {
             method: method.name,
             is_peer: method.is_peer,
             began: Instant::now(),
-            metrics,
+            slow_time: admission.slow_time.get(),
+            metrics: Arc::clone(&admission.metrics),
             ended: false,
         }
     }
 
-    fn end(&mut self, code: Code) {
+    fn end(&mut self, code: Code, in_flight: Option<&InFlight>) {
         self.ended = true;
         if self.is_peer {
             return;
         }
         let took = self.began.elapsed();
         self.metrics.on_request(self.method, code, took);
-        if took >= SLOW_REQUEST {
-            let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-            tracing::warn!(
-                method = self.method,
-                code = code_name(code),
-                millis,
-                "slow request"
-            );
+        if took >= self.slow_time {
+            self.log_slow(code, took, in_flight);
         }
+    }
+}
+
+impl Outcome {
+    #[cold]
+    fn log_slow(&self, code: Code, took: Duration, in_flight: Option<&InFlight>) {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let arrived = in_flight.and_then(|request| request.arrived.get());
+        let arriving = arrived.map_or(took, |arrived| arrived.duration_since(self.began));
+        let request_bytes =
+            in_flight.map_or(0, |request| request.request_bytes.load(Ordering::Relaxed));
+        let answer_bytes = in_flight.map_or(0, InFlight::answer_bytes);
+        tracing::warn!(
+            method = self.method,
+            code = code_name(code),
+            millis = millis(took),
+            arriving_millis = millis(arriving),
+            working_millis = millis(took.saturating_sub(arriving)),
+            request_bytes,
+            answer_bytes,
+            "slow request"
+        );
     }
 }
 
 impl Drop for Outcome {
     fn drop(&mut self) {
         if !self.ended {
-            self.end(Code::Cancelled);
+            self.end(Code::Cancelled, None);
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod admission;
 mod bodies;
+pub mod gate;
 pub mod peers;
 pub mod tinykv;
 

@@ -31,6 +31,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Told, admission::InFlight, blocking, told};
 use crate::{
+    auth::Right,
     limits::{MAX_KEY_LEN, MAX_RUNNING_SCANS, MAX_SCAN_ANSWER_LEN, MAX_VALUE_LEN},
     replicated::Cluster,
     storage::{Context, Modify, Result as StorageResult, Storage, StorageReader, family},
@@ -116,11 +117,11 @@ impl Drop for Watch {
     }
 }
 
-/// Pairs of `cf` from `start` on: at most `limit`, and not more than an answer holds.
+/// Pairs of `cf` from `start` on and before `end`, if there is one: at most `limit`, and not more than an answer holds.
 fn scan(
     reader: &dyn StorageReader,
     cf: &'static str,
-    start: &[u8],
+    (start, end): (&[u8], Option<&[u8]>),
     limit: usize,
     abandoned: &AtomicBool,
 ) -> StorageResult<Vec<KvPair>> {
@@ -130,6 +131,9 @@ fn scan(
     iter.seek(start)?;
     while pairs.len() < limit && iter.valid() {
         if pairs.len() % STEPS_PER_CHECK == 0 && abandoned.load(Ordering::Relaxed) {
+            break;
+        }
+        if end.is_some_and(|end| iter.key() >= end) {
             break;
         }
         answer_len += iter.key().len() + iter.value().len() + PAIR_OVERHEAD;
@@ -163,6 +167,7 @@ impl TinyKv for TinyKvService {
         } = request.into_inner();
         let cf = check_family(&cf)?;
         check_key(&key)?;
+        in_flight.allow(Right::Read, cf, &key)?;
         let ctx = context(&in_flight, region, &key);
         let found = match self.storage.get_at_once(&ctx, cf, &key) {
             Some(found) => found,
@@ -200,6 +205,7 @@ impl TinyKv for TinyKvService {
         let cf = check_family(&cf)?;
         check_key(&key)?;
         check_len("value", value.len(), MAX_VALUE_LEN)?;
+        in_flight.allow(Right::Write, cf, &key)?;
         let ctx = context(&in_flight, region, &key);
         let told = self.write(ctx, Modify::Put { cf, key, value }).await?;
         Ok(Response::new(RawPutResponse {
@@ -220,6 +226,7 @@ impl TinyKv for TinyKvService {
         } = request.into_inner();
         let cf = check_family(&cf)?;
         check_key(&key)?;
+        in_flight.allow(Right::Write, cf, &key)?;
         let ctx = context(&in_flight, region, &key);
         let told = self.write(ctx, Modify::Delete { cf, key }).await?;
         Ok(Response::new(RawDeleteResponse {
@@ -241,6 +248,7 @@ impl TinyKv for TinyKvService {
         } = request.into_inner();
         let cf = check_family(&cf)?;
         check_key(&start_key)?;
+        let end = in_flight.allow_scan(cf, &start_key)?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let turn = Arc::clone(&self.scans).acquire_owned().await;
         let turn = turn.expect("the semaphore is never closed");
@@ -251,7 +259,8 @@ impl TinyKv for TinyKvService {
             Ok(reader) => {
                 let work = move || {
                     let _turn = turn;
-                    scan(&*reader, cf, &start_key, limit, &abandoned)
+                    let range = (&start_key[..], end.as_deref());
+                    scan(&*reader, cf, range, limit, &abandoned)
                 };
                 blocking(work).await?
             }
