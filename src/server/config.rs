@@ -187,7 +187,7 @@ impl Config {
             }
         }
         for (key, value) in flags {
-            let setting = find(key).expect("flags are made from the table");
+            let setting = find(key).ok_or_else(|| unknown_key(key))?;
             config
                 .set(setting, value.clone(), Origin::Flag)
                 .map_err(|what| format!("flag --{key}: {what}"))?;

@@ -100,7 +100,8 @@ fn commands_speak_tls_and_say_what_is_wrong_with_it() {
         ],
     );
     assert!(server.line.contains("status https://"), "{}", server.line);
-    let addr = server.addr.as_str();
+    let addr = server.addr.clone();
+    let addr = addr.as_str();
     let own = ["--tls-cert", &alice, "--tls-key", &alice_key];
     let tls = [&["--addr", addr, "--tls-ca", &trusted], &own[..]].concat();
     let put = [&["put", "k", "v"], &tls[..]].concat();
@@ -223,7 +224,8 @@ fn tokens_have_rights_and_the_log_has_refusals_without_user_data() {
         "1ms",
     ];
     let server = Logging::start(&dir, &more);
-    let addr = server.addr.as_str();
+    let addr = server.addr.clone();
+    let addr = addr.as_str();
     let with = |args: &[&'static str], token: &Path| -> (i32, String, String) {
         let token = token.to_str().unwrap();
         run(&[args, &["--addr", addr, "--token-file", token]].concat())

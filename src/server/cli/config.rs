@@ -136,11 +136,8 @@ fn tell(response: &ConfigureResponse) -> Done {
 fn table(rows: impl Iterator<Item = (String, String, String, bool)>, as_json: bool) -> String {
     let mut text = String::new();
     if !as_json {
-        let _ = writeln!(
-            text,
-            "{:<28} {:<24} {:<8} {}",
-            "setting", "value", "changes", "from"
-        );
+        let head = ["setting", "value", "changes"];
+        let _ = writeln!(text, "{:<28} {:<24} {:<8} from", head[0], head[1], head[2]);
     }
     for (name, value, origin, online) in rows {
         let _ = if as_json {

@@ -132,6 +132,9 @@ async fn serve(setup: Setup) -> Done {
     let config = setup.config.clone();
     // From here on a signal is ours; before, it ends the process as it always does.
     let mut signals = Signals::new()?;
+    let hangups = signal(SignalKind::hangup());
+    let mut hangups =
+        hangups.map_err(|error| Failure::world(format!("cannot wait for signals: {error}")))?;
     let booted = tokio::select! {
         booted = boot(setup) => booted?,
         // Recovery may be long, and nothing has been promised to anybody yet.
@@ -188,8 +191,11 @@ async fn serve(setup: Setup) -> Done {
     let _ = print(line.as_bytes());
     notify::tell("READY=1");
 
-    while signals.is_hangup_next().await {
-        reread(server.live()).await;
+    loop {
+        tokio::select! {
+            () = signals.next() => break,
+            _ = hangups.recv() => reread(server.live()).await,
+        }
     }
     notify::tell("STOPPING=1");
     tracing::info!("draining");
@@ -320,11 +326,10 @@ fn refused(refused: Refused) -> Failure {
     }
 }
 
-/// SIGTERM and SIGINT, whichever comes first; and SIGHUP.
+/// SIGTERM and SIGINT, whichever comes first.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
 }
 
 impl Signals {
@@ -336,7 +341,6 @@ impl Signals {
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
-            hangup: listen(SignalKind::hangup())?,
         })
     }
 
@@ -344,15 +348,6 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
-        }
-    }
-
-    /// Waits for a signal of any kind: whether it is SIGHUP.
-    async fn is_hangup_next(&mut self) -> bool {
-        tokio::select! {
-            _ = self.terminate.recv() => false,
-            _ = self.interrupt.recv() => false,
-            _ = self.hangup.recv() => true,
         }
     }
 }

@@ -127,7 +127,7 @@ impl Live {
         let mut state = self.lock();
         let mut next = self.layers.load()?;
         for (name, text) in &state.online {
-            let setting = find(name).expect("taken by name from the table");
+            let setting = find(name).ok_or_else(|| unknown_key(name))?;
             next.set(setting, text.into(), Origin::Online)?;
         }
         for setting in SETTINGS {

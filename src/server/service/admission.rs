@@ -32,7 +32,8 @@ use tonic::{Code, Status, body::Body};
 
 use super::{
     bodies::{AnswerBody, RequestBody},
-    gate::{Gate, Need},
+    gate::Gate,
+    method::Method,
 };
 use crate::{
     auth::{Refusal, Right, Who},
@@ -43,9 +44,6 @@ use crate::{
     metrics::{Metrics, code_name},
     storage::BoxFuture,
 };
-
-/// The transport answers `CANCELLED` at a client's own deadline; ours comes this much earlier.
-const DEADLINE_MARGIN: Duration = Duration::from_millis(2);
 
 /// Bytes that may be in flight together.
 #[derive(Debug)]
@@ -442,131 +440,6 @@ impl<S> AdmissionService<S> {
     }
 }
 
-/// The method of a request as far as admission cares.
-struct Method {
-    /// A name of our own, never the client's text.
-    name: &'static str,
-    is_tinykv: bool,
-    /// A stream between stores.
-    is_peer: bool,
-}
-
-impl Method {
-    fn of(path: &str) -> Self {
-        let name = |known: &[&'static str], service: &str| {
-            let method = path.strip_prefix(service)?;
-            known.iter().copied().find(|name| *name == method)
-        };
-        if let Some(name) = name(&TINYKV_METHODS, "/tinykvpb.TinyKv/") {
-            return Self {
-                name,
-                is_tinykv: true,
-                is_peer: PEER_METHODS.contains(&name),
-            };
-        }
-        let ours = name(&ADMIN_METHODS, "/basaltpb.Admin/");
-        let ours = ours.or_else(|| name(&["Hello"], "/basaltpb.Peers/"));
-        let name = ours.unwrap_or_else(|| {
-            if path.starts_with("/grpc.health.") {
-                "Health"
-            } else if path.starts_with("/grpc.reflection.") {
-                "Reflection"
-            } else {
-                "unknown"
-            }
-        });
-        Self {
-            name,
-            is_tinykv: false,
-            is_peer: false,
-        }
-    }
-
-    /// When the client stops waiting: what it says, else ours. Maintenance and streams of the
-    /// standard services may take as long as they take.
-    fn deadline(&self, headers: &http::HeaderMap, usual: Duration) -> Option<Instant> {
-        if self.is_peer {
-            return None;
-        }
-        let timeout = match headers
-            .get("grpc-timeout")
-            .and_then(|text| parse_timeout(text.as_bytes()))
-        {
-            Some(timeout) => timeout.saturating_sub(DEADLINE_MARGIN.min(timeout / 2)),
-            None if self.is_tinykv => usual,
-            None => return None,
-        };
-        Instant::now().checked_add(timeout)
-    }
-}
-
-impl Method {
-    /// What its caller has to be. Whatever is not known to look at keys itself needs the right to all of them.
-    fn need(&self) -> Need {
-        match self.name {
-            _ if self.is_peer => Need::Peer,
-            "Hello" => Need::Peer,
-            "RawGet" | "RawPut" | "RawDelete" | "RawScan" => Need::Keys,
-            _ if self.is_tinykv => Need::Everything,
-            "Health" => Need::Nothing,
-            "Reflection" | "Members" => Need::Known,
-            "unknown" => Need::Known,
-            _ => Need::Administration,
-        }
-    }
-}
-
-const TINYKV_METHODS: [&str; 14] = [
-    "RawGet",
-    "RawPut",
-    "RawDelete",
-    "RawScan",
-    "KvGet",
-    "KvScan",
-    "KvPrewrite",
-    "KvCommit",
-    "KvCheckTxnStatus",
-    "KvBatchRollback",
-    "KvResolveLock",
-    "Raft",
-    "Snapshot",
-    "Coprocessor",
-];
-
-/// Those of them that other stores call.
-const PEER_METHODS: [&str; 2] = ["Raft", "Snapshot"];
-
-const ADMIN_METHODS: [&str; 8] = [
-    "Status",
-    "Flush",
-    "Compact",
-    "Members",
-    "AddMember",
-    "RemoveMember",
-    "TransferLeader",
-    "Configure",
-];
-
-/// The time of a `grpc-timeout` header: up to eight digits and a unit. Anything else is no timeout.
-fn parse_timeout(text: &[u8]) -> Option<Duration> {
-    let (unit, digits) = text.split_last()?;
-    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let count = digits
-        .iter()
-        .fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
-    match unit {
-        b'H' => Some(Duration::from_secs(count * 3600)),
-        b'M' => Some(Duration::from_secs(count * 60)),
-        b'S' => Some(Duration::from_secs(count)),
-        b'm' => Some(Duration::from_millis(count)),
-        b'u' => Some(Duration::from_micros(count)),
-        b'n' => Some(Duration::from_nanos(count)),
-        _ => None,
-    }
-}
-
 /// The codec answers `INTERNAL` for bytes that are not the method's message; no handler of ours ran.
 fn name_malformed(response: http::Response<Body>) -> http::Response<Body> {
     match response.extensions().get::<Status>() {
@@ -660,27 +533,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timeout_header_is_digits_and_a_unit_and_nothing_else() {
-        for (text, expected) in [
-            ("1H", Some(Duration::from_secs(3600))),
-            ("2M", Some(Duration::from_secs(120))),
-            ("3S", Some(Duration::from_secs(3))),
-            ("250m", Some(Duration::from_millis(250))),
-            ("99999999u", Some(Duration::from_micros(99_999_999))),
-            ("7n", Some(Duration::from_nanos(7))),
-            ("0S", Some(Duration::ZERO)),
-            ("", None),
-            ("S", None),
-            ("123456789S", None),
-            ("-1S", None),
-            ("1.5S", None),
-            ("1s", None),
-        ] {
-            assert_eq!(parse_timeout(text.as_bytes()), expected, "{text:?}");
-        }
-    }
-
-    #[test]
     fn a_budget_gives_no_more_than_its_limit_and_takes_back_what_it_gave() {
         let budget = Budget::new(10);
         assert!(budget.take(7));
@@ -690,21 +542,5 @@ mod tests {
         budget.give_back(7);
         assert!(budget.take(7));
         assert!(!budget.take(1));
-    }
-
-    #[test]
-    fn a_path_of_the_clients_own_is_counted_as_unknown() {
-        assert_eq!(Method::of("/tinykvpb.TinyKv/RawGet").name, "RawGet");
-        assert_eq!(Method::of("/basaltpb.Admin/Flush").name, "Flush");
-        assert_eq!(Method::of("/grpc.health.v1.Health/Check").name, "Health");
-        for path in [
-            "/tinykvpb.TinyKv/RawGetx",
-            "/tinykvpb.TinyKv/",
-            "/x",
-            "",
-            "/basaltpb.Admin/RawGet",
-        ] {
-            assert_eq!(Method::of(path).name, "unknown", "{path}");
-        }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use axum::http::{Request, header::AUTHORIZATION};
+use axum::http::{HeaderValue, Request, header::AUTHORIZATION};
 use tonic::Status;
 
 use crate::{
@@ -85,7 +85,7 @@ impl Gate {
             return Ok(None);
         };
         let token = request.headers().get(AUTHORIZATION);
-        let who = auth.who(token.map(|token| token.as_bytes()), identity);
+        let who = auth.who(token.map(HeaderValue::as_bytes), identity);
         let who = who.inspect_err(|status| {
             let names = identity.map_or(&[][..], |identity| &identity.names);
             let names = names.join(", ");

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod admission;
 mod bodies;
 pub mod gate;
+mod method;
 pub mod peers;
 pub mod tinykv;
 

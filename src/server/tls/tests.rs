@@ -93,7 +93,7 @@ pub(crate) fn files(pair: &Pair) -> TlsFiles {
 
 #[track_caller]
 fn refusal(files: &TlsFiles) -> String {
-    Tls::load(files).err().expect("it is refused")
+    Tls::load(files).expect_err("it is refused")
 }
 
 #[test]
