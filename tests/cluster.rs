@@ -8,6 +8,8 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+#[path = "server/certificates.rs"]
+mod certificates;
 #[path = "cluster/processes.rs"]
 mod processes;
 
@@ -24,3 +26,5 @@ mod hostile;
 mod members;
 #[path = "cluster/routing.rs"]
 mod routing;
+#[path = "cluster/secure.rs"]
+mod secure;

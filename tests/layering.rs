@@ -40,7 +40,7 @@ const ARROWS: [(&str, &[&str]); 7] = [
 ];
 
 /// What only the server stands on: runtimes, the wire, command lines.
-const SERVER_ONLY: [&str; 17] = [
+const SERVER_ONLY: [&str; 21] = [
     "async-trait",
     "axum",
     "clap",
@@ -53,11 +53,15 @@ const SERVER_ONLY: [&str; 17] = [
     "hyper-util",
     "indicatif",
     "mio",
+    "ring",
+    "rustls",
     "tokio",
+    "tokio-rustls",
     "toml",
     "tonic",
     "tower",
     "tracing",
+    "x509-cert",
 ];
 
 /// Cargo features there may be.

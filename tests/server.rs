@@ -8,6 +8,8 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+#[path = "server/certificates.rs"]
+mod certificates;
 #[path = "server/support.rs"]
 mod support;
 
@@ -21,8 +23,12 @@ mod kill;
 mod metrics;
 #[path = "server/mutated.rs"]
 mod mutated;
+#[path = "server/security.rs"]
+mod security;
 #[path = "server/semantics.rs"]
 mod semantics;
+#[path = "server/settings.rs"]
+mod settings;
 #[path = "server/signals.rs"]
 mod signals;
 #[path = "server/starting.rs"]

@@ -1,55 +1,90 @@
-//! The settings of `basalt server`: default < config file < environment < flags.
+//! The settings of `basalt server`: default < config file < environment < flags < what is changed while it runs.
 //!
 //! Every setting has one name: `--cache-size` on the command line is `cache-size` in the TOML file
-//! and `BASALT_CACHE_SIZE` in the environment, with the same values. An unknown key of the file is
-//! refused with the nearest name. An unknown variable is not: container platforms make variables of
-//! their own from the name of a service.
+//! and `BASALT_CACHE_SIZE` in the environment, with the same values. [`SETTINGS`] is the table of them. An unknown
+//! key of the file is refused with the nearest name. An unknown variable is not: container platforms make variables
+//! of their own from the name of a service.
+//!
+//! Not here: what a running server does with a change (`live`), what is in the files that settings name.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     ffi::OsString,
+    fmt,
     fmt::Write as _,
     path::{Path, PathBuf},
 };
 
 use tracing::level_filters::LevelFilter;
 
-use crate::{
-    replicated::{MAX_ADDRESS_LEN, setup::parse_founders},
-    storage::data_dir::MAX_CLUSTER_NAME_LEN,
-};
+use crate::service::admission::Budgets;
+
+pub mod document;
+pub mod live;
+mod table;
+mod value;
+
+pub use table::{Group, SETTINGS, Setting, find};
+pub use value::{Kind, Value};
 
 /// Where the server listens when nothing else is said, and where commands look for it.
 pub const DEFAULT_ADDR: &str = "127.0.0.1:20160";
 
-/// Names of the settings, as flags and as keys of the config file.
-const KEYS: [&str; 11] = [
-    "path",
-    "addr",
-    "status-addr",
-    "log-level",
-    "cache-size",
-    "write-buffer-size",
-    "store-id",
-    "initial-cluster",
-    "cluster-name",
-    "advertise-addr",
-    "join",
-];
+/// The variable that names the config file.
+pub const FILE_VARIABLE: &str = "BASALT_CONFIG";
 
-/// Those of them that only a store of a cluster has.
-const CLUSTER_KEYS: [&str; 5] = [
-    "store-id",
-    "initial-cluster",
-    "cluster-name",
-    "advertise-addr",
-    "join",
-];
+/// Where a value comes from; a later one wins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nothing was said.
+    Default,
+    /// This config file.
+    File(PathBuf),
+    /// An environment variable.
+    Environment,
+    /// A flag.
+    Flag,
+    /// Changed while the server runs; lost with it.
+    Online,
+}
 
-/// Bytes of the smallest and the largest write buffer.
-const WRITE_BUFFER_RANGE: (u64, u64) = (64 << 10, 1 << 30);
-/// Bytes of the largest block cache.
-const MAX_CACHE_BYTES: u64 = 1 << 40;
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Environment => f.write_str("environment"),
+            Self::Flag => f.write_str("flag"),
+            Self::Online => f.write_str("online"),
+        }
+    }
+}
+
+/// The files of certificates and keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The chain of this server; TLS is on with it.
+    pub cert: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+    /// Authorities of clients; with them a client must show a certificate.
+    pub client_ca: Option<PathBuf>,
+    /// Authorities of the stores of the cluster.
+    pub peer_ca: Option<PathBuf>,
+}
+
+/// How much at a time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Open gRPC connections.
+    pub connections: usize,
+    /// Requests at a time on one of them.
+    pub streams: u32,
+    /// Bytes of the headers of one request.
+    pub header_len: u32,
+    /// What all requests share.
+    pub budgets: Budgets,
+}
 
 /// The settings of a server, complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,27 +111,54 @@ pub struct Config {
     pub advertise_addr: Option<String>,
     /// A store of the cluster that this one joins.
     pub join: Option<String>,
-    /// The settings that some layer has set.
-    said: BTreeSet<&'static str>,
+    /// Certificates and keys.
+    pub tls: TlsFiles,
+    /// Who may do what.
+    pub auth_file: Option<PathBuf>,
+    /// Plain text beyond this machine is meant so.
+    pub insecure: bool,
+    /// The status pages are plain text whatever the rest is.
+    pub status_plain: bool,
+    /// How much at a time.
+    pub limits: Limits,
+    /// The settings that some layer has set: their values, and the highest layer.
+    said: BTreeMap<&'static str, (Value, Origin)>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            path: PathBuf::from("./basalt-data"),
-            addr: DEFAULT_ADDR.to_owned(),
-            status_addr: "127.0.0.1:20180".to_owned(),
+        let mut config = Self {
+            path: PathBuf::new(),
+            addr: String::new(),
+            status_addr: String::new(),
             log_level: LevelFilter::INFO,
-            cache_bytes: 128 << 20,
-            write_buffer_bytes: 64 << 20,
+            cache_bytes: 0,
+            write_buffer_bytes: 0,
             store_id: None,
             initial_cluster: BTreeMap::new(),
             cluster_name: None,
             advertise_addr: None,
             join: None,
-            said: BTreeSet::new(),
+            tls: TlsFiles::default(),
+            auth_file: None,
+            insecure: false,
+            status_plain: false,
+            limits: Limits::default(),
+            said: BTreeMap::new(),
+        };
+        for setting in SETTINGS {
+            if let Some(value) = default_of(setting) {
+                (setting.take)(&mut config, &value);
+            }
         }
+        config
     }
+}
+
+fn default_of(setting: &Setting) -> Option<Value> {
+    let text = Some(setting.default).filter(|text| !text.is_empty())?;
+    let parsed = setting.kind.parse(text.into());
+    Some(parsed.expect("the defaults of the table parse"))
 }
 
 impl Config {
@@ -112,21 +174,22 @@ impl Config {
         env: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, String> {
         let mut config = Self::default();
-        let variable = env("BASALT_CONFIG").map(PathBuf::from);
+        let variable = env(FILE_VARIABLE).map(PathBuf::from);
         if let Some(file) = config_flag.or(variable.as_deref()) {
             config.read_file(file)?;
         }
-        for key in KEYS {
-            let name = variable_name(key);
+        for setting in SETTINGS {
+            let name = setting.variable();
             if let Some(value) = env(&name) {
                 config
-                    .set(key, value)
+                    .set(setting, value, Origin::Environment)
                     .map_err(|what| format!("variable {name}: {what}"))?;
             }
         }
         for (key, value) in flags {
+            let setting = find(key).ok_or_else(|| unknown_key(key))?;
             config
-                .set(key, value.clone())
+                .set(setting, value.clone(), Origin::Flag)
                 .map_err(|what| format!("flag --{key}: {what}"))?;
         }
         Ok(config)
@@ -135,42 +198,50 @@ impl Config {
     /// The first setting that was set and only a store of a cluster has.
     #[must_use]
     pub fn cluster_setting(&self) -> Option<&'static str> {
-        CLUSTER_KEYS.into_iter().find(|key| self.said.contains(key))
+        let mut cluster = SETTINGS.iter().filter(|one| one.group == Group::Cluster);
+        let said = cluster.find(|one| self.said.contains_key(one.name));
+        said.map(|one| one.name)
     }
 
     /// Where gRPC is served, if that was set.
     #[must_use]
     pub fn addr_if_said(&self) -> Option<String> {
-        self.said.contains("addr").then(|| self.addr.clone())
+        let said = self.said.contains_key("addr");
+        said.then(|| self.addr.clone())
     }
 
     /// Where the status pages are served, if that was set.
     #[must_use]
     pub fn status_addr_if_said(&self) -> Option<String> {
-        let said = self.said.contains("status-addr");
+        let said = self.said.contains_key("status-addr");
         said.then(|| self.status_addr.clone())
+    }
+
+    /// The value of a setting as it is shown, and where it comes from; empty where there is none.
+    #[must_use]
+    pub fn shown(&self, setting: &Setting) -> (String, Origin) {
+        match self.said.get(setting.name) {
+            Some((value, origin)) => (value.to_string(), origin.clone()),
+            None => {
+                let value = default_of(setting).map(|value| value.to_string());
+                (value.unwrap_or_default(), Origin::Default)
+            }
+        }
     }
 
     fn read_file(&mut self, file: &Path) -> Result<(), String> {
         let shown = file.display();
         let text = std::fs::read_to_string(file)
             .map_err(|error| format!("cannot read the config file {shown}: {error}"))?;
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-            let line = error
-                .span()
-                .map_or(1, |span| text[..span.start].lines().count().max(1));
-            format!(
-                "config file {shown}, line {line}: {}",
-                error.message().replace('\n', " ")
-            )
-        })?;
+        let table = parse_toml(&text).map_err(|what| format!("config file {shown}, {what}"))?;
         for (key, value) in table {
-            if !KEYS.contains(&key.as_str()) {
+            let Some(setting) = find(&key) else {
                 return Err(format!("config file {shown}: {}", unknown_key(&key)));
-            }
+            };
             let value = match value {
                 toml::Value::String(text) => text,
                 toml::Value::Integer(number) => number.to_string(),
+                toml::Value::Boolean(is_on) => is_on.to_string(),
                 other => {
                     let kind = other.type_str();
                     return Err(format!(
@@ -178,134 +249,65 @@ impl Config {
                     ));
                 }
             };
-            self.set(&key, value.into())
+            self.set(setting, value.into(), Origin::File(file.to_path_buf()))
                 .map_err(|what| format!("config file {shown}: {key}: {what}"))?;
         }
         Ok(())
     }
 
-    /// Sets one setting from its text; the error says what is wrong with the value.
-    fn set(&mut self, key: &str, value: OsString) -> Result<(), String> {
-        self.said.extend(KEYS.iter().find(|known| **known == key));
-        if key == "path" {
-            if value.is_empty() {
-                return Err("an empty path names no directory".to_owned());
-            }
-            self.path = value.into();
-            return Ok(());
-        }
-        let value = value
-            .into_string()
-            .map_err(|_| "the value is not UTF-8 text".to_owned())?;
-        match key {
-            "addr" => self.addr = check_addr(value)?,
-            "status-addr" => self.status_addr = check_addr(value)?,
-            "log-level" => self.log_level = parse_level(&value)?,
-            "cache-size" => self.cache_bytes = parse_size(&value, (0, MAX_CACHE_BYTES))?,
-            "write-buffer-size" => {
-                self.write_buffer_bytes = parse_size(&value, WRITE_BUFFER_RANGE)?;
-            }
-            "store-id" => self.store_id = Some(parse_store_id(&value)?),
-            "initial-cluster" => self.initial_cluster = parse_founders(&value, check_addr)?,
-            "cluster-name" => self.cluster_name = Some(check_name(value)?),
-            "advertise-addr" => self.advertise_addr = Some(check_addr(value)?),
-            "join" => self.join = Some(check_addr(value)?),
-            _ => unreachable!("callers take keys from KEYS"),
-        }
+    /// Sets one setting from its text.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the value.
+    pub(crate) fn set(
+        &mut self,
+        setting: &'static Setting,
+        text: OsString,
+        origin: Origin,
+    ) -> Result<(), String> {
+        let value = setting.kind.parse(text)?;
+        (setting.take)(self, &value);
+        self.said.insert(setting.name, (value, origin));
         Ok(())
     }
 }
 
-fn variable_name(key: &str) -> String {
-    format!("BASALT_{}", key.replace('-', "_").to_uppercase())
-}
-
-/// `HOST:PORT`, as far as its form goes.
-fn check_addr(value: String) -> Result<String, String> {
-    // Lists of addresses are written with commas and equals signs.
-    let is_plain = value.len() <= MAX_ADDRESS_LEN
-        && value
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && byte != b',' && byte != b'=');
-    match value.rsplit_once(':') {
-        Some((host, port)) if is_plain && !host.is_empty() && port.parse::<u16>().is_ok() => {
-            Ok(value)
-        }
-        _ => Err(format!("{value:?} is not an address of the form HOST:PORT")),
-    }
-}
-
-fn parse_store_id(value: &str) -> Result<u64, String> {
-    let parsed = value.parse::<u64>().ok().filter(|id| *id != 0);
-    parsed.ok_or_else(|| format!("{value:?} is no id of a store: a number from 1 on"))
-}
-
-/// A name that stands on one line of a file.
-fn check_name(value: String) -> Result<String, String> {
-    let is_plain = value
-        .chars()
-        .all(|char| char.is_ascii_graphic() || char == ' ');
-    if value.trim() != value || value.is_empty() || !is_plain || value.len() > MAX_CLUSTER_NAME_LEN
-    {
-        return Err(format!(
-            "{value:?} is no name of a cluster: 1 to {MAX_CLUSTER_NAME_LEN} plain characters"
-        ));
-    }
-    Ok(value)
-}
-
-fn parse_level(value: &str) -> Result<LevelFilter, String> {
-    Ok(match value {
-        "off" => LevelFilter::OFF,
-        "error" => LevelFilter::ERROR,
-        "warn" => LevelFilter::WARN,
-        "info" => LevelFilter::INFO,
-        "debug" => LevelFilter::DEBUG,
-        "trace" => LevelFilter::TRACE,
-        _ => {
-            let levels = "off, error, warn, info, debug or trace";
-            return Err(format!("{value:?} is not a level: {levels}"));
-        }
+/// A TOML document; what is wrong with it begins with its line.
+///
+/// # Errors
+///
+/// `line N: ...`, on one line.
+pub(crate) fn parse_toml(text: &str) -> Result<toml::Table, String> {
+    text.parse().map_err(|error: toml::de::Error| {
+        let line = error
+            .span()
+            .map_or(1, |span| text[..span.start].lines().count().max(1));
+        format!("line {line}: {}", error.message().replace('\n', " "))
     })
 }
 
-/// A number of bytes: digits, and `KiB`, `MiB` or `GiB` behind them.
-fn parse_size(value: &str, (least, most): (u64, u64)) -> Result<usize, String> {
-    let units = [
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-        ("", 1),
-    ];
-    let (digits, unit) = units
-        .into_iter()
-        .find_map(|(suffix, unit)| Some((value.strip_suffix(suffix)?, unit)))
-        .expect("the empty suffix fits everything");
-    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    let bytes = digits.parse::<u64>().ok().filter(|_| is_number);
-    let Some(bytes) = bytes.and_then(|count| count.checked_mul(unit)) else {
-        return Err(format!(
-            "{value:?} is not a size such as 1048576, 512KiB, 64MiB or 2GiB"
-        ));
-    };
-    if bytes < least || bytes > most {
-        return Err(format!("{bytes} bytes is outside of {least} to {most}"));
-    }
-    usize::try_from(bytes).map_err(|_| format!("{bytes} bytes is more than this machine addresses"))
-}
-
-fn unknown_key(key: &str) -> String {
+/// What is said of a key that is none.
+#[must_use]
+pub(crate) fn unknown_key(key: &str) -> String {
+    let names: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
     let mut text = format!("unknown key {key:?}");
-    let nearest = KEYS.iter().map(|known| (distance(key, known), known)).min();
-    match nearest {
-        Some((distance, known)) if distance <= 3 => {
+    match nearest(key, &names) {
+        Some(known) => {
             let _ = write!(text, "; did you mean {known:?}?");
         }
-        _ => {
-            let _ = write!(text, "; there are {}", KEYS.join(", "));
+        None => {
+            let _ = write!(text, "; there are {}", names.join(", "));
         }
     }
     text
+}
+
+/// The one of `names` that is meant by a word a few slips away from it.
+fn nearest<'a>(word: &str, names: &[&'a str]) -> Option<&'a str> {
+    let near = names.iter().map(|known| (distance(word, known), *known));
+    let (distance, known) = near.min()?;
+    (distance <= 3).then_some(known)
 }
 
 /// Levenshtein distance: insertions, removals and replacements of a character from `a` to `b`.
@@ -376,7 +378,7 @@ mod tests {
         let refusal = load_file("status_addr = \"h:1\"\n").unwrap_err();
         assert!(refusal.ends_with("unknown key \"status_addr\"; did you mean \"status-addr\"?"));
         let refusal = load_file("colour = 1\n").unwrap_err();
-        assert!(refusal.contains("there are path, addr,"), "{refusal}");
+        assert!(refusal.contains("there are path, cache-size,"), "{refusal}");
     }
 
     #[test]
@@ -386,7 +388,9 @@ mod tests {
             ("addr = \":1\"", "is not an address"),
             ("addr = \"a:1,b:2\"", "is not an address"),
             ("advertise-addr = \"a b:1\"", "is not an address"),
-            ("store-id = 0", "is no id of a store"),
+            ("store-id = 0", "is not a number from 1 on"),
+            ("insecure = 1", "neither true nor false"),
+            ("request-timeout = 5", "is not a time"),
             ("initial-cluster = \"1=a\"", "is not an address"),
             ("cluster-name = \"\"", "is no name of a cluster"),
             ("cluster-name = \" x\"", "is no name of a cluster"),
@@ -398,7 +402,7 @@ mod tests {
             ("cache-size = \"99999999999GiB\"", "is not a size"),
             ("cache-size = \"1025GiB\"", "outside of 0 to"),
             ("write-buffer-size = 1", "outside of 65536 to"),
-            ("path = true", "path cannot be of type boolean"),
+            ("path = [1]", "path cannot be of type array"),
             ("path = \"\"", "empty path"),
             ("\n\npath = ", "line 3"),
         ] {
@@ -421,6 +425,52 @@ mod tests {
             refusal.starts_with("variable BASALT_STATUS_ADDR: "),
             "{refusal}"
         );
+    }
+
+    #[test]
+    fn names_are_unique_plain_and_their_defaults_parse() {
+        for (index, setting) in SETTINGS.iter().enumerate() {
+            let name = setting.name;
+            let is_plain = name
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+            assert!(is_plain && !name.is_empty(), "{name}");
+            assert!(
+                SETTINGS[..index].iter().all(|other| other.name != name),
+                "{name}"
+            );
+            assert!(!setting.meaning.ends_with('.'), "{name}");
+            let (shown, origin) = Config::default().shown(setting);
+            assert_eq!((shown.as_str(), origin), (setting.default, Origin::Default));
+        }
+    }
+
+    #[test]
+    fn the_origin_is_the_highest_layer_that_says_something() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("basalt.toml");
+        std::fs::write(
+            &file,
+            "insecure = true\nlog-level = \"warn\"\naddr = \"f:1\"\n",
+        )
+        .unwrap();
+        let env = |name: &str| (name == "BASALT_LOG_LEVEL").then(|| "error".into());
+        let flags = [("addr", "g:1".into())];
+        let config = Config::load(&flags, Some(&file), env).unwrap();
+        for (name, value, origin) in [
+            ("insecure", "true", Origin::File(file.clone())),
+            ("log-level", "error", Origin::Environment),
+            ("addr", "g:1", Origin::Flag),
+            ("cache-size", "128MiB", Origin::Default),
+            ("join", "", Origin::Default),
+        ] {
+            assert_eq!(
+                config.shown(find(name).unwrap()),
+                (value.to_owned(), origin),
+                "{name}"
+            );
+        }
+        assert!(config.insecure && config.log_level == LevelFilter::ERROR);
     }
 
     #[test]

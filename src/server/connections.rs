@@ -9,8 +9,9 @@
 //! task finds moments between them. Here the first one wakes the connection, and all that were answered leave together.
 //!
 //! Promises: a handler that panics ends its own request; handlers end with their connection; once told to stop, a connection takes
-//! nothing new, and ends with its last request. Not here: what a request is answered (`service`), connections within
-//! limits (`listen`).
+//! nothing new, and ends with its last request; each request carries who is at the other end, where that is known. Not here:
+//! what a request is answered (`service`), connections within limits (`listen`), TLS (`tls`), which shakes hands when a
+//! connection is first read.
 
 use std::{
     convert::Infallible,
@@ -20,18 +21,48 @@ use std::{
     task::Poll,
 };
 
-use axum::serve::Listener as _;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{mpsc, watch},
+};
 
 use crate::{
     limits,
-    listen::{Connection, Listener},
+    listen::Connection,
     serve::told_to_stop,
     service::front::Front,
+    tls::{Caller, SecureConnection},
 };
+
+/// A connection that requests come in on.
+pub(crate) trait Incoming: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    /// Who is at the other end; nothing where nobody can tell.
+    fn caller(&self) -> Option<Arc<Caller>>;
+}
+
+impl Incoming for Connection {
+    fn caller(&self) -> Option<Arc<Caller>> {
+        None
+    }
+}
+
+impl Incoming for SecureConnection {
+    fn caller(&self) -> Option<Arc<Caller>> {
+        Some(Arc::clone(self.caller()))
+    }
+}
+
+/// Limits of a connection that are settings.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Transport {
+    /// Requests at a time.
+    pub(crate) streams: u32,
+    /// Bytes of the headers of one of them.
+    pub(crate) header_len: u32,
+}
 
 /// A request with everything that is to be done for it, up to the last byte of its answer.
 type Request = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -55,11 +86,14 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Begun {
 }
 
 /// Serves the connections of `listener` until it is told to stop and the last of them has ended.
-pub(crate) async fn serve(
-    mut listener: Listener,
+pub(crate) async fn serve<L>(
+    mut listener: L,
+    transport: Transport,
     front: Arc<Front>,
     stopped: watch::Receiver<bool>,
-) {
+) where
+    L: axum::serve::Listener<Io: Incoming>,
+{
     // Nothing is ever sent: it ends with the last sender.
     let (open, mut last_closed) = mpsc::channel::<Infallible>(1);
     {
@@ -71,7 +105,7 @@ pub(crate) async fn serve(
             };
             let (front, stopped, open) = (Arc::clone(&front), stopped.clone(), open.clone());
             tokio::spawn(async move {
-                run(connection, front, stopped).await;
+                run(connection, transport, front, stopped).await;
                 drop(open);
             });
         }
@@ -81,10 +115,23 @@ pub(crate) async fn serve(
 }
 
 /// The life of a connection.
-async fn run(connection: Connection, front: Arc<Front>, stopped: watch::Receiver<bool>) {
+async fn run<C: Incoming>(
+    connection: C,
+    transport: Transport,
+    front: Arc<Front>,
+    stopped: watch::Receiver<bool>,
+) {
     let begun = Begun::default();
-    let service = service_fn(move |request| Arc::clone(&front).answer(Box::new(request)));
-    let connection = transport(begun.clone()).serve_connection(TokioIo::new(connection), service);
+    let caller = connection.caller();
+    let service = service_fn(move |request| {
+        let mut request = Box::new(request);
+        if let Some(caller) = &caller {
+            request.extensions_mut().insert(Arc::clone(caller));
+        }
+        Arc::clone(&front).answer(request)
+    });
+    let transport = transport.over(begun.clone());
+    let connection = transport.serve_connection(TokioIo::new(connection), service);
     let mut connection = pin!(connection);
     let mut running = FuturesUnordered::<Request>::new();
     let mut stop = pin!(told_to_stop(stopped));
@@ -118,18 +165,20 @@ async fn run(connection: Connection, front: Arc<Front>, stopped: watch::Receiver
     .await;
 }
 
-fn transport(begun: Begun) -> http2::Builder<Begun> {
-    let mut transport = http2::Builder::new(begun);
-    transport
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits::MAX_STREAMS_PER_CONNECTION)
-        .max_header_list_size(limits::MAX_HEADER_LIST_LEN)
-        .max_pending_accept_reset_streams(limits::MAX_PENDING_RESETS)
-        .initial_stream_window_size(limits::STREAM_WINDOW_LEN)
-        .initial_connection_window_size(limits::CONNECTION_WINDOW_LEN)
-        .keep_alive_interval(limits::KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(limits::KEEPALIVE_TIMEOUT)
-        // Clients of gRPC have no use for it.
-        .auto_date_header(false);
-    transport
+impl Transport {
+    fn over(self, begun: Begun) -> http2::Builder<Begun> {
+        let mut transport = http2::Builder::new(begun);
+        transport
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(self.streams)
+            .max_header_list_size(self.header_len)
+            .max_pending_accept_reset_streams(limits::MAX_PENDING_RESETS)
+            .initial_stream_window_size(limits::STREAM_WINDOW_LEN)
+            .initial_connection_window_size(limits::CONNECTION_WINDOW_LEN)
+            .keep_alive_interval(limits::KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(limits::KEEPALIVE_TIMEOUT)
+            // Clients of gRPC have no use for it.
+            .auto_date_header(false);
+        transport
+    }
 }

@@ -4,6 +4,7 @@
 //! Not here: how data is stored (`basalt_engine`), how it is replicated (`basalt_raftstore`), messages
 //! (`basalt_proto`).
 
+pub mod auth;
 pub mod cli;
 pub mod config;
 mod connections;
@@ -20,3 +21,4 @@ pub mod state;
 pub mod status_pages;
 pub mod storage;
 pub mod stubs;
+pub mod tls;

@@ -37,6 +37,9 @@ pub const STREAM_WINDOW_LEN: u32 = 1024 * 1024;
 /// See [`STREAM_WINDOW_LEN`].
 pub const CONNECTION_WINDOW_LEN: u32 = 4 * 1024 * 1024;
 
+/// Requests of clients in flight together; one more is refused.
+pub const MAX_REQUESTS_IN_FLIGHT: usize = 8192;
+
 /// Bytes of all requests in flight together; one that would pass them is refused.
 pub const MAX_REQUEST_BYTES_IN_FLIGHT: usize = 256 * 1024 * 1024;
 
@@ -63,6 +66,12 @@ pub const MAX_BUSY_WAIT: Duration = Duration::from_secs(1);
 
 /// Time a new connection has for its first byte.
 pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time a TLS handshake may take.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Between two looks at whether files of certificates or rights have changed.
+pub const FILES_LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Time a status connection may be silent.
 pub const STATUS_IDLE_TIMEOUT: Duration = Duration::from_secs(60);

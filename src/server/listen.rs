@@ -67,7 +67,7 @@ impl Listener {
         }
     }
 
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(Connection, SocketAddr)> {
+    pub(crate) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(Connection, SocketAddr)> {
         loop {
             if let Some(pause) = &mut self.pause {
                 ready!(pause.as_mut().poll(cx));
@@ -117,6 +117,11 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// The next bytes, which stay to be read.
+    pub(crate) async fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.stream.peek(bytes).await
+    }
+
     fn new(listener: &Listener, stream: TcpStream, slot: OwnedSemaphorePermit) -> Self {
         let (Silence::BeforeFirstByte(time) | Silence::Always(time)) = listener.silence;
         listener.open.inc();

@@ -1,28 +1,56 @@
 //! The log: events on standard error, as text on a terminal and as JSON in a pipe.
 //!
-//! Promises: no keys and no values in it, ours or a library's; libraries are heard from `warn` on.
+//! Promises: no keys and no values in it, ours or a library's; libraries are heard from `warn` on; the level can
+//! change while the server runs, and what is below it costs one look at a number.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    io::{self, IsTerminal as _},
+    sync::OnceLock,
+};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
-    filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    Registry,
+    filter::Targets,
+    layer::SubscriberExt as _,
+    reload::{self, Handle},
+    util::SubscriberInitExt as _,
 };
+
+/// Where refusals of callers are noted, beside what else is logged: one line each.
+pub const AUDIT: &str = "basalt::audit";
+
+static FILTER: OnceLock<Handle<Targets, Registry>> = OnceLock::new();
+
+fn filter(level: LevelFilter) -> Targets {
+    // HTTP/2 libraries print frames, which hold keys and values, at their lower levels.
+    Targets::new()
+        .with_target("basalt", level)
+        .with_default(level.min(LevelFilter::WARN))
+}
 
 /// Begins to log what is at least as important as `level`. A second call changes nothing.
 pub fn init(level: LevelFilter) {
-    // HTTP/2 libraries print frames, which hold keys and values, at their lower levels.
-    let filter = Targets::new()
-        .with_target("basalt", level)
-        .with_default(level.min(LevelFilter::WARN));
+    let (filter, handle) = reload::Layer::new(filter(level));
     let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    // A logger that is set already is a test's; it stays.
-    let _ = if io::stderr().is_terminal() {
+    let set = if io::stderr().is_terminal() {
         registry
             .with(layer.with_ansi(std::env::var_os("NO_COLOR").is_none()))
             .try_init()
     } else {
         registry.with(layer.json().flatten_event(true)).try_init()
     };
+    // A logger that is set already is a test's; it stays.
+    if set.is_ok() {
+        let _ = FILTER.set(handle);
+    }
+}
+
+/// From now on what is at least as important as `level` is logged.
+pub fn set_level(level: LevelFilter) {
+    if let Some(handle) = FILTER.get() {
+        // It fails when the logger is gone, and then nobody logs.
+        let _ = handle.modify(|now| *now = filter(level));
+    }
 }

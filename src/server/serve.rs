@@ -18,15 +18,19 @@ use tonic::service::Routes;
 use tonic_health::ServingStatus;
 
 use crate::{
-    connections, limits,
+    auth::Auth,
+    config::{
+        Config,
+        live::{Layers, Live, Reload},
+    },
+    connections::{self, Transport},
+    limits,
     listen::{Listener, Silence},
+    logging,
     metrics::Metrics,
     replicated::Cluster,
     service::{
-        admin::AdminService,
-        admission::{Admission, Budgets},
-        front::Front,
-        peers::PeersService,
+        admin::AdminService, admission::Admission, front::Front, gate::Gate, peers::PeersService,
         tinykv::TinyKvService,
     },
     state::ServerState,
@@ -36,6 +40,7 @@ use crate::{
         basaltpb::{admin_server::AdminServer, peers_server::PeersServer},
         tinykvpb::tiny_kv_server::TinyKvServer,
     },
+    tls::{SecureListener, Tls},
 };
 
 /// Names under which health is told; the empty one is the server as a whole.
@@ -85,6 +90,43 @@ async fn bind(addr: &str) -> Result<TcpListener, String> {
         })
 }
 
+/// What a server is set up with.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    /// Its settings.
+    pub config: Config,
+    /// Where they come from.
+    pub layers: Layers,
+    /// Its certificates, where it has some.
+    pub tls: Option<Arc<Tls>>,
+    /// Who may do what, where not everybody may everything.
+    pub auth: Option<Arc<Auth>>,
+}
+
+impl Setup {
+    /// Reads the files that the settings name. Blocks on the disk.
+    ///
+    /// # Errors
+    ///
+    /// One sentence that names the setting or the file.
+    pub fn load(config: Config, layers: Layers) -> Result<Self, String> {
+        let tls = Tls::load(&config.tls)?;
+        let auth = config.auth_file.as_deref().map(Auth::load).transpose()?;
+        Ok(Self {
+            config,
+            layers,
+            tls,
+            auth,
+        })
+    }
+
+    fn kept(&self) -> Vec<Arc<dyn Reload>> {
+        let tls = self.tls.clone().map(|tls| tls as Arc<dyn Reload>);
+        let auth = self.auth.clone().map(|auth| auth as Arc<dyn Reload>);
+        tls.into_iter().chain(auth).collect()
+    }
+}
+
 /// A server at work.
 #[derive(Debug)]
 pub struct Server {
@@ -92,6 +134,7 @@ pub struct Server {
     /// Absent in a standalone server.
     cluster: Option<Arc<Cluster>>,
     admission: Arc<Admission>,
+    live: Arc<Live>,
     health: tonic_health::server::HealthReporter,
     /// Tells both listeners to stop.
     stop: watch::Sender<bool>,
@@ -118,42 +161,63 @@ impl Server {
         storage: Arc<dyn Storage>,
         cluster: Option<Arc<Cluster>>,
         sockets: Sockets,
+        setup: Setup,
     ) -> Self {
+        let limits = setup.config.limits.clone();
         let metrics = Arc::new(Metrics::new(&storage, cluster.as_ref()));
-        let admission = Arc::new(Admission::new(Arc::clone(&metrics), Budgets::default()));
-        Self::begin_with(storage, cluster, sockets, metrics, admission)
-    }
-
-    fn begin_with(
-        storage: Arc<dyn Storage>,
-        cluster: Option<Arc<Cluster>>,
-        sockets: Sockets,
-        metrics: Arc<Metrics>,
-        admission: Arc<Admission>,
-    ) -> Self {
+        let knows_peers = setup.tls.as_ref().is_some_and(|tls| tls.knows_peers());
+        let gate = Gate::new(setup.auth.clone(), knows_peers);
+        let admission = Admission::new(Arc::clone(&metrics), limits.budgets).behind(gate);
+        let admission = Arc::new(admission);
+        let kept = setup.kept();
+        let adjusted = Arc::clone(&admission);
+        let live = Live::new(setup.layers, setup.config.clone(), kept, move |config| {
+            logging::set_level(config.log_level);
+            adjusted.adjust(&config.limits.budgets);
+        });
+        let live = Arc::new(live);
         let state = Arc::new(ServerState::new(
             Arc::clone(&storage),
             cluster.clone(),
             Arc::clone(&admission),
+            setup.tls.clone(),
         ));
         let (stop, stopped) = watch::channel(false);
         let (health, health_service) = tonic_health::server::health_reporter();
 
         let grpc_listener = Listener::new(
             sockets.grpc,
-            limits::MAX_CONNECTIONS,
+            limits.connections,
             Silence::BeforeFirstByte(limits::FIRST_BYTE_TIMEOUT),
             metrics.connections.clone(),
             metrics.connections_refused.clone(),
         );
         let tinykv = Arc::new(TinyKvService::new(Arc::clone(&storage), cluster.clone()));
-        let front = Front::new(
+        let admin = AdminService::new(
+            Arc::clone(&storage),
+            Arc::clone(&state),
+            cluster.clone(),
+            Arc::clone(&live),
+        );
+        let peers = PeersService::new(cluster.clone());
+        let front = Arc::new(Front::new(
             Arc::clone(&tinykv),
             Arc::clone(&admission),
-            routes(tinykv, &storage, &state, cluster.as_ref()).add_service(health_service),
-        );
-        let grpc = connections::serve(grpc_listener, Arc::new(front), stopped.clone());
-        let grpc = tokio::spawn(grpc);
+            routes(tinykv, admin, peers).add_service(health_service),
+        ));
+        let transport = Transport {
+            streams: limits.streams,
+            header_len: limits.header_len,
+        };
+        let told = stopped.clone();
+        // Two kinds of connections, so that plain ones carry nothing of the others.
+        let grpc = match setup.tls.clone() {
+            None => tokio::spawn(connections::serve(grpc_listener, transport, front, told)),
+            Some(tls) => {
+                let secure = SecureListener::grpc(grpc_listener, tls);
+                tokio::spawn(connections::serve(secure, transport, front, told))
+            }
+        };
 
         let pages_listener = Listener::new(
             sockets.status,
@@ -162,18 +226,38 @@ impl Server {
             Gauge::default(),
             Counter::default(),
         );
-        let pages = axum::serve(pages_listener, status_pages::router(state, metrics))
-            .with_graceful_shutdown(told_to_stop(stopped));
-        let pages = tokio::spawn(async move { pages.await });
+        let router = status_pages::router(state, metrics);
+        let told = told_to_stop(stopped.clone());
+        let pages = match setup.tls.clone().filter(|_| !setup.config.status_plain) {
+            None => {
+                let pages = axum::serve(pages_listener, router).with_graceful_shutdown(told);
+                tokio::spawn(async move { pages.await })
+            }
+            Some(tls) => {
+                let secure = SecureListener::pages(pages_listener, tls);
+                let pages = axum::serve(secure, router).with_graceful_shutdown(told);
+                tokio::spawn(async move { pages.await })
+            }
+        };
+        if setup.tls.is_some() || setup.auth.is_some() {
+            tokio::spawn(watch_files(setup.tls, setup.auth, told_to_stop(stopped)));
+        }
         Self {
             storage: StoragePtr(storage),
             cluster,
             admission,
+            live,
             health,
             stop,
             grpc,
             pages,
         }
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
     }
 
     /// Tells health that the server serves, and that it does not where its store is fenced later.
@@ -244,17 +328,37 @@ impl Server {
     }
 }
 
+/// Takes over what changes in the files of certificates and rights.
+async fn watch_files(
+    tls: Option<Arc<Tls>>,
+    auth: Option<Arc<Auth>>,
+    stopped: impl Future<Output = ()>,
+) {
+    let mut stopped = std::pin::pin!(stopped);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(limits::FILES_LOOK_INTERVAL) => {}
+            () = &mut stopped => return,
+        }
+        let (tls, auth) = (tls.clone(), auth.clone());
+        let looking = tokio::task::spawn_blocking(move || {
+            let tls = tls.map_or(Ok(None), |tls| tls.look());
+            [tls, auth.map_or(Ok(None), |auth| auth.look())]
+        });
+        for looked in looking.await.into_iter().flatten() {
+            match looked {
+                Ok(None) => {}
+                Ok(Some(what)) => tracing::info!(what, "read again"),
+                Err(why) => tracing::error!(why, "files that changed are not taken"),
+            }
+        }
+    }
+}
+
 /// The services, but for health.
-fn routes(
-    tinykv: Arc<TinyKvService>,
-    storage: &Arc<dyn Storage>,
-    state: &Arc<ServerState>,
-    cluster: Option<&Arc<Cluster>>,
-) -> Routes {
+fn routes(tinykv: Arc<TinyKvService>, admin: AdminService, peers: PeersService) -> Routes {
     let tinykv = TinyKvServer::from_arc(tinykv);
     let tinykv = tinykv.max_decoding_message_size(limits::MAX_REQUEST_LEN);
-    let admin = AdminService::new(Arc::clone(storage), Arc::clone(state), cluster.cloned());
-    let peers = PeersService::new(cluster.cloned());
     let decodes = "the committed descriptors decode";
     Routes::new(tinykv)
         .add_service(AdminServer::new(admin))

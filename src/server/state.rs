@@ -15,7 +15,7 @@ use basalt_proto::{
 };
 use serde::Serialize;
 
-use crate::{replicated::Cluster, service::admission::Admission, storage::Storage};
+use crate::{replicated::Cluster, service::admission::Admission, storage::Storage, tls::Tls};
 
 /// Version of this server.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -26,6 +26,8 @@ pub struct ServerState {
     /// Absent in a standalone server.
     cluster: Option<Arc<Cluster>>,
     admission: Arc<Admission>,
+    /// Absent where plain text is served.
+    tls: Option<Arc<Tls>>,
     began: Instant,
 }
 
@@ -36,13 +38,42 @@ impl ServerState {
         storage: Arc<dyn Storage>,
         cluster: Option<Arc<Cluster>>,
         admission: Arc<Admission>,
+        tls: Option<Arc<Tls>>,
     ) -> Self {
         Self {
             storage,
             cluster,
             admission,
+            tls,
             began: Instant::now(),
         }
+    }
+
+    /// What has to be right for requests to be served, each by its name, and what is wrong with it, if so.
+    pub async fn checks(&self) -> Vec<(&'static str, Option<String>)> {
+        let storage = self.storage.status();
+        let draining = self.admission.is_draining();
+        let draining = draining.then(|| "the server was told to stop".to_owned());
+        let certificate = self.tls.as_ref().and_then(|tls| tls.expired());
+        let mut checks = vec![
+            ("started", storage.starting),
+            ("not-draining", draining),
+            ("not-fenced", storage.fenced),
+            ("writable", storage.read_only),
+            ("certificate", certificate),
+        ];
+        if let Some(cluster) = &self.cluster {
+            let regions = cluster.status().await.map(|status| status.regions);
+            let without = regions.as_ref().and_then(|regions| {
+                let lost = regions.iter().find(|region| region.leader.is_none())?;
+                Some(format!("region {} knows no leader", lost.region.id))
+            });
+            checks.push(("leader", without));
+            let answers = regions.is_none() && checks.iter().all(|(_, wrong)| wrong.is_none());
+            let silent = "the store loop does not answer".to_owned();
+            checks.push(("store-loop", answers.then_some(silent)));
+        }
+        checks
     }
 
     /// The facts of this moment.

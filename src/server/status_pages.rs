@@ -1,13 +1,15 @@
-//! The status pages: `/health`, `/status` and `/metrics` over HTTP/1.
+//! The status pages: `/livez`, `/readyz`, `/health`, `/status` and `/metrics` over HTTP/1.
 //!
-//! Promises: they answer from memory, at every state of the server; `/health` is 200 while reads are
+//! Promises: they answer from memory, at every state of the server; `/livez` is 200 while the process serves its
+//! pages; `/readyz` is 200 while every check passes and 503 otherwise, and names each that fails, with the reason (all
+//! of them with `?verbose`, all but one with `?exclude=NAME`); `/health` is 200 while reads are
 //! served and 503 otherwise, with the reason either way.
 
-use std::sync::Arc;
+use std::{fmt::Write as _, sync::Arc};
 
 use axum::{
     Router,
-    extract::State as Shared,
+    extract::{RawQuery, State as Shared},
     http::{StatusCode, header},
     response::IntoResponse,
     routing::get,
@@ -30,6 +32,8 @@ struct Pages {
 pub fn router(state: Arc<ServerState>, metrics: Arc<Metrics>) -> Router {
     Router::new()
         .route("/", get(index))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
         .route("/health", get(health))
         .route("/status", get(status))
         .route("/metrics", get(show_metrics))
@@ -37,7 +41,39 @@ pub fn router(state: Arc<ServerState>, metrics: Arc<Metrics>) -> Router {
 }
 
 async fn index() -> &'static str {
-    "Basalt status pages: /health /status /metrics\n"
+    "Basalt status pages: /livez /readyz /health /status /metrics\n"
+}
+
+/// A process that cannot answer this is to be started again.
+async fn livez() -> &'static str {
+    "ok\n"
+}
+
+async fn readyz(Shared(pages): Shared<Pages>, RawQuery(query): RawQuery) -> (StatusCode, String) {
+    let query = query.unwrap_or_default();
+    let words = || query.split('&');
+    let is_verbose = words().any(|word| word == "verbose" || word == "verbose=true");
+    let is_excluded = |name: &str| words().any(|word| word.strip_prefix("exclude=") == Some(name));
+    let checks = pages.state.checks().await;
+    let mut text = String::new();
+    let mut code = StatusCode::OK;
+    for (name, wrong) in checks {
+        let _ = match wrong {
+            Some(_) if is_excluded(name) => writeln!(text, "[ ] {name} excluded"),
+            Some(reason) => {
+                code = StatusCode::SERVICE_UNAVAILABLE;
+                writeln!(text, "[-] {name} failed: {reason}")
+            }
+            None if is_verbose => writeln!(text, "[+] {name} ok"),
+            None => Ok(()),
+        };
+    }
+    text.push_str(if code == StatusCode::OK {
+        "ready\n"
+    } else {
+        "not ready\n"
+    });
+    (code, text)
 }
 
 #[derive(Serialize)]

@@ -20,7 +20,7 @@ const MESSAGES: u64 = 100_000;
 /// Connections that send them.
 const CLIENTS: u64 = 8;
 
-const METHODS: [&str; 22] = [
+const METHODS: [&str; 23] = [
     "/tinykvpb.TinyKv/RawGet",
     "/tinykvpb.TinyKv/RawPut",
     "/tinykvpb.TinyKv/RawDelete",
@@ -41,6 +41,7 @@ const METHODS: [&str; 22] = [
     "/basaltpb.Admin/AddMember",
     "/basaltpb.Admin/RemoveMember",
     "/basaltpb.Admin/TransferLeader",
+    "/basaltpb.Admin/Configure",
     "/basaltpb.Peers/Hello",
     "/grpc.health.v1.Health/Check",
 ];

@@ -279,6 +279,49 @@ pub struct HelloResponse {
     #[prost(message, repeated, tag = "2")]
     pub known: ::prost::alloc::vec::Vec<StoreInfo>,
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ConfigureRequest {
+    /// Settings to change, until the server ends.
+    #[prost(message, repeated, tag = "1")]
+    pub changes: ::prost::alloc::vec::Vec<SettingChange>,
+    /// Read the config file, the environment, certificates and rights again, as SIGHUP does.
+    #[prost(bool, tag = "2")]
+    pub reload: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SettingChange {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ConfigureResponse {
+    /// All settings, in the order of the documents.
+    #[prost(message, repeated, tag = "1")]
+    pub settings: ::prost::alloc::vec::Vec<SettingInfo>,
+    /// What was changed by this request, by name.
+    #[prost(string, repeated, tag = "2")]
+    pub changed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What differs in the files or the environment and waits for a restart, by name.
+    #[prost(string, repeated, tag = "3")]
+    pub needs_restart: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// A setting as it is in force.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SettingInfo {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Empty = none.
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+    /// `default`, `file PATH`, `environment`, `flag` or `online`.
+    #[prost(string, tag = "3")]
+    pub origin: ::prost::alloc::string::String,
+    /// It can change while the server runs.
+    #[prost(bool, tag = "4")]
+    pub online: bool,
+}
 /// How the store keeps its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

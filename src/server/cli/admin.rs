@@ -50,9 +50,9 @@ pub(super) struct CompactArgs {
 }
 
 pub(super) fn status(args: &StatusArgs) -> Done {
-    let addrs = args.addr.get();
+    let target = args.addr.get()?;
     let (addr, status) = block_on(async {
-        let server = Server::connect_any(&addrs).await?;
+        let server = Server::connect_any(&target).await?;
         let status = server.ask(server.admin().status(StatusRequest {})).await?;
         Ok((server.addr().to_owned(), status))
     })?;
@@ -65,7 +65,7 @@ pub(super) fn status(args: &StatusArgs) -> Done {
 
 pub(super) fn flush(args: &FlushArgs) -> Done {
     block_on(async {
-        let server = Server::connect_any(&args.addr.get()).await?;
+        let server = Server::connect_any(&args.addr.get()?).await?;
         let request = FlushRequest {
             cf: args.cf.clone().unwrap_or_default(),
         };
@@ -84,7 +84,7 @@ pub(super) fn compact(args: &CompactArgs) -> Done {
         .parse(args.end.as_deref().unwrap_or_default())?
         .into();
     block_on(async {
-        let server = Server::connect_any(&args.addr.get()).await?;
+        let server = Server::connect_any(&args.addr.get()?).await?;
         let request = CompactRequest {
             cf: args.cf.clone(),
             start_key,

@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 
 use super::{
     Done, Failure, ServerAddr,
-    client::{Server, check_answer},
+    client::{Server, Target, check_answer},
     leader::{Kind, Leader},
     print,
 };
@@ -99,10 +99,11 @@ async fn measure(args: &BenchArgs) -> Done {
         scan_limit: args.scan_limit,
         value: random_bytes(args.value_size, args.seed),
     });
-    let leader = leader(&plan, &args.addr.get()).await?;
+    let target = args.addr.get()?;
+    let leader = leader(&plan, &target).await?;
     let mut servers = Vec::new();
     for _ in 0..args.threads {
-        servers.push(Server::connect(&leader).await?);
+        servers.push(Server::connect(&leader, &target.access).await?);
     }
     if args.workload != Workload::Put {
         load(&plan, &servers).await?;
@@ -140,8 +141,8 @@ async fn measure(args: &BenchArgs) -> Done {
 
 /// Where the clients go: of a cluster to the store that leads. One that loses leadership while it is measured
 /// gives errors, which are counted.
-async fn leader(plan: &Plan, addrs: &[String]) -> Result<String, Failure> {
-    let mut leader = Leader::find(addrs).await?;
+async fn leader(plan: &Plan, target: &Target) -> Result<String, Failure> {
+    let mut leader = Leader::find(target).await?;
     let send = |server: &Server| {
         let mut client = server.tinykv();
         let request = RawGetRequest {

@@ -14,7 +14,7 @@ use tonic::{Response, Status};
 use super::{
     Done, Failure, ServerAddr,
     admin::{put_region, size},
-    client::{Server, block_on},
+    client::{Server, Target, block_on},
     leader::{Kind, Leader},
     print,
     text::hex,
@@ -136,11 +136,11 @@ pub(super) fn member(command: &MemberCommand) -> Done {
     match command {
         MemberCommand::List(args) => list_members(args),
         MemberCommand::Add(args) => block_on(async {
-            let mut leader = Leader::find(&args.addr.get()).await?;
+            let mut leader = Leader::find(&args.addr.get()?).await?;
             add(&mut leader, &args.store).await
         }),
         MemberCommand::Remove(args) => block_on(async {
-            let mut leader = Leader::find(&args.addr.get()).await?;
+            let mut leader = Leader::find(&args.addr.get()?).await?;
             remove(&mut leader, args.store, args.force).await
         }),
         MemberCommand::Replace(args) => {
@@ -149,7 +149,7 @@ pub(super) fn member(command: &MemberCommand) -> Done {
                 return Err(Failure::usage(text));
             }
             block_on(async {
-                let mut leader = Leader::find(&args.addr.get()).await?;
+                let mut leader = Leader::find(&args.addr.get()?).await?;
                 add(&mut leader, &args.new).await?;
                 remove(&mut leader, args.old, args.force).await
             })
@@ -166,7 +166,7 @@ pub(super) fn region(command: &RegionCommand) -> Done {
 
 pub(super) fn transfer(args: &TransferArgs) -> Done {
     block_on(async {
-        let mut leader = Leader::find(&args.addr.get()).await?;
+        let mut leader = Leader::find(&args.addr.get()?).await?;
         let request = TransferLeaderRequest {
             region_id: args.region,
             store_id: args.store,
@@ -217,9 +217,9 @@ where
 
 /// The stores, and how those fare that answer.
 async fn survey(
-    addrs: &[String],
+    target: &Target,
 ) -> Result<(MembersResponse, BTreeMap<u64, StatusResponse>), Failure> {
-    let server = Server::connect_any(addrs).await?;
+    let server = Server::connect_any(target).await?;
     let members = server
         .ask(server.admin().members(MembersRequest {}))
         .await?;
@@ -229,8 +229,9 @@ async fn survey(
             continue;
         }
         let (id, address) = (store.store_id, store.address.clone());
+        let access = target.access.clone();
         asking.spawn(async move {
-            let server = Server::connect(&address).await?;
+            let server = Server::connect(&address, &access).await?;
             let status = server.ask(server.admin().status(StatusRequest {})).await?;
             Ok::<_, Failure>((id, status))
         });
@@ -257,7 +258,7 @@ fn condition(store: &StoreInfo, status: Option<&StatusResponse>) -> &'static str
 }
 
 fn list_members(args: &ListArgs) -> Done {
-    let (members, statuses) = block_on(survey(&args.addr.get()))?;
+    let (members, statuses) = block_on(survey(&args.addr.get()?))?;
     let mut text = String::new();
     if !args.json {
         let _ = writeln!(
@@ -311,7 +312,7 @@ fn leaders_view(statuses: &BTreeMap<u64, StatusResponse>) -> BTreeMap<u64, Regio
 }
 
 fn list_regions(args: &ListArgs) -> Done {
-    let (_, statuses) = block_on(survey(&args.addr.get()))?;
+    let (_, statuses) = block_on(survey(&args.addr.get()?))?;
     let mut text = String::new();
     if !args.json {
         let _ = writeln!(
@@ -350,7 +351,7 @@ fn list_regions(args: &ListArgs) -> Done {
 }
 
 fn show_region(args: &ShowArgs) -> Done {
-    let (_, statuses) = block_on(survey(&args.addr.get()))?;
+    let (_, statuses) = block_on(survey(&args.addr.get()?))?;
     let mut text = String::new();
     for (store, status) in statuses {
         let mut regions = status.regions.into_iter();

@@ -14,7 +14,7 @@ use super::{
     Done, Failure, print,
     server::{Booted, Signals, allow_open_files, boot},
 };
-use crate::{config::Config, limits::BLOCKING_THREADS, logging, replicated::draw};
+use crate::{config::Config, limits::BLOCKING_THREADS, logging, replicated::draw, serve::Setup};
 
 /// Stores of a demo: the fewest that survive the loss of one.
 const STORES: u64 = 3;
@@ -115,7 +115,11 @@ async fn serve(root: &Path) -> Done {
     let mut signals = Signals::new()?;
     let mut stores = Vec::new();
     for config in configs(root)? {
-        stores.push(boot(&config).await?);
+        let setup = Setup {
+            config,
+            ..Setup::default()
+        };
+        stores.push(boot(setup).await?);
     }
     let mut forming = JoinSet::new();
     for cluster in stores.iter().filter_map(|store| store.cluster.clone()) {

@@ -82,7 +82,7 @@ pub(super) fn put(args: &PutArgs) -> Done {
     let key = common.text.parse(&args.key)?.into();
     let value = common.text.parse(&args.value)?.into();
     block_on(async {
-        let mut leader = Leader::find(&common.addr.get()).await?;
+        let mut leader = Leader::find(&common.addr.get()?).await?;
         let request = RawPutRequest {
             context: None,
             key,
@@ -106,7 +106,7 @@ pub(super) fn delete(args: &DeleteArgs) -> Done {
     let common = &args.common;
     let key = common.text.parse(&args.key)?.into();
     block_on(async {
-        let mut leader = Leader::find(&common.addr.get()).await?;
+        let mut leader = Leader::find(&common.addr.get()?).await?;
         let request = RawDeleteRequest {
             context: None,
             key,
@@ -140,7 +140,7 @@ pub(super) fn get(args: &GetArgs) -> Done {
     let common = &args.common;
     let key = common.text.parse(&args.key)?.into();
     let answer = block_on(async {
-        let mut leader = Leader::find(&common.addr.get()).await?;
+        let mut leader = Leader::find(&common.addr.get()?).await?;
         let request = RawGetRequest {
             context: None,
             key,
@@ -184,7 +184,7 @@ pub(super) fn scan(args: &ScanArgs) -> Done {
         .parse(args.start.as_deref().unwrap_or_default())?;
     let mut left = args.limit.unwrap_or(u64::MAX);
     block_on(async {
-        let mut leader = Leader::find(&common.addr.get()).await?;
+        let mut leader = Leader::find(&common.addr.get()?).await?;
         while left > 0 {
             let limit = u32::try_from(left).unwrap_or(PAGE).min(PAGE);
             let request = RawScanRequest {

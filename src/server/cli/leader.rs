@@ -15,7 +15,7 @@ use tonic::{Code, Response, Status};
 
 use super::{
     Failure,
-    client::{ANSWER_TIMEOUT, Server},
+    client::{ANSWER_TIMEOUT, Access, Server, Target},
 };
 
 /// Time in which a leader is looked for.
@@ -35,8 +35,9 @@ pub(super) enum Kind {
 /// A way to the leader.
 #[derive(Debug)]
 pub(super) struct Leader {
-    /// As the user gave them, and what stores have told.
+    /// As the user gave them.
     addrs: Vec<String>,
+    access: Access,
     /// Where each store is.
     stores: BTreeMap<u64, String>,
     server: Server,
@@ -44,11 +45,12 @@ pub(super) struct Leader {
 
 impl Leader {
     /// Connects to the first address that answers.
-    pub(super) async fn find(addrs: &[String]) -> Result<Self, Failure> {
+    pub(super) async fn find(target: &Target) -> Result<Self, Failure> {
         Ok(Self {
-            addrs: addrs.to_vec(),
+            addrs: target.addrs.clone(),
+            access: target.access.clone(),
             stores: BTreeMap::new(),
-            server: Server::connect_any(addrs).await?,
+            server: Server::connect_any(target).await?,
         })
     }
 
@@ -149,7 +151,7 @@ impl Leader {
         let address = store.and_then(|store| self.stores.get(&store)).cloned();
         match address {
             Some(address) if address != self.server.addr() => {
-                match Server::connect(&address).await {
+                match Server::connect(&address, &self.access).await {
                     Ok(server) => self.server = server,
                     Err(_) => self.go_on().await,
                 }
@@ -172,7 +174,11 @@ impl Leader {
         let next = here.map_or(0, |here| here + 1);
         let count = known.len();
         known.rotate_left(next % count.max(1));
-        if let Ok(server) = Server::connect_any(&known).await {
+        let target = Target {
+            addrs: known,
+            access: self.access.clone(),
+        };
+        if let Ok(server) = Server::connect_any(&target).await {
             self.server = server;
         }
     }

@@ -17,18 +17,22 @@ use clap::{Args, Parser, Subcommand, error::ErrorKind};
 
 use crate::config::DEFAULT_ADDR;
 
+mod access;
 mod admin;
 mod bench;
 mod check;
 mod client;
 mod cluster;
+mod config;
 mod demo;
 pub(crate) mod fuzz;
 mod kv;
 mod leader;
+mod notify;
 mod recover;
 mod server;
 mod text;
+mod token;
 
 /// Why a command ended without success.
 #[derive(Debug, PartialEq, Eq)]
@@ -122,6 +126,11 @@ enum Command {
     Compact(admin::CompactArgs),
     /// Verify every file of a store that no server has open; exit code 1 on damage
     Check(check::CheckArgs),
+    /// Check the settings of a server, show them, change those of a running one
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Make a token for a client, and what the file of rights says of it
+    Token(token::TokenArgs),
     /// Measure a running server
     Bench(bench::BenchArgs),
     /// Start three stores in one process, to try things out
@@ -138,20 +147,26 @@ enum Command {
     ForceSingle(recover::ForceSingleArgs),
 }
 
-/// Where the server is.
+/// Where the server is, and how it is spoken to.
 #[derive(Debug, Args)]
 struct ServerAddr {
     /// Address of the server, or several of a cluster with commas [default: $BASALT_ADDR, else 127.0.0.1:20160]
     #[arg(long, value_name = "HOST:PORT")]
     addr: Option<String>,
+    #[command(flatten)]
+    access: access::AccessArgs,
 }
 
 impl ServerAddr {
-    fn get(&self) -> Vec<String> {
+    fn get(&self) -> Result<client::Target, Failure> {
         let variable = || std::env::var("BASALT_ADDR").ok();
         let text = self.addr.clone().or_else(variable);
         let text = text.unwrap_or_else(|| DEFAULT_ADDR.to_owned());
-        text.split(',').map(|addr| addr.trim().to_owned()).collect()
+        let addrs = text.split(',').map(|addr| addr.trim().to_owned());
+        Ok(client::Target {
+            addrs: addrs.collect(),
+            access: self.access.get()?,
+        })
     }
 }
 
@@ -214,6 +229,8 @@ fn dispatch(command: Command) -> Done {
         Command::Flush(args) => admin::flush(&args),
         Command::Compact(args) => admin::compact(&args),
         Command::Check(args) => check::run(&args),
+        Command::Config(command) => config::run(&command),
+        Command::Token(args) => token::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Member(command) => cluster::member(&command),

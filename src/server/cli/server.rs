@@ -2,19 +2,22 @@
 
 use std::{ffi::OsString, fmt::Write as _, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use clap::Args;
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, value_parser};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Done, Failure, print};
+use super::{Done, Failure, client::is_loopback, notify, print};
 use crate::{
-    config::{Config, DEFAULT_ADDR},
+    config::{
+        Config, DEFAULT_ADDR, Kind, SETTINGS,
+        live::{Layers, Live},
+    },
     limits::BLOCKING_THREADS,
     logging,
     replicated::{
-        Cluster,
-        setup::{self, Plan, Refused},
+        Cluster, Dialer,
+        setup::{self, Plan, Planned, Refused},
     },
-    serve::{Server, Sockets},
+    serve::{Server, Setup, Sockets},
     state::VERSION,
     storage::{
         EngineSettings, RaftStorage, StandaloneStorage, Storage,
@@ -22,76 +25,80 @@ use crate::{
     },
 };
 
-#[derive(Debug, Args)]
-pub(super) struct ServerArgs {
-    /// Data directory [default: ./basalt-data]
-    #[arg(long, value_name = "DIR")]
-    path: Option<PathBuf>,
-    /// Address of the gRPC services [default: 127.0.0.1:20160]
-    #[arg(long, value_name = "HOST:PORT")]
-    addr: Option<OsString>,
-    /// Address of the HTTP pages /health, /status and /metrics [default: 127.0.0.1:20180]
-    #[arg(long, value_name = "HOST:PORT")]
-    status_addr: Option<OsString>,
-    /// TOML file with any of these settings by the same names
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Least important events that are logged: off, error, warn, info, debug, trace [default: info]
-    #[arg(long, value_name = "LEVEL")]
-    log_level: Option<OsString>,
-    /// Memory for decompressed blocks, such as 128MiB [default: 128MiB]
-    #[arg(long, value_name = "SIZE")]
-    cache_size: Option<OsString>,
-    /// Memory of a memtable before it is written to a table, per column family [default: 64MiB]
-    #[arg(long, value_name = "SIZE")]
-    write_buffer_size: Option<OsString>,
-    /// Which store of its cluster this is
-    #[arg(long, value_name = "ID", help_heading = "Cluster")]
-    store_id: Option<OsString>,
-    /// The stores that found the cluster, and where each is reached, as 1=HOST:PORT,2=HOST:PORT,3=HOST:PORT
-    #[arg(long, value_name = "STORES", help_heading = "Cluster")]
-    initial_cluster: Option<OsString>,
-    /// What the founders call their cluster: clusters of different names never mix [default: basalt]
-    #[arg(long, value_name = "NAME", help_heading = "Cluster")]
-    cluster_name: Option<OsString>,
-    /// Where others reach this store, if not at --addr
-    #[arg(long, value_name = "HOST:PORT", help_heading = "Cluster")]
-    advertise_addr: Option<OsString>,
-    /// Join the cluster of this store with an empty directory, and wait to be added
-    #[arg(long, value_name = "HOST:PORT", help_heading = "Cluster")]
-    join: Option<OsString>,
+/// The settings of the command line: a flag for each of the table, and `--config`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ServerArgs(Layers);
+
+impl Args for ServerArgs {
+    fn augment_args(command: Command) -> Command {
+        let file = Arg::new("config")
+            .long("config")
+            .value_name("FILE")
+            .help(
+                "TOML file with any of these settings by the same names [default: $BASALT_CONFIG]",
+            )
+            .value_parser(value_parser!(PathBuf));
+        let flags = SETTINGS.iter().map(|setting| {
+            let default = match setting.default {
+                "" | "false" => String::new(),
+                default => format!(" [default: {default}]"),
+            };
+            let flag = Arg::new(setting.name)
+                .long(setting.name)
+                .value_name(setting.kind.placeholder())
+                .help(format!("{}{default}", setting.meaning))
+                .help_heading(setting.group.title())
+                .value_parser(value_parser!(OsString));
+            match setting.kind {
+                Kind::Switch => flag
+                    .num_args(0..=1)
+                    .require_equals(true)
+                    .default_missing_value("true"),
+                _ => flag,
+            }
+        });
+        command.arg(file).args(flags)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for ServerArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let flags = SETTINGS.iter().filter_map(|setting| {
+            let value = matches.get_one::<OsString>(setting.name)?;
+            Some((setting.name, value.clone()))
+        });
+        Ok(Self(Layers {
+            flags: flags.collect(),
+            file: matches.get_one::<PathBuf>("config").cloned(),
+        }))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 impl ServerArgs {
-    fn settings(&self) -> Result<Config, Failure> {
-        let path = self.path.as_ref().map(|path| path.clone().into_os_string());
-        let flags = [
-            ("path", path),
-            ("addr", self.addr.clone()),
-            ("status-addr", self.status_addr.clone()),
-            ("log-level", self.log_level.clone()),
-            ("cache-size", self.cache_size.clone()),
-            ("write-buffer-size", self.write_buffer_size.clone()),
-            ("store-id", self.store_id.clone()),
-            ("initial-cluster", self.initial_cluster.clone()),
-            ("cluster-name", self.cluster_name.clone()),
-            ("advertise-addr", self.advertise_addr.clone()),
-            ("join", self.join.clone()),
-        ];
-        let flags: Vec<_> = flags
-            .into_iter()
-            .filter_map(|(key, value)| Some((key, value?)))
-            .collect();
-        Config::load(&flags, self.config.as_deref(), |name| {
-            std::env::var_os(name)
-        })
-        .map_err(Failure::usage)
+    /// Puts the layers together and reads the files that they name.
+    pub(super) fn setup(&self) -> Result<Setup, Failure> {
+        let config = self.0.load().map_err(Failure::usage)?;
+        Setup::load(config, self.0.clone()).map_err(Failure::usage)
+    }
+
+    /// The settings alone.
+    pub(super) fn config(&self) -> Result<Config, Failure> {
+        self.0.load().map_err(Failure::usage)
     }
 }
 
 pub(super) fn run(args: &ServerArgs) -> Done {
-    let config = args.settings()?;
-    logging::init(config.log_level);
+    logging::init(args.config()?.log_level);
+    let setup = args.setup()?;
     allow_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -99,7 +106,7 @@ pub(super) fn run(args: &ServerArgs) -> Done {
         .enable_all()
         .build()
         .map_err(|error| Failure::world(format!("cannot begin: {error}")))?;
-    let done = runtime.block_on(serve(config));
+    let done = runtime.block_on(serve(setup));
     // Whatever still runs on a thread has had its time.
     runtime.shutdown_background();
     done
@@ -121,11 +128,15 @@ pub(super) fn allow_open_files() {
     }
 }
 
-async fn serve(config: Config) -> Done {
+async fn serve(setup: Setup) -> Done {
+    let config = setup.config.clone();
     // From here on a signal is ours; before, it ends the process as it always does.
     let mut signals = Signals::new()?;
+    let hangups = signal(SignalKind::hangup());
+    let mut hangups =
+        hangups.map_err(|error| Failure::world(format!("cannot wait for signals: {error}")))?;
     let booted = tokio::select! {
-        booted = boot(&config) => booted?,
+        booted = boot(setup) => booted?,
         // Recovery may be long, and nothing has been promised to anybody yet.
         () = signals.next() => return Err(Failure::world("stopped while the store was opened")),
     };
@@ -135,6 +146,10 @@ async fn serve(config: Config) -> Done {
         addr,
         status_addr,
     } = booted;
+    let scheme = match config.tls.cert.is_some() && !config.status_plain {
+        true => "https",
+        false => "http",
+    };
     let mut member = String::new();
     if let Some(cluster) = &cluster {
         let took_part = tokio::select! {
@@ -168,14 +183,21 @@ async fn serve(config: Config) -> Done {
         format!(" --addr {addr}")
     };
     let line = format!(
-        "basalt {VERSION} serves {} on {addr} (status http://{status_addr}){member}; try: basalt put hello world{elsewhere}\n",
+        "basalt {VERSION} serves {} on {addr} (status {scheme}://{status_addr}){member}; try: basalt put hello world{elsewhere}\n",
         path.display()
     );
     tracing::info!(version = VERSION, %addr, %status_addr, path = %path.display(), "serving");
     // A closed standard output stops nobody from serving.
     let _ = print(line.as_bytes());
+    notify::tell("READY=1");
 
-    signals.next().await;
+    loop {
+        tokio::select! {
+            () = signals.next() => break,
+            _ = hangups.recv() => reread(server.live()).await,
+        }
+    }
+    notify::tell("STOPPING=1");
     tracing::info!("draining");
     let stopped = tokio::select! {
         stopped = server.stop() => stopped,
@@ -188,6 +210,60 @@ async fn serve(config: Config) -> Done {
     Ok(())
 }
 
+/// Reads all files again, as SIGHUP asks.
+async fn reread(live: &Arc<Live>) {
+    let live = Arc::clone(live);
+    match tokio::task::spawn_blocking(move || live.reread()).await {
+        Ok(Ok(told)) => {
+            let (changed, waits) = (told.changed.join(", "), told.needs_restart.join(", "));
+            tracing::info!(changed, "settings were read again");
+            if !waits.is_empty() {
+                tracing::warn!(settings = waits, "changed settings need a restart");
+            }
+        }
+        Ok(Err(why)) => tracing::error!(why, "settings that were read again are not taken"),
+        Err(_) => tracing::error!("reading the settings again met a defect of this program"),
+    }
+}
+
+/// Refuses what would be open to everybody by an oversight.
+fn check_exposure(setup: &Setup, planned: &Planned) -> Result<(), Failure> {
+    let (config, tls) = (&setup.config, setup.tls.as_ref());
+    let is_open = |addr: &str| {
+        let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
+        !is_loopback(host)
+    };
+    for (name, addr, is_plain) in [
+        ("addr", &planned.addr, tls.is_none()),
+        (
+            "status-addr",
+            &planned.status_addr,
+            tls.is_none() && !config.status_plain,
+        ),
+    ] {
+        if is_plain && is_open(addr) && !config.insecure {
+            return Err(Failure::usage(format!(
+                "--{name} {addr} is reached by other machines and would be plain text: set --tls-cert and --tls-key, \
+                 or --insecure if that is meant"
+            )));
+        }
+    }
+    if planned.plan == Plan::Standalone {
+        return Ok(());
+    }
+    if setup.auth.is_some() && tls.is_none() {
+        return Err(Failure::usage(
+            "--auth-file in a cluster needs TLS: without certificates anybody could speak as a store",
+        ));
+    }
+    if tls.is_some_and(|tls| !tls.knows_peers()) {
+        return Err(Failure::usage(
+            "a cluster with TLS needs --tls-peer-ca: which authorities sign the certificates of its stores",
+        ));
+    }
+    Ok(())
+}
+
 /// A server that listens; a store of a cluster does not take part yet.
 pub(super) struct Booted {
     pub(super) server: Server,
@@ -197,8 +273,10 @@ pub(super) struct Booted {
 }
 
 /// Binds, makes or checks the directory, opens the engines, begins to listen.
-pub(super) async fn boot(config: &Config) -> Result<Booted, Failure> {
+pub(super) async fn boot(setup: Setup) -> Result<Booted, Failure> {
+    let config = &setup.config;
     let mut planned = setup::plan(config).map_err(refused)?;
+    check_exposure(&setup, &planned)?;
     let sockets = Sockets::bind(&planned.addr, &planned.status_addr)
         .await
         .map_err(Failure::world)?;
@@ -219,7 +297,9 @@ pub(super) async fn boot(config: &Config) -> Result<Booted, Failure> {
             (Arc::new(StandaloneStorage::new(engine_dir, settings)), None)
         }
         _ => {
-            let cluster = setup::prepare(config, &planned).await.map_err(refused)?;
+            let dialer = Dialer::new(setup.tls.clone());
+            let cluster = setup::prepare(config, &planned, dialer);
+            let cluster = cluster.await.map_err(refused)?;
             (
                 Arc::new(RaftStorage::new(Arc::clone(&cluster))),
                 Some(cluster),
@@ -232,7 +312,7 @@ pub(super) async fn boot(config: &Config) -> Result<Booted, Failure> {
         .map_err(|_| Failure::world("opening the store met a defect of this program"))?
         .map_err(Failure::world)?;
     Ok(Booted {
-        server: Server::begin(storage, cluster.clone(), sockets),
+        server: Server::begin(storage, cluster.clone(), sockets, setup),
         cluster,
         addr,
         status_addr,

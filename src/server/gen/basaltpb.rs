@@ -256,6 +256,29 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("basaltpb.Admin", "TransferLeader"));
             self.inner.unary(req, path, codec).await
         }
+        /// Shows the settings of the server, after changing some or reading its files again. What cannot change
+        /// while it runs is refused by name, and then nothing is changed.
+        pub async fn configure(
+            &mut self,
+            request: impl tonic::IntoRequest<::basalt_proto::basaltpb::ConfigureRequest>,
+        ) -> std::result::Result<
+            tonic::Response<::basalt_proto::basaltpb::ConfigureResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/basaltpb.Admin/Configure");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("basaltpb.Admin", "Configure"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -326,6 +349,15 @@ pub mod admin_server {
             request: tonic::Request<::basalt_proto::basaltpb::TransferLeaderRequest>,
         ) -> std::result::Result<
             tonic::Response<::basalt_proto::basaltpb::ChangeMembersResponse>,
+            tonic::Status,
+        >;
+        /// Shows the settings of the server, after changing some or reading its files again. What cannot change
+        /// while it runs is refused by name, and then nothing is changed.
+        async fn configure(
+            &self,
+            request: tonic::Request<::basalt_proto::basaltpb::ConfigureRequest>,
+        ) -> std::result::Result<
+            tonic::Response<::basalt_proto::basaltpb::ConfigureResponse>,
             tonic::Status,
         >;
     }
@@ -726,6 +758,54 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = TransferLeaderSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/basaltpb.Admin/Configure" => {
+                    #[allow(non_camel_case_types)]
+                    struct ConfigureSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::UnaryService<
+                        ::basalt_proto::basaltpb::ConfigureRequest,
+                    > for ConfigureSvc<T> {
+                        type Response = ::basalt_proto::basaltpb::ConfigureResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                ::basalt_proto::basaltpb::ConfigureRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::configure(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ConfigureSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

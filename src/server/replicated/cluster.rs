@@ -35,7 +35,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{BootClock, Directory, GrpcTransport, Links, Refusal, draw};
+use super::{BootClock, Dialer, Directory, GrpcTransport, Links, Refusal, draw};
 use crate::storage::{
     EngineSettings, Error, FAMILIES, Status, StoreCode,
     data_dir::{self, Identity, Layout, Mode, Phase},
@@ -86,12 +86,12 @@ impl Cluster {
         identity: Identity,
         is_fresh: bool,
         directory: Directory,
-        runtime: Handle,
+        (dialer, runtime): (Dialer, Handle),
     ) -> Arc<Self> {
         let directory = Arc::new(directory);
         let (tell, told) = mpsc::unbounded_channel();
         let who = (identity.cluster_id, identity.store_id, identity.incarnation);
-        let links = Links::new(who, Arc::clone(&directory), runtime, tell);
+        let links = Links::new(who, Arc::clone(&directory), dialer, runtime, tell);
         Arc::new(Self {
             layout,
             settings,

@@ -13,7 +13,7 @@ use basalt_proto::basaltpb::{HelloRequest, HelloResponse, StoreInfo};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
-use super::{Cluster, Refusal, link::dial};
+use super::{Cluster, Dialer, Refusal};
 use crate::{
     limits::PEER_ANSWER_TIMEOUT, storage::data_dir::Phase,
     stubs::basaltpb::peers_client::PeersClient,
@@ -85,7 +85,7 @@ impl Cluster {
             target_store_id: store_id,
             known: self.directory.all(),
         };
-        let answer = greet(&address, request).await?;
+        let answer = greet(&self.links.dialer, &address, request).await?;
         let responder = answer.responder.unwrap_or_default();
         if responder.store_id != store_id {
             let refusal = Refusal::target(store_id, responder.store_id);
@@ -212,9 +212,13 @@ impl Unmet {
 }
 
 /// Says hello at an address.
-pub(super) async fn greet(address: &str, request: HelloRequest) -> Result<HelloResponse, Unmet> {
+pub(super) async fn greet(
+    dialer: &Dialer,
+    address: &str,
+    request: HelloRequest,
+) -> Result<HelloResponse, Unmet> {
     let saying = async {
-        let channel = dial(address).await.map_err(Unmet::Later)?;
+        let channel = dialer.dial(address).await.map_err(Unmet::Later)?;
         let answer = PeersClient::new(channel).hello(request).await;
         answer.map_err(|status| match Refusal::of_status(&status) {
             Some(refusal @ Refusal::Target(_)) => {

@@ -40,6 +40,7 @@ use crate::{
         PEER_KEEPALIVE_INTERVAL, PEER_KEEPALIVE_TIMEOUT, STREAM_WINDOW_LEN,
     },
     stubs::tinykvpb::tiny_kv_client::TinyKvClient,
+    tls::{Connector, Tls},
 };
 
 /// A link that stood for this long was a good one: the next attempt comes soon.
@@ -81,6 +82,8 @@ pub struct Links {
     incarnation: u64,
     /// Where the other stores are.
     pub directory: Arc<Directory>,
+    /// How they are reached.
+    pub(super) dialer: Dialer,
     /// What is counted.
     pub traffic: Traffic,
     runtime: Handle,
@@ -102,6 +105,7 @@ impl Links {
     pub fn new(
         (cluster_id, store_id, incarnation): (u64, u64, u64),
         directory: Arc<Directory>,
+        dialer: Dialer,
         runtime: Handle,
         refused: mpsc::UnboundedSender<Refusal>,
     ) -> Self {
@@ -110,6 +114,7 @@ impl Links {
             store_id,
             incarnation,
             directory,
+            dialer,
             traffic: Traffic::default(),
             runtime,
             handle: OnceLock::new(),
@@ -220,7 +225,7 @@ impl Links {
                 "store {store_id} is not known here, or was removed"
             ));
         };
-        dial(&address).await
+        self.dialer.dial(&address).await
     }
 
     /// Hears of a failure of another store to take a stream: whether it has refused this one.
@@ -240,27 +245,49 @@ impl fmt::Debug for Links {
     }
 }
 
-/// A new connection to a store.
-///
-/// # Errors
-///
-/// One sentence with the address and the cause.
-pub(super) async fn dial(address: &str) -> Result<Channel, String> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|_| format!("{address:?} is not an address of the form HOST:PORT"))?;
-    let endpoint = endpoint
-        .connect_timeout(PEER_CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .initial_stream_window_size(STREAM_WINDOW_LEN)
-        .initial_connection_window_size(CONNECTION_WINDOW_LEN)
-        .http2_keep_alive_interval(PEER_KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(PEER_KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true);
-    let connecting = tokio::time::timeout(PEER_CONNECT_TIMEOUT, endpoint.connect());
-    let connected = connecting
-        .await
-        .map_err(|_| format!("{address} gives no answer"))?;
-    connected.map_err(|error| format!("{address}: {}", root_cause(&error)))
+/// Makes connections to stores: in plain text, or over TLS with certificates on both ends.
+#[derive(Clone, Debug, Default)]
+pub struct Dialer(Option<Arc<Tls>>);
+
+impl Dialer {
+    /// Connections over TLS where there is some.
+    #[must_use]
+    pub fn new(tls: Option<Arc<Tls>>) -> Self {
+        Self(tls)
+    }
+
+    /// A new connection to a store.
+    ///
+    /// # Errors
+    ///
+    /// One sentence with the address and the cause.
+    pub(super) async fn dial(&self, address: &str) -> Result<Channel, String> {
+        let scheme = if self.0.is_some() { "https" } else { "http" };
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
+            .map_err(|_| format!("{address:?} is not an address of the form HOST:PORT"))?;
+        let endpoint = endpoint
+            .connect_timeout(PEER_CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .initial_stream_window_size(STREAM_WINDOW_LEN)
+            .initial_connection_window_size(CONNECTION_WINDOW_LEN)
+            .http2_keep_alive_interval(PEER_KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(PEER_KEEPALIVE_TIMEOUT)
+            .keep_alive_while_idle(true);
+        let connecting = async {
+            let Some(tls) = &self.0 else {
+                return endpoint.connect().await;
+            };
+            // The certificates of this moment.
+            let config = tls.to_peers();
+            let connector = Connector::new(config, None);
+            endpoint.connect_with_connector(connector).await
+        };
+        let connecting = tokio::time::timeout(PEER_CONNECT_TIMEOUT, connecting);
+        let connected = connecting
+            .await
+            .map_err(|_| format!("{address} gives no answer"))?;
+        connected.map_err(|error| format!("{address}: {}", root_cause(&error)))
+    }
 }
 
 /// What lies at the bottom of an error: `Connection refused`, rather than `transport error`.

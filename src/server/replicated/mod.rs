@@ -34,4 +34,4 @@ pub use cluster::Cluster;
 pub use directory::{Directory, MAX_ADDRESS_LEN, MAX_STORES};
 pub use identity::{Card, Refusal, checksum, cluster_id, draw};
 pub(crate) use link::root_cause;
-pub use link::{GrpcTransport, Links, Traffic};
+pub use link::{Dialer, GrpcTransport, Links, Traffic};

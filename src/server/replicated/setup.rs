@@ -12,9 +12,8 @@ use basalt_proto::basaltpb::{HelloRequest, MembersRequest, StoreInfo};
 use tokio::runtime::Handle;
 
 use super::{
-    Cluster, Directory, cluster_id, draw,
+    Cluster, Dialer, Directory, cluster_id, draw,
     hello::{self, Unmet},
-    link::dial,
     members::MAX_STORE_ID,
 };
 use crate::{
@@ -203,14 +202,18 @@ pub const DEFAULT_CLUSTER_NAME: &str = "basalt";
 /// # Errors
 ///
 /// [`Refused`], in one sentence.
-pub async fn prepare(config: &Config, planned: &Planned) -> Result<Arc<Cluster>, Refused> {
+pub async fn prepare(
+    config: &Config,
+    planned: &Planned,
+    dialer: Dialer,
+) -> Result<Arc<Cluster>, Refused> {
     let layout = Layout::of(&config.path);
     let settings = EngineSettings {
         cache_bytes: config.cache_bytes,
         write_buffer_bytes: config.write_buffer_bytes,
     };
     let world = Refused::World;
-    let runtime = Handle::current();
+    let ways = (dialer.clone(), Handle::current());
     let (identity, stores) = match &planned.plan {
         Plan::Standalone => return setting("a standalone store belongs to no cluster"),
         Plan::Restart(identity, moved) => {
@@ -227,9 +230,7 @@ pub async fn prepare(config: &Config, planned: &Planned) -> Result<Arc<Cluster>,
                 let mode = Mode::Replicated(next.clone());
                 data_dir::write_mode(&config.path, &mode).map_err(world)?;
             }
-            return Ok(Cluster::new(
-                layout, settings, next, false, directory, runtime,
-            ));
+            return Ok(Cluster::new(layout, settings, next, false, directory, ways));
         }
         Plan::Found { store_id, founders } => {
             data_dir::claim(&config.path).map_err(world)?;
@@ -239,7 +240,7 @@ pub async fn prepare(config: &Config, planned: &Planned) -> Result<Arc<Cluster>,
             data_dir::claim(&config.path).map_err(world)?;
             let address = config.advertise_addr.clone();
             let address = address.unwrap_or_else(|| planned.addr.clone());
-            join(through, *store_id, &address).await?
+            join(&dialer, through, *store_id, &address).await?
         }
     };
     let identity = Identity {
@@ -252,7 +253,7 @@ pub async fn prepare(config: &Config, planned: &Planned) -> Result<Arc<Cluster>,
         Directory::create(layout.members(), identity.store_id, stores).map_err(world)?;
     data_dir::write_mode(&config.path, &Mode::Replicated(identity.clone())).map_err(world)?;
     Ok(Cluster::new(
-        layout, settings, identity, true, directory, runtime,
+        layout, settings, identity, true, directory, ways,
     ))
 }
 
@@ -284,6 +285,7 @@ fn found(
 
 /// Asks a store of a cluster for it, and introduces the new one there.
 async fn join(
+    dialer: &Dialer,
     through: &str,
     wanted: Option<u64>,
     address: &str,
@@ -291,7 +293,7 @@ async fn join(
     let world = |what: String| Refused::World(format!("cannot join through {through}: {what}"));
     let incarnation = draw().map_err(Refused::World)?;
     let asking = async {
-        let channel = dial(through).await?;
+        let channel = dialer.dial(through).await?;
         let answer = AdminClient::new(channel).members(MembersRequest {}).await;
         answer.map_err(|status| status.message().to_owned())
     };
@@ -317,7 +319,7 @@ async fn join(
             target_store_id: members.store_id,
             known: Vec::new(),
         };
-        match hello::greet(through, request).await {
+        match hello::greet(dialer, through, request).await {
             Ok(answer) => break answer.known,
             // Somebody else was quicker.
             Err(Unmet::Refused(_)) if wanted.is_none() && tries < JOIN_TRIES => store_id += 1,

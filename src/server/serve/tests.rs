@@ -16,9 +16,12 @@ use tonic::{Code, Status, transport::Channel};
 use super::*;
 
 mod hostile;
+mod overload;
 mod quick;
+mod refused;
+mod secure;
 use crate::{
-    service::admission::AdmissionLayer,
+    service::admission::{AdmissionLayer, Budgets},
     storage::{Error, MemStorage, StoreCode},
     stubs::{basaltpb::admin_client::AdminClient, tinykvpb::tiny_kv_client::TinyKvClient},
 };
@@ -37,19 +40,25 @@ impl Fixture {
     }
 
     async fn with(budgets: Budgets) -> Self {
+        let mut config = Config::default();
+        config.limits.budgets = budgets;
+        Self::of(config).await
+    }
+
+    async fn of(config: Config) -> Self {
         let storage = Arc::new(MemStorage::new());
         let shared: Arc<dyn Storage> = storage.clone();
         let sockets = Sockets::bind("127.0.0.1:0", "127.0.0.1:0").await.unwrap();
         let (addr, status_addr) = sockets.addrs().unwrap();
-        let metrics = Arc::new(Metrics::new(&shared, None));
-        let admission = Admission::new(Arc::clone(&metrics), budgets);
-        let server = Server::begin_with(shared, None, sockets, metrics, Arc::new(admission));
+        let setup = Setup::load(config, Layers::default()).unwrap();
+        let server = Server::begin(shared, None, sockets, setup);
         server.announce().await;
+        // One that speaks TLS is reached by its own tests.
         let channel = Channel::from_shared(format!("http://{addr}")).unwrap();
         Self {
             storage,
             server,
-            channel: channel.connect().await.unwrap(),
+            channel: channel.connect_lazy(),
             addr,
             status_addr,
         }

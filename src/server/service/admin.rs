@@ -5,14 +5,15 @@
 use std::sync::Arc;
 
 use basalt_proto::basaltpb::{
-    AddMemberRequest, ChangeMembersResponse, CompactRequest, CompactResponse, FlushRequest,
-    FlushResponse, MembersRequest, MembersResponse, RemoveMemberRequest, StatusRequest,
-    StatusResponse, TransferLeaderRequest,
+    AddMemberRequest, ChangeMembersResponse, CompactRequest, CompactResponse, ConfigureRequest,
+    ConfigureResponse, FlushRequest, FlushResponse, MembersRequest, MembersResponse,
+    RemoveMemberRequest, SettingInfo, StatusRequest, StatusResponse, TransferLeaderRequest,
 };
 use tonic::{Request, Response, Status};
 
 use super::{blocking, told};
 use crate::{
+    config::live::{Live, Refused},
     replicated::Cluster,
     state::ServerState,
     storage::{Result as StorageResult, Storage, family},
@@ -25,6 +26,7 @@ pub struct AdminService {
     state: Arc<ServerState>,
     /// Absent in a standalone server.
     cluster: Option<Arc<Cluster>>,
+    live: Arc<Live>,
 }
 
 impl AdminService {
@@ -34,11 +36,13 @@ impl AdminService {
         storage: Arc<dyn Storage>,
         state: Arc<ServerState>,
         cluster: Option<Arc<Cluster>>,
+        live: Arc<Live>,
     ) -> Self {
         Self {
             storage,
             state,
             cluster,
+            live,
         }
     }
 
@@ -57,6 +61,35 @@ impl AdminService {
         // These answers have no field for a text.
         done.or_else(|error| Err(Status::failed_precondition(told(error)?.error)))
     }
+}
+
+/// Changes settings, or reads their files again, and shows them all.
+fn configure(live: &Live, request: ConfigureRequest) -> Result<ConfigureResponse, Status> {
+    let mut response = ConfigureResponse::default();
+    if request.reload {
+        let told = live.reread().map_err(Status::failed_precondition)?;
+        let names = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+        response.changed = names(told.changed);
+        response.needs_restart = names(told.needs_restart);
+    }
+    let changes = request.changes.into_iter();
+    let changes: Vec<_> = changes.map(|change| (change.name, change.value)).collect();
+    let changed = live.change(&changes).map_err(|refused| match refused {
+        Refused::Wrong(what) => Status::invalid_argument(what),
+        Refused::NeedsRestart(what) => Status::failed_precondition(what),
+    })?;
+    response
+        .changed
+        .extend(changed.into_iter().map(str::to_owned));
+    let settings = live.settings().into_iter();
+    let settings = settings.map(|(setting, value, origin)| SettingInfo {
+        name: setting.name.to_owned(),
+        value,
+        origin: origin.to_string(),
+        online: setting.online,
+    });
+    response.settings = settings.collect();
+    Ok(response)
 }
 
 /// The answer to a change of the cluster: where to go on is in it, what is in the way is a status.
@@ -148,5 +181,17 @@ impl Admin for AdminService {
         request: Request<TransferLeaderRequest>,
     ) -> Result<Response<ChangeMembersResponse>, Status> {
         changed(self.cluster()?.transfer_leader(request.into_inner()).await)
+    }
+
+    async fn configure(
+        &self,
+        request: Request<ConfigureRequest>,
+    ) -> Result<Response<ConfigureResponse>, Status> {
+        let live = Arc::clone(&self.live);
+        let request = request.into_inner();
+        // Files are read.
+        let done = blocking(move || Ok(configure(&live, request))).await?;
+        let done = done.map_err(|error| Status::internal(error.to_string()))?;
+        done.map(Response::new)
     }
 }

@@ -9,7 +9,9 @@
 //! than a put costs otherwise. The quick way takes what every client sends: an uncompressed message in one frame, and
 //! its end. Whatever is long, compressed, malformed or otherwise odd is tonic's to answer.
 //!
-//! Promises: both ways answer alike; both pass the same admission.
+//! Promises: both ways answer alike; both pass the same admission, once, before anything of a request is looked at: who is
+//! refused there is refused on both. What goes the quick way is what admission let in under that name, and the handlers
+//! that ask for rights on keys are the same.
 
 use std::{
     convert::Infallible,
@@ -63,12 +65,11 @@ impl Front {
         self: Arc<Self>,
         request: Box<http::Request<Incoming>>,
     ) -> Result<http::Response<FrontBody>, Infallible> {
-        let method = Method::of(&request);
         let admitted = match self.admission.admit(&request) {
             Ok(admitted) => admitted,
             Err(status) => return Ok(status.into_http()),
         };
-        let Some(method) = method else {
+        let Some(method) = Quick::of(&admitted.in_flight, &request) else {
             return self.by_routes(request.map(Body::new), admitted).await;
         };
         let handled = self.quickly(method, request, &admitted.in_flight);
@@ -100,7 +101,7 @@ impl Front {
 
     async fn quickly(
         &self,
-        method: Method,
+        method: Quick,
         mut request: Box<http::Request<Incoming>>,
         in_flight: &InFlight,
     ) -> Result<Done, Status> {
@@ -110,6 +111,7 @@ impl Front {
             let request = request.map(|rest| Body::new(Whole { read, rest }));
             return Ok(Done::Odd(Box::new(request)));
         };
+        in_flight.has_arrived();
         in_flight.hold_request(read.first.as_ref().map_or(0, Bytes::len))?;
         drop((request, read));
         let writing = match asked {
@@ -125,7 +127,7 @@ impl Front {
         };
         let done = writing.await;
         Ok(Done::Answer(match method {
-            Method::Delete => framed(&delete_answer(done)?),
+            Quick::Delete => framed(&delete_answer(done)?),
             _ => framed(&put_answer(done)?),
         }))
     }
@@ -157,16 +159,16 @@ enum Done {
 
 /// What goes the quick way.
 #[derive(Clone, Copy)]
-enum Method {
+enum Quick {
     Get,
     Put,
     Delete,
 }
 
-impl Method {
+impl Quick {
     /// `None` for everything that is tonic's: other methods, and headers that say something special.
-    fn of<B>(request: &http::Request<B>) -> Option<Self> {
-        let method = match request.uri().path().strip_prefix("/tinykvpb.TinyKv/")? {
+    fn of<B>(in_flight: &InFlight, request: &http::Request<B>) -> Option<Self> {
+        let method = match in_flight.method() {
             "RawGet" => Self::Get,
             "RawPut" => Self::Put,
             "RawDelete" => Self::Delete,

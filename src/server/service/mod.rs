@@ -4,6 +4,8 @@ pub mod admin;
 pub mod admission;
 mod bodies;
 pub(crate) mod front;
+pub mod gate;
+mod method;
 pub mod peers;
 pub mod tinykv;
 

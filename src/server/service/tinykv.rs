@@ -31,6 +31,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Told, admission::InFlight, blocking, told};
 use crate::{
+    auth::Right,
     limits::{MAX_KEY_LEN, MAX_RUNNING_SCANS, MAX_SCAN_ANSWER_LEN, MAX_VALUE_LEN},
     replicated::Cluster,
     storage::{
@@ -76,7 +77,7 @@ impl TinyKvService {
             key,
             cf,
         } = request;
-        let cf = check_family(&cf)?;
+        let cf = check(in_flight, Right::Read, &cf, &key)?;
         let found = match self.storage.reader(context(in_flight, region, &key)).await {
             Ok(reader) => blocking(move || reader.get_cf(cf, &key)).await?,
             Err(error) => Err(error),
@@ -90,15 +91,13 @@ impl TinyKvService {
         in_flight: &InFlight,
         request: &RawGetRequest,
     ) -> Option<Result<RawGetResponse, Status>> {
-        let found = check_family(&request.cf).and_then(|cf| {
-            check_key(&request.key)?;
-            let ctx = context(in_flight, request.context, &request.key);
-            Ok(self.storage.get_at_once(&ctx, cf, &request.key))
-        });
-        match found {
-            Ok(found) => found.map(|found| found_answer(in_flight, found)),
-            Err(status) => Some(Err(status)),
-        }
+        let cf = match check(in_flight, Right::Read, &request.cf, &request.key) {
+            Ok(cf) => cf,
+            Err(status) => return Some(Err(status)),
+        };
+        let ctx = context(in_flight, request.context, &request.key);
+        let found = self.storage.get_at_once(&ctx, cf, &request.key);
+        found.map(|found| found_answer(in_flight, found))
     }
 
     /// Begins to set a key.
@@ -113,8 +112,7 @@ impl TinyKvService {
             value,
             cf,
         } = request;
-        let cf = check_family(&cf)?;
-        check_key(&key)?;
+        let cf = check(in_flight, Right::Write, &cf, &key)?;
         check_len("value", value.len(), MAX_VALUE_LEN)?;
         let ctx = context(in_flight, region, &key);
         let modify = Modify::Put { cf, key, value };
@@ -132,8 +130,7 @@ impl TinyKvService {
             key,
             cf,
         } = request;
-        let cf = check_family(&cf)?;
-        check_key(&key)?;
+        let cf = check(in_flight, Right::Write, &cf, &key)?;
         let ctx = context(in_flight, region, &key);
         Ok(self.storage.write(ctx, vec![Modify::Delete { cf, key }]))
     }
@@ -192,6 +189,14 @@ fn context(in_flight: &InFlight, region: Option<kvrpcpb::Context>, key: &Bytes) 
     }
 }
 
+/// The family that a request names, where its caller has a right on its key there.
+fn check(in_flight: &InFlight, right: Right, cf: &str, key: &[u8]) -> Result<&'static str, Status> {
+    let cf = check_family(cf)?;
+    check_key(key)?;
+    in_flight.allow(right, cf, key)?;
+    Ok(cf)
+}
+
 fn check_family(name: &str) -> Result<&'static str, Status> {
     family(name).map_err(|error| Status::invalid_argument(error.to_string()))
 }
@@ -224,11 +229,11 @@ impl Drop for Watch {
     }
 }
 
-/// Pairs of `cf` from `start` on: at most `limit`, and not more than an answer holds.
+/// Pairs of `cf` from `start` on and before `end`, if there is one: at most `limit`, and not more than an answer holds.
 fn scan(
     reader: &dyn StorageReader,
     cf: &'static str,
-    start: &[u8],
+    (start, end): (&[u8], Option<&[u8]>),
     limit: usize,
     abandoned: &AtomicBool,
 ) -> StorageResult<Vec<KvPair>> {
@@ -238,6 +243,9 @@ fn scan(
     iter.seek(start)?;
     while pairs.len() < limit && iter.valid() {
         if pairs.len() % STEPS_PER_CHECK == 0 && abandoned.load(Ordering::Relaxed) {
+            break;
+        }
+        if end.is_some_and(|end| iter.key() >= end) {
             break;
         }
         answer_len += iter.key().len() + iter.value().len() + PAIR_OVERHEAD;
@@ -301,6 +309,7 @@ impl TinyKv for TinyKvService {
         } = request.into_inner();
         let cf = check_family(&cf)?;
         check_key(&start_key)?;
+        let end = in_flight.allow_scan(cf, &start_key)?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let turn = Arc::clone(&self.scans).acquire_owned().await;
         let turn = turn.expect("the semaphore is never closed");
@@ -311,7 +320,8 @@ impl TinyKv for TinyKvService {
             Ok(reader) => {
                 let work = move || {
                     let _turn = turn;
-                    scan(&*reader, cf, &start_key, limit, &abandoned)
+                    let range = (&start_key[..], end.as_deref());
+                    scan(&*reader, cf, range, limit, &abandoned)
                 };
                 blocking(work).await?
             }

@@ -32,7 +32,9 @@ async fn a_founder_listens_where_the_others_look_for_it_and_restarts_without_set
     let planned = plan(&founder).unwrap();
     assert_eq!(planned.addr, "127.0.0.1:7002");
     assert_eq!(planned.status_addr, "127.0.0.1:7022");
-    let cluster = prepare(&founder, &planned).await.unwrap();
+    let cluster = prepare(&founder, &planned, Dialer::default())
+        .await
+        .unwrap();
     let identity = cluster.identity();
     assert_eq!((identity.store_id, identity.phase), (2, Phase::Forming));
     assert_eq!(cluster.directory.others(), [1, 3]);
@@ -47,13 +49,13 @@ async fn a_founder_listens_where_the_others_look_for_it_and_restarts_without_set
         assert_eq!(planned.plan, Plan::Restart(identity.clone(), None));
         assert_eq!(planned.addr, "127.0.0.1:7002");
         assert_eq!(planned.status_addr, "127.0.0.1:7022");
-        let same = prepare(&again, &planned).await.unwrap();
+        let same = prepare(&again, &planned, Dialer::default()).await.unwrap();
         assert_eq!(same.identity(), identity);
         assert_eq!(same.directory.all(), cluster.directory.all());
     }
     let moved = config(dir.path(), &[("addr", "127.0.0.1:7999")]);
     let planned = plan(&moved).unwrap();
-    let cluster = prepare(&moved, &planned).await.unwrap();
+    let cluster = prepare(&moved, &planned, Dialer::default()).await.unwrap();
     let own = cluster.directory.own();
     assert_eq!(
         (own.address.as_str(), own.address_version),
@@ -68,7 +70,9 @@ async fn settings_that_contradict_the_directory_are_refused_by_name() {
         dir.path(),
         &[("store-id", "2"), ("initial-cluster", FOUNDERS)],
     );
-    prepare(&founder, &plan(&founder).unwrap()).await.unwrap();
+    prepare(&founder, &plan(&founder).unwrap(), Dialer::default())
+        .await
+        .unwrap();
     for (flags, expected) in [
         (&[("store-id", "3")][..], "holds store 2, not store 3"),
         (&[("cluster-name", "other")], "not \"other\""),

@@ -82,6 +82,17 @@ fn put_header(block: &mut Vec<u8>, name: &str, value: &str) {
     }
 }
 
+/// A connection with one request (stream 1), of whose message of nine bytes only the length has come.
+pub(super) async fn half_a_request(addr: SocketAddr) -> TcpStream {
+    let mut connection = Connection::open(addr).await;
+    let id = connection.id();
+    let block = header_block("/tinykvpb.TinyKv/RawGet");
+    let mut bytes = frame(HEADERS, END_HEADERS, id, &block);
+    bytes.extend(frame(0, 0, id, &[0, 0, 0, 0, 9]));
+    connection.stream.write_all(&bytes).await.unwrap();
+    connection.stream
+}
+
 impl Fixture {
     /// Over a connection of its own, as the usual client may have met the attack.
     async fn assert_lives(&self) {

@@ -48,13 +48,16 @@ fn body(frames: Vec<Frame<Bytes>>) -> Body {
     })
 }
 
-/// What a request was answered: status, its message, the message in the answer.
-type Told = (Option<String>, Option<String>, Vec<u8>);
+/// A header that says what is so anyway, and sends a request the way of tonic.
+pub(super) const ROUTED: (&str, &str) = ("grpc-encoding", "identity");
 
-async fn ask(
-    server: &Fixture,
+/// What a request was answered: status, its message, the message in the answer.
+pub(super) type Told = (Option<String>, Option<String>, Vec<u8>);
+
+pub(super) async fn ask(
+    channel: &Channel,
     method: &str,
-    headers: &[(&'static str, &'static str)],
+    headers: &[(&str, &str)],
     frames: Vec<Frame<Bytes>>,
 ) -> Told {
     let mut request = Request::post(format!("http://x/tinykvpb.TinyKv/{method}"))
@@ -64,7 +67,7 @@ async fn ask(
         request = request.header(*name, *value);
     }
     let request = request.body(body(frames)).unwrap();
-    let mut channel = server.channel.clone();
+    let mut channel = channel.clone();
     std::future::poll_fn(|cx| channel.poll_ready(cx))
         .await
         .unwrap();
@@ -92,7 +95,7 @@ fn trailers() -> Frame<Bytes> {
     Frame::trailers(trailers)
 }
 
-fn framed(message: &[u8]) -> Vec<u8> {
+pub(super) fn framed(message: &[u8]) -> Vec<u8> {
     let len = u32::try_from(message.len()).unwrap().to_be_bytes();
     [&[0], &len[..], message].concat()
 }
@@ -107,7 +110,7 @@ fn put_of(key: &[u8], value: &[u8]) -> Vec<u8> {
 }
 
 /// Bodies of a request, by what is special about them.
-fn shapes(whole: &[u8]) -> Vec<(&'static str, Vec<Frame<Bytes>>)> {
+pub(super) fn shapes(whole: &[u8]) -> Vec<(&'static str, Vec<Frame<Bytes>>)> {
     let (prefix, message) = whole.split_at(5);
     let middle = whole.len() / 2;
     let compressed = [&[1], &whole[1..]].concat();
@@ -175,10 +178,8 @@ async fn both_ways_answer_alike_whatever_a_request_looks_like() {
         let kinds = shapes(&whole).into_iter().map(|(shape, _)| shape);
         for (at, shape) in kinds.enumerate().filter(|(_, shape)| few(shape)) {
             let frames = || shapes(&whole).swap_remove(at).1;
-            let quick = ask(&server, method, &[], frames()).await;
-            // A header that says what is so anyway sends it the other way.
-            let plain = [("grpc-encoding", "identity")];
-            let routed = ask(&server, method, &plain, frames()).await;
+            let quick = ask(&server.channel, method, &[], frames()).await;
+            let routed = ask(&server.channel, method, &[ROUTED], frames()).await;
             assert_eq!(quick, routed, "{method}, {shape}");
             taken += usize::from(quick.0.as_deref() == Some("0"));
         }
@@ -244,7 +245,7 @@ async fn stubborn() -> (Server, TinyKvClient<Channel>) {
     let storage: Arc<dyn Storage> = Arc::new(Stubborn(MemStorage::new()));
     let sockets = Sockets::bind("127.0.0.1:0", "127.0.0.1:0").await.unwrap();
     let (addr, _) = sockets.addrs().unwrap();
-    let server = Server::begin(storage, None, sockets);
+    let server = Server::begin(storage, None, sockets, Setup::default());
     let channel = Channel::from_shared(format!("http://{addr}")).unwrap();
     let channel = channel.connect().await.unwrap();
     (server, TinyKvClient::new(channel))
