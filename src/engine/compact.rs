@@ -15,11 +15,12 @@ use crate::{
         Compaction, Cursors, JobContext, Kind, ManualPick, PickContext, Target, flush_to_table,
         ingest_level, pick, pick_range, run,
     },
-    db::DbInner,
+    db::{Db, DbInner},
     error::{Error, Result},
     key::SequenceNumber,
     memtable::MemtableIter,
     options::{CfOptions, LEVELS},
+    progress::Pacing,
     tombstones::Tombstones,
     version::{KeySpan, TableMeta, TableOpener, TableRecord},
 };
@@ -93,11 +94,35 @@ impl Compactions {
     }
 }
 
+/// What a manual compaction is at, for those who are told.
+const LEVEL_NAMES: [&str; LEVELS] = [
+    "level 0", "level 1", "level 2", "level 3", "level 4", "level 5", "level 6",
+];
+
 /// What a look for manual work came to.
 enum Step {
     Run(Compaction),
     Wait,
     Done,
+}
+
+impl Db {
+    /// As [`Db::compact_range`], and tells of its progress after each step, in bytes of the tables it takes; what is written to
+    /// a level above is taken again there, so the total may grow. A rate puts pauses between the steps.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Db::compact_range`]; `Cancelled`, after whole steps.
+    pub fn compact_range_with(
+        &self,
+        cf: &ColumnFamily,
+        start: Option<&[u8]>,
+        end: Option<&[u8]>,
+        pacing: &Pacing,
+    ) -> Result<()> {
+        self.inner.check_family(cf)?;
+        self.inner.compact_range(cf, start, end, pacing)
+    }
 }
 
 impl DbInner {
@@ -252,6 +277,7 @@ impl DbInner {
         family: &ColumnFamily,
         start: Option<&[u8]>,
         end: Option<&[u8]>,
+        pacing: &Pacing,
     ) -> Result<()> {
         // Writes that come in meanwhile are left to the next compaction.
         let upto = SequenceNumber(self.commit.lock().next_seq().0 - 1);
@@ -263,7 +289,13 @@ impl DbInner {
         if end.is_some_and(|end| end <= span.start) {
             return Ok(());
         }
-        for level in 0..LEVELS {
+        let bytes = |level| {
+            let tables = family.inner.peek().version.tables_overlapping(level, span);
+            tables.iter().map(|table| table.info.size).sum::<u64>()
+        };
+        let mut pace = pacing.begin(&*self.options.executor, (0..LEVELS).map(bytes).sum());
+        for (level, name) in LEVEL_NAMES.into_iter().enumerate() {
+            pace.turn_to(name)?;
             loop {
                 if let Some(cause) = self.read_only_cause() {
                     return Err(Error::ReadOnly { cause });
@@ -274,8 +306,10 @@ impl DbInner {
                 self.check_family(family)?;
                 match self.pick_manual(family, span, upto, level) {
                     Step::Run(compaction) => {
+                        let bytes = compaction.input_bytes();
                         self.compact(family, compaction)
                             .map_err(|error| self.note_failure(error))?;
+                        pace.advance(bytes)?;
                     }
                     Step::Wait => self.wait_for_one_compaction(),
                     Step::Done => break,

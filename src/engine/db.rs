@@ -28,6 +28,7 @@ use crate::{
     manifest::Manifest,
     numbers::FileNumbers,
     options::{CfOptions, Options, ReadOptions, WriteOptions},
+    progress::Pacing,
     read::{CopyInto, Pin},
     recovery::RecoveryReport,
     slice::PinnedSlice,
@@ -86,8 +87,8 @@ pub(crate) struct DbInner {
     pub(crate) listeners: RwLock<Vec<FlushListener>>,
     /// The families alive, by id.
     pub(crate) families: RwLock<Vec<ColumnFamily>>,
-    /// Held until the last job and iterator is gone.
-    pub(crate) _lock: Box<dyn FileLock>,
+    /// Held until the last job and iterator is gone; none where a directory that is only read has no `LOCK`.
+    pub(crate) _lock: Option<Box<dyn FileLock>>,
 }
 
 struct Closer {
@@ -103,18 +104,22 @@ impl Db {
     /// `Locked` when somebody has it open, `NotADatabase` for a foreign directory or an unknown format, `Corruption`
     /// for damage in what was durable, `Io` from the system. Nothing that was there is deleted then.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self> {
-        let inner = crate::recovery::open(path.as_ref(), options)?;
+        let db = Self::over(crate::recovery::open(path.as_ref(), options)?);
+        db.inner.schedule_flush();
+        db.inner.schedule_file_work();
+        Ok(db)
+    }
+
+    /// The first handle.
+    pub(crate) fn over(inner: Arc<DbInner>) -> Self {
         let closer = Arc::new(Closer {
             inner: Arc::clone(&inner),
             closed: AtomicBool::new(false),
         });
-        let db = Self {
+        Self {
             inner,
             _closer: closer,
-        };
-        db.inner.schedule_flush();
-        db.inner.schedule_file_work();
-        Ok(db)
+        }
     }
 
     /// Creates a column family.
@@ -401,8 +406,7 @@ impl Db {
         start: Option<&[u8]>,
         end: Option<&[u8]>,
     ) -> Result<()> {
-        self.inner.check_family(cf)?;
-        self.inner.compact_range(cf, start, end)
+        self.compact_range_with(cf, start, end, &Pacing::default())
     }
 
     /// Copies the database at this moment into the directory `path`, which must be empty or absent and on the same
@@ -446,7 +450,7 @@ impl Db {
     ///
     /// What kept it from reading on, other than damage.
     pub fn verify(&self) -> Result<VerifyReport> {
-        self.inner.verify()
+        self.verify_with(&Pacing::default())
     }
 
     /// Takes writes again after a failure whose reason is gone (a full disk, say): writes every memtable to a
@@ -486,6 +490,7 @@ impl Db {
     ///
     /// As for [`Db::write`].
     pub fn sync(&self) -> Result<()> {
+        self.inner.check_opened_to_write()?;
         self.inner.settle(self.inner.commit.sync_all())
     }
 

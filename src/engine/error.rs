@@ -57,6 +57,13 @@ pub enum Error {
     /// A snapshot or iterator was given up, because it held more than it may. Take a new one; the text
     /// names the limit.
     Expired(String),
+    /// The cause under which a database that was opened read-only refuses writes.
+    OpenedReadOnly {
+        /// The database directory.
+        path: PathBuf,
+    },
+    /// Whoever was told of the progress said that it is enough.
+    Cancelled,
     /// The database was closed.
     Closed,
 }
@@ -141,6 +148,10 @@ impl fmt::Display for Error {
             }
             Self::NoSuchColumnFamily(name) => write!(f, "no column family {name:?}"),
             Self::Expired(what) => write!(f, "given up: {what}"),
+            Self::OpenedReadOnly { path } => {
+                write!(f, "{} was opened read-only", path.display())
+            }
+            Self::Cancelled => write!(f, "cancelled by the caller"),
             Self::Closed => write!(f, "the database is closed"),
         }
     }

@@ -23,11 +23,12 @@
 //!
 //! # What there is
 //!
-//! - [`Db`]: open, families, reads, writes, flush, compaction, checkpoint, ingest, verify. Handles ([`Db`],
+//! - [`Db`]: open, families, reads, writes, flush, compaction, checkpoint, backup, ingest, export, verify. Handles ([`Db`],
 //!   [`ColumnFamily`], [`Snapshot`]) are cheap clones without lifetimes, `Send + Sync`.
 //! - [`WriteBatch`]: atomic over any families of one class; [`Db::submit`] answers a [`Ticket`] at once.
 //! - [`CfOptions::append`]: the class of family for logs that are appended and cut at both ends; the log is its store,
 //!   and nothing of it is written twice ([`WriteBatch::append`], [`Db::append_range`]).
+//! - [`Db::open_read_only`], [`Db::backup`] and [`restore_backup`], [`repair_dir`]: the day after; with [`Progress`].
 //! - [`DbIter`] and [`DbRange`]: one moment, forward and backward, within bounds.
 //! - [`Options`], [`CfOptions`]: unit, default and effect of each.
 //! - [`fs`] and [`executor`]: all the engine asks of the world; with [`fs::SimFs`] and
@@ -47,6 +48,7 @@
 
 mod append;
 mod background;
+mod backup;
 pub mod batch;
 mod cache;
 mod checkpoint;
@@ -59,6 +61,7 @@ mod db;
 mod db_iter;
 mod error;
 pub mod executor;
+mod export;
 mod faults;
 mod filename;
 mod flush;
@@ -71,8 +74,10 @@ mod manifest;
 mod memtable;
 mod numbers;
 mod options;
+mod progress;
 mod read;
 mod recovery;
+mod repair;
 mod resume;
 mod slice;
 mod snapshot;
@@ -86,11 +91,16 @@ mod version;
 mod wal;
 mod write;
 
+pub use backup::{
+    BackupInfo, BackupList, BackupOptions, BackupReport, MAX_BACKUP_DESCRIPTION_LEN, delete_backup,
+    list_backups, purge_backups, restore_backup, verify_backups,
+};
 pub use batch::WriteBatch;
 pub use column_family::ColumnFamily;
 pub use db::{DEFAULT_CF, Db, FlushListener, MAX_CF_NAME_LEN, MAX_CFS};
 pub use db_iter::{DbIter, DbRange, KeyValue};
 pub use error::{Error, Result};
+pub use export::{ExportOptions, exported_files};
 #[doc(hidden)]
 pub use faults::{Fault, Faults};
 pub use ingest::{Ingest, TableFile, TableWriter};
@@ -99,18 +109,20 @@ pub use options::{
     CfOptions, Compression, LEVELS, MAX_APPEND_PREFIX_BYTES, MemtableKind, Options, ReadOptions,
     WriteOptions, prefix_end,
 };
+pub use progress::{Pacing, Progress, Step};
 pub use recovery::RecoveryReport;
+pub use repair::{Fate, FileReport, LOST, RepairOptions, RepairReport, repair_dir};
 pub use slice::{PIN_MIN_LEN, PinnedSlice};
 pub use snapshot::Snapshot;
 pub use stats::{AppendStats, CacheStats, FamilyStats, LevelStats, Stats};
 pub use ticket::Ticket;
-pub use verify::{VerifyReport, verify_dir};
+pub use verify::{VerifyReport, verify_dir, verify_dir_with};
 
 /// Seams for the tests of the format; no promise to anyone.
 #[doc(hidden)]
 pub mod testing {
     pub use crate::{
-        append::testing as append, table::testing as table, version::testing as version,
-        wal::testing as wal,
+        append::testing as append, backup::testing as backup, table::testing as table,
+        version::testing as version, wal::testing as wal,
     };
 }

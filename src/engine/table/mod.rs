@@ -16,6 +16,7 @@ mod index;
 mod iter;
 mod open;
 mod reader;
+mod salvage;
 #[cfg(test)]
 mod test_files;
 pub mod testing;
@@ -28,6 +29,7 @@ mod verify;
 pub(crate) use builder::TableBuilder;
 pub(crate) use iter::TableIter;
 pub(crate) use reader::Table;
+pub(crate) use salvage::salvage;
 pub(crate) use verify::file_crc;
 
 use crate::key::SequenceNumber;
