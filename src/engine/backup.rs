@@ -14,7 +14,6 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use crate::{
@@ -43,11 +42,11 @@ pub use restore::restore_backup;
 pub const MAX_BACKUP_DESCRIPTION_LEN: usize = 4096;
 
 /// How a backup is made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct BackupOptions {
     /// What it is for, in the caller's words (default empty; at most [`MAX_BACKUP_DESCRIPTION_LEN`] bytes).
     pub description: String,
-    /// Seconds since 1970 that it is dated with (default: the system's clock when these options were made).
+    /// Seconds since 1970 that it is dated with (default 0: the engine has no clock).
     pub time: u64,
     /// Flush all families first, so that less log is copied (default false: the log is copied as it is). Families that are
     /// not logged are flushed in any case.
@@ -56,14 +55,13 @@ pub struct BackupOptions {
     pub pacing: Pacing,
 }
 
-impl Default for BackupOptions {
-    fn default() -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+impl BackupOptions {
+    /// The defaults, dated with `time`.
+    #[must_use]
+    pub fn dated(time: u64) -> Self {
         Self {
-            description: String::new(),
-            time: now.map_or(0, |now| now.as_secs()),
-            flush: false,
-            pacing: Pacing::default(),
+            time,
+            ..Self::default()
         }
     }
 }
@@ -167,7 +165,9 @@ pub fn verify_backups(
     for backup in catalog.backups.values() {
         files.extend(backup.files());
     }
-    let total = files.values().map(Copied::len).sum();
+    let total = files
+        .values()
+        .fold(0, |sum: u64, copied| sum.saturating_add(copied.len()));
     let mut pace = pacing.begin(&*options.executor, total);
     pace.turn_to("backup")?;
     for (name, copied) in files {
@@ -260,15 +260,19 @@ impl Backup {
 
     fn info(&self) -> BackupInfo {
         let record = &self.record;
-        let (mut tables, mut bytes, mut families) = (0, 0, Vec::new());
+        let (mut tables, mut bytes, mut families) = (0, 0_u64, Vec::new());
         for (_, family) in self.state.families() {
             families.push(family.name.clone());
             for (_, table) in family.version.tables() {
                 tables += 1;
-                bytes += table.info.size;
+                bytes = table.info.size.saturating_add(bytes);
             }
         }
-        bytes += record.segments.iter().map(|s| s.len).sum::<u64>();
+        // Whoever forged a size gets no overflow from us.
+        bytes = record
+            .segments
+            .iter()
+            .fold(bytes, |sum, s| sum.saturating_add(s.len));
         BackupInfo {
             id: record.id,
             time: record.time,
@@ -330,12 +334,13 @@ impl Catalog {
     }
 
     /// The number of the next backup.
-    fn next_id(&self) -> u64 {
+    fn next_id(&self) -> Result<u64> {
         let known = self.names.iter().filter_map(|(_, kind)| match kind {
             Some(FileName::Backup(id) | FileName::UnfinishedBackup(id)) => Some(*id),
             _ => None,
         });
-        known.max().unwrap_or(0) + 1
+        let next = known.max().unwrap_or(0).checked_add(1);
+        next.ok_or_else(|| Error::invalid("a backup has the highest number there is"))
     }
 
     /// Names of the files that the readable backups need.
@@ -485,6 +490,7 @@ impl DbInner {
         let _lock = lock_directory(fs, dir)?;
         let catalog = Catalog::read(fs, dir)?;
         let faults = self.options.faults;
+        let id = catalog.next_id()?;
         catalog.remove_unfinished(fs, dir)?;
         // What an earlier call has put there and not synced may be there only for now.
         sync_dir(fs, dir)?;
@@ -513,7 +519,7 @@ impl DbInner {
         let mut state = point.state.clone();
         state.next_file_number = number + 1;
         let record = BackupRecord {
-            id: catalog.next_id(),
+            id,
             time: options.time,
             description: options.description.clone(),
             db: self.id,

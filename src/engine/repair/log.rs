@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use super::read_past;
 use crate::{
     append::AppendFamily,
     batch::{FamilyId, Operation, Operations},
@@ -139,8 +140,7 @@ pub(super) fn salvage(
 }
 
 fn read(fs: &dyn Fs, dir: &Path, number: u64) -> Result<Vec<u8>> {
-    let path = filename::log(dir, number);
-    fs.read(&path).map_err(|e| Error::io("read", path, e))
+    read_past(fs, &filename::log(dir, number))
 }
 
 /// The segments that were the log, oldest first: the newest, and what leads down from it, past bad headers.
