@@ -8,10 +8,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use basalt_engine::{
     Db, Error, Fate, Fault, RepairOptions, RepairReport, WriteOptions,
-    fs::{
-        Fs, SimFs,
-        sim::{Failure, OpKind, Survival, fail_range},
-    },
+    fs::{Fs, SimFs, sim::Survival},
     repair_dir, verify_dir,
 };
 use basalt_testkit::Seeds;
@@ -247,39 +244,6 @@ fn files_that_are_cut_or_missing_leave_the_rest() {
     }
     println!("{cases} cases");
     assert!(cases > 150);
-}
-
-/// What the device does not give is damage like any other.
-#[test]
-fn bad_sectors_are_read_past() {
-    let (store, image) = damaged_store(23);
-    let mut cases = 0;
-    for path in image.files() {
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .expect("plain");
-        let len = image.read_raw(&path).expect("there").len() as u64;
-        if !matches!(kind(name), "log" | "table" | "manifest") || len < 500 {
-            continue;
-        }
-        let disk = image.crash(Survival::ProcessDeath);
-        let (bad, at) = (path.clone(), len / 3);
-        let fails = move |op: &basalt_engine::fs::sim::Op| {
-            let covers = op.offset <= at && (op.len == 0 || at < op.offset + op.len);
-            op.kind == OpKind::Read && op.path == bad && covers
-        };
-        disk.set_fault_rule(Some(fail_range(fails, 0, u64::MAX, Failure::device)));
-        let report = repaired(&disk, &RepairOptions::default());
-        disk.set_fault_rule(None);
-        let case = format!("{name}, bad at {at} of {len}");
-        assert!(!report.sound, "{case}");
-        let rows = sound(&disk, &case);
-        let off: usize = different(&rows, &store.truth).values().sum();
-        assert!(off == 0 || !report.doubts.is_empty(), "{case}\n{report}");
-        cases += 1;
-    }
-    assert!(cases > 8, "{cases}");
 }
 
 /// Several files at once, anywhere.

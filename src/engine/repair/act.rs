@@ -50,7 +50,8 @@ pub(super) fn log_is_sound(
         faults: Faults::default(),
     };
     let is_damage = |error: Error| match error {
-        Error::Corruption { .. } => Ok(false),
+        // What the device does not give is damage too.
+        Error::Corruption { .. } | Error::Io { .. } => Ok(false),
         error => Err(error),
     };
     let log = match chain::plan(&DirSegments { fs, dir }, &wanted) {
