@@ -8,6 +8,8 @@
 
 #[path = "format/append.rs"]
 mod append;
+#[path = "format/backup.rs"]
+mod backup;
 #[path = "format/zstd.rs"]
 mod zstd;
 
@@ -36,7 +38,7 @@ const DB: u64 = 0x0102_0304_0506_0708;
 const TABLE_ID: u64 = 0x1122_3344_5566_7788;
 
 /// The examples that are read below; there are no others.
-const EXAMPLES: [&str; 28] = [
+const EXAMPLES: [&str; 29] = [
     "varints",
     "current",
     "log-segment",
@@ -65,6 +67,7 @@ const EXAMPLES: [&str; 28] = [
     "peer-keys",
     "peer-raft-state",
     "peer-region-state",
+    "backup",
 ];
 
 /// The blocks of the example table as they stand in the file.
