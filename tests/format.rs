@@ -8,6 +8,8 @@
 
 #[path = "format/append.rs"]
 mod append;
+#[path = "format/backup.rs"]
+mod backup;
 #[path = "format/rows.rs"]
 mod rows;
 #[path = "format/values.rs"]
@@ -40,7 +42,7 @@ const DB: u64 = 0x0102_0304_0506_0708;
 const TABLE_ID: u64 = 0x1122_3344_5566_7788;
 
 /// The examples that are read below; there are no others.
-const EXAMPLES: [&str; 30] = [
+const EXAMPLES: [&str; 31] = [
     "varints",
     "current",
     "log-segment",
@@ -71,6 +73,7 @@ const EXAMPLES: [&str; 30] = [
     "peer-keys",
     "peer-raft-state",
     "peer-region-state",
+    "backup",
 ];
 
 /// The blocks of the example table as they stand in the file.

@@ -328,6 +328,9 @@ impl DbInner {
 
     /// Makes room on a full disk, so that deletes and compaction can go on once `resume` is called.
     fn give_up_reserve(&self) {
+        if self.is_opened_read_only() {
+            return;
+        }
         let path = self.dir.join(crate::filename::RESERVE);
         let _ = self.options.fs.remove_file(&path);
     }
@@ -350,9 +353,9 @@ impl DbInner {
         match error {
             Error::ReadOnly { .. }
             | Error::Closed
+            | Error::Cancelled
             | Error::InvalidArgument(_)
             | Error::NoSuchColumnFamily(_)
-            | Error::Cancelled
             | Error::Busy(_) => return error,
             _ => {}
         }

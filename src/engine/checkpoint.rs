@@ -10,6 +10,7 @@ use crate::{
     db::DbInner,
     error::{Error, Result},
     filename,
+    fs::Fs,
     ingest::link_or_copy,
     key::SequenceNumber,
     limiter::IoPriority,
@@ -19,7 +20,7 @@ use crate::{
     wal::{
         current,
         manifest_file::ManifestWriter,
-        mark::{MARK_LEN, Mark, MarkFile},
+        mark::{MARK_LEN, Mark},
         segment::HEADER_LEN,
     },
 };
@@ -44,6 +45,15 @@ impl Point {
 impl DbInner {
     /// Takes a point at which log and manifest agree; everything in it is durable.
     pub(crate) fn take_point(&self) -> Result<Point> {
+        if self.is_opened_read_only() {
+            // Nothing moves.
+            return Ok(Point {
+                state: self.manifest.lock().state.clone(),
+                segments: self.logs.live(),
+                end: self.commit.lock().end_pos(),
+                seq: self.commit.visible(),
+            });
+        }
         let prepare = |queue: &mut Queue, _: &Entry| Ok((queue.end_pos(), queue.segment_number()));
         self.commit.exclusively(0, prepare, |(end, newest), entry| {
             let state = self.manifest.lock().state.clone();
@@ -64,16 +74,19 @@ impl DbInner {
         })
     }
 
+    /// Flushes the families that are not logged, for a point that is taken next.
+    pub(crate) fn flush_unlogged(self: &Arc<Self>) -> Result<()> {
+        let mut unlogged = self.families();
+        unlogged.retain(|family| !family.is_logged());
+        if unlogged.is_empty() || self.is_opened_read_only() {
+            return Ok(());
+        }
+        self.flush_families(&unlogged)
+    }
+
     pub(crate) fn checkpoint(self: &Arc<Self>, path: &Path) -> Result<()> {
         let fs = &*self.options.fs;
-        let unlogged: Vec<_> = self
-            .families()
-            .into_iter()
-            .filter(|f| !f.is_logged())
-            .collect();
-        if !unlogged.is_empty() {
-            self.flush_families(&unlogged)?;
-        }
+        self.flush_unlogged()?;
         crate::recovery::create_directory(fs, path)?;
         let there = fs
             .list_dir(path)
@@ -81,6 +94,8 @@ impl DbInner {
         if !there.is_empty() {
             return Err(Error::invalid(format!("{} is not empty", path.display())));
         }
+        // So that those who only read the copy have something to lock.
+        drop(crate::recovery::lock_directory(fs, path)?);
         let _pin = self.logs.pin();
         // The state keeps its tables from being removed until the end of this call.
         let point = self
@@ -121,30 +136,29 @@ impl DbInner {
         let mut writer =
             ManifestWriter::create(fs, path, number, self.id, state.format, self.options.faults)?;
         writer.append(&state.to_edit().encode())?;
-        self.mark_point(point, path, &writer)?;
+        let mark = Mark {
+            db: self.id,
+            sync_failed: false,
+            segment: point.segments.last().map_or(0, |segment| segment.number),
+            position: point.end,
+            seq: point.seq,
+            manifest: number,
+            manifest_offset: writer.synced(),
+        };
+        write_mark(fs, path, mark)?;
         fs.sync_dir(path)
             .map_err(|e| Error::io("sync directory", path, e))?;
         current::write(fs, path, number)
     }
+}
 
-    fn mark_point(&self, point: &Point, path: &Path, manifest: &ManifestWriter) -> Result<()> {
-        let mark_path = path.join(filename::MARK);
-        let file = self
-            .options
-            .fs
-            .open_log(&mark_path, MARK_LEN as u64)
-            .map_err(|e| Error::io("create", &mark_path, e))?;
-        let mark = MarkFile::new(
-            file,
-            &mark_path,
-            Mark {
-                db: self.id,
-                ..Mark::default()
-            },
-        );
-        let last = point.segments.last().map_or(0, |segment| segment.number);
-        mark.log_synced(last, point.end, point.seq)?;
-        mark.manifest_synced(manifest.number(), manifest.synced())?;
-        mark.sync()
-    }
+/// Writes the mark of a directory that nobody has open, durably but for its name.
+pub(crate) fn write_mark(fs: &dyn Fs, dir: &Path, mark: Mark) -> Result<()> {
+    let path = dir.join(filename::MARK);
+    let file = fs
+        .open_log(&path, MARK_LEN as u64)
+        .map_err(|e| Error::io("create", &path, e))?;
+    file.write_at(0, &mark.encode())
+        .map_err(|e| Error::io("write", &path, e))?;
+    file.sync().map_err(|e| Error::io("sync", &path, e))
 }

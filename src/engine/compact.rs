@@ -3,8 +3,9 @@
 //! Not here: what to compact (`compaction::picker`) and the merge itself (`compaction::job`).
 
 use std::{
+    cell::{Cell, RefCell},
     collections::HashMap,
-    ops::{Bound, ControlFlow},
+    ops::Bound,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -19,13 +20,14 @@ use crate::{
         flush_to_table, ingest_level, pick, pick_range, run,
     },
     compaction_filter::{CompactionFilter, FilterSetting},
-    db::DbInner,
+    db::{Db, DbInner},
     error::{Error, Result},
     events::Event,
     key::{RangeTombstone, SequenceNumber},
     limiter::IoPriority,
     memtable::MemtableIter,
     options::{CfOptions, LEVELS},
+    progress::Pacing,
     snapshot::Readers,
     tombstones::Tombstones,
     version::{KeySpan, TableMeta, TableOpener, TableRecord, Version},
@@ -102,24 +104,6 @@ impl Compactions {
     }
 }
 
-/// How far a compaction by hand is.
-struct Progress<'a> {
-    done: u64,
-    total: u64,
-    tell: &'a dyn Fn(u64, u64) -> ControlFlow<()>,
-}
-
-impl Progress<'_> {
-    /// Tells the caller, with what the running step has read. More may come up on the way than was there at first.
-    fn tell(&self, read: u64) -> Result<()> {
-        let done = (self.done + read).min(self.total);
-        match (self.tell)(done, self.total) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::Cancelled),
-        }
-    }
-}
-
 /// Bytes that compacting `span` down to the last level reads: what overlaps it comes down level by level.
 fn manual_bytes(version: &Version, span: KeySpan<'_>) -> u64 {
     let bytes = |level| {
@@ -136,11 +120,36 @@ fn manual_bytes(version: &Version, span: KeySpan<'_>) -> u64 {
     total
 }
 
+/// What a manual compaction is at, for those who are told.
+const LEVEL_NAMES: [&str; LEVELS] = [
+    "level 0", "level 1", "level 2", "level 3", "level 4", "level 5", "level 6",
+];
+
 /// What a look for manual work came to.
 enum Step {
     Run(Compaction),
     Wait,
     Done,
+}
+
+impl Db {
+    /// As [`Db::compact_range`], and tells of its progress about every MiB, in bytes of the tables it takes; what is written
+    /// to a level above is taken again there, so the total may grow. A rate holds for what is read, beside that of
+    /// [`Options::rate_limiter`](crate::Options::rate_limiter) for what is written.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Db::compact_range`]; `Cancelled`, also by [`Db::cancel_compact_range`]. What was compacted by then stays so.
+    pub fn compact_range_with(
+        &self,
+        cf: &ColumnFamily,
+        start: Option<&[u8]>,
+        end: Option<&[u8]>,
+        pacing: &Pacing,
+    ) -> Result<()> {
+        self.inner.check_family(cf)?;
+        self.inner.compact_range(cf, start, end, pacing)
+    }
 }
 
 impl DbInner {
@@ -368,7 +377,7 @@ impl DbInner {
         family: &ColumnFamily,
         start: Option<&[u8]>,
         end: Option<&[u8]>,
-        progress: &dyn Fn(u64, u64) -> ControlFlow<()>,
+        pacing: &Pacing,
     ) -> Result<()> {
         let orders = self.compactions.cancelled.load(Ordering::Acquire);
         // Writes that come in meanwhile are left to the next compaction.
@@ -381,18 +390,15 @@ impl DbInner {
         if end.is_some_and(|end| end <= span.start) {
             return Ok(());
         }
-        let mut work = Progress {
-            done: 0,
-            total: manual_bytes(&family.inner.peek().version, span),
-            tell: progress,
-        };
+        let total = manual_bytes(&family.inner.peek().version, span);
+        let work = RefCell::new(pacing.begin(&*self.options.executor, total));
         let is_cancelled = || self.compactions.cancelled.load(Ordering::Acquire) != orders;
-        for level in 0..LEVELS {
+        for (level, name) in LEVEL_NAMES.into_iter().enumerate() {
+            work.borrow_mut().turn_to(name)?;
             loop {
                 if is_cancelled() {
                     return Err(Error::Cancelled);
                 }
-                work.tell(0)?;
                 if let Some(cause) = self.read_only_cause() {
                     return Err(Error::ReadOnly { cause });
                 }
@@ -403,23 +409,29 @@ impl DbInner {
                 match self.pick_manual(family, span, upto, level) {
                     Step::Run(compaction) => {
                         let bytes = compaction.input_bytes();
+                        // What this step has told of.
+                        let told = Cell::new(0);
+                        let advance = |read: u64| {
+                            let read = read.min(bytes).max(told.get());
+                            let more = read - told.replace(read);
+                            work.borrow_mut().advance(more)
+                        };
                         let pause = |read: u64| {
                             if is_cancelled() {
                                 return Err(Error::Cancelled);
                             }
-                            work.tell(read.min(bytes))
+                            advance(read)
                         };
                         self.compact(family, compaction, &pause)
                             .map_err(|error| self.note_failure(error))?;
-                        work.done += bytes;
+                        advance(bytes)?;
                     }
                     Step::Wait => self.wait_for_one_compaction(&is_cancelled),
                     Step::Done => break,
                 }
             }
         }
-        // All of it is done, so that there is nothing to cancel.
-        let _ = progress(work.total, work.total);
+        work.into_inner().end();
         Ok(())
     }
 

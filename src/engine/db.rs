@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -31,6 +30,7 @@ use crate::{
     memory::MemoryShare,
     numbers::FileNumbers,
     options::{CfOptions, Options, ReadOptions, WriteOptions},
+    progress::Pacing,
     read::{CopyInto, Pin},
     recovery::RecoveryReport,
     slice::PinnedSlice,
@@ -96,8 +96,8 @@ pub(crate) struct DbInner {
     pub(crate) timers: Timers,
     /// The families alive, by id.
     pub(crate) families: RwLock<Vec<ColumnFamily>>,
-    /// Held until the last job and iterator is gone.
-    pub(crate) _lock: Box<dyn FileLock>,
+    /// Held until the last job and iterator is gone; none where a directory that is only read has no `LOCK`.
+    pub(crate) _lock: Option<Box<dyn FileLock>>,
 }
 
 struct Closer {
@@ -113,19 +113,23 @@ impl Db {
     /// `Locked` when somebody has it open, `NotADatabase` for a foreign directory or an unknown format, `Corruption`
     /// for damage in what was durable, `Io` from the system. Nothing that was there is deleted then.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self> {
-        let inner = crate::recovery::open(path.as_ref(), options)?;
-        let closer = Arc::new(Closer {
-            inner: Arc::clone(&inner),
-            closed: AtomicBool::new(false),
-        });
-        let db = Self {
-            inner,
-            _closer: closer,
-        };
+        let db = Self::over(crate::recovery::open(path.as_ref(), options)?);
         db.inner.join_memory();
         db.inner.schedule_flush();
         db.inner.schedule_file_work();
         Ok(db)
+    }
+
+    /// The first handle.
+    pub(crate) fn over(inner: Arc<DbInner>) -> Self {
+        let closer = Arc::new(Closer {
+            inner: Arc::clone(&inner),
+            closed: AtomicBool::new(false),
+        });
+        Self {
+            inner,
+            _closer: closer,
+        }
     }
 
     /// Creates a column family.
@@ -418,24 +422,7 @@ impl Db {
         start: Option<&[u8]>,
         end: Option<&[u8]>,
     ) -> Result<()> {
-        self.compact_range_with(cf, start, end, &|_, _| ControlFlow::Continue(()))
-    }
-
-    /// The same, with `progress` called about every MiB, on this thread, with bytes read so far and expected in all; `Break`
-    /// gives up.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Db::flush`]; `Cancelled`, also by [`Db::cancel_compact_range`]. What was compacted by then stays so.
-    pub fn compact_range_with(
-        &self,
-        cf: &ColumnFamily,
-        start: Option<&[u8]>,
-        end: Option<&[u8]>,
-        progress: &dyn Fn(u64, u64) -> ControlFlow<()>,
-    ) -> Result<()> {
-        self.inner.check_family(cf)?;
-        self.inner.compact_range(cf, start, end, progress)
+        self.compact_range_with(cf, start, end, &Pacing::default())
     }
 
     /// Has every running `compact_range` of this database give up soon, with `Cancelled`.
@@ -491,7 +478,7 @@ impl Db {
     ///
     /// What kept it from reading on, other than damage.
     pub fn verify(&self) -> Result<VerifyReport> {
-        self.inner.verify()
+        self.verify_with(&Pacing::default())
     }
 
     /// Takes writes again after a failure whose reason is gone (a full disk, say): writes every memtable to a
@@ -531,6 +518,7 @@ impl Db {
     ///
     /// As for [`Db::write`].
     pub fn sync(&self) -> Result<()> {
+        self.inner.check_opened_to_write()?;
         self.inner.settle(self.inner.commit.sync_all())
     }
 

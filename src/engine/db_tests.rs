@@ -500,3 +500,72 @@ fn the_kind_of_memtable_is_chosen_while_open_and_is_not_stored() {
         .expect("there");
     assert_eq!(kind(&cf), MemtableKind::SkipList);
 }
+
+#[test]
+fn an_ingest_lets_writers_go_on_and_holds_the_log_still_for_little() {
+    const BEFORE: usize = 4 << 20;
+    let (fs, options) = threaded();
+    let db = Db::open("db", options).expect("opened");
+    let default = db.default_cf();
+    let value = [7; 1024];
+    let fill = |from: u32| {
+        for n in 0..4096 {
+            put(&db, &(from + n).to_be_bytes(), &value);
+        }
+    };
+    fill(0);
+    let mut table = db.table_writer(&default, "table").expect("room");
+    table.put(b"taken in", b"1").expect("room");
+    let table = table.finish().expect("room");
+
+    // The ingest stands at the link of its file until writers have written as much again.
+    let (at_link, linking) = channel();
+    let (go_on, may_go_on) = channel::<()>();
+    let may_go_on = Mutex::new(may_go_on);
+    let held_bytes = Arc::new(AtomicU64::new(0));
+    let (seen, held) = (db.clone(), Arc::clone(&held_bytes));
+    fs.set_fault_rule(Some(Arc::new(move |op| {
+        if op.kind == OpKind::Link {
+            at_link.send(()).expect("somebody waits");
+            let may_go_on = may_go_on.lock().expect("sound");
+            may_go_on
+                .recv_timeout(PATIENCE)
+                .expect("writers are let go on");
+        }
+        let is_table = op.path.extension().is_some_and(|end| end == "sst");
+        if op.kind == OpKind::Write && is_table && seen.inner.commit.lock().is_held_still() {
+            held.fetch_add(op.len, Ordering::Relaxed);
+        }
+        None
+    })));
+    let taking = db.clone();
+    let cf = default.clone();
+    let done = aside(move || {
+        let mut ingest = Ingest::new();
+        ingest.table(&cf, table);
+        taking.ingest(ingest)
+    });
+    linking
+        .recv_timeout(PATIENCE)
+        .expect("it comes to the link");
+    fill(10_000);
+    assert!(db.inner.commit.lock().end_pos() > 2 * BEFORE as u64);
+    go_on.send(()).expect("it waits");
+    let seq = done
+        .recv_timeout(PATIENCE)
+        .expect("it ends")
+        .expect("taken in");
+    fs.set_fault_rule(None);
+    assert!(seq > SequenceNumber(8192));
+    let held = held_bytes.load(Ordering::Relaxed);
+    println!("{held} bytes of tables written with the log held still");
+    assert!(
+        held < 2 << 20,
+        "{held} bytes of tables with the log held still"
+    );
+    assert_eq!(
+        db.get(&default, b"taken in").expect("read").as_deref(),
+        Some(&b"1"[..])
+    );
+    db.close().expect("closed");
+}

@@ -57,7 +57,13 @@ pub enum Error {
     /// A snapshot or iterator was given up, because it held more than it may. Take a new one; the text
     /// names the limit.
     Expired(String),
-    /// The caller gave up what it had begun (`compact_range`). What was done of it stays, and is whole.
+    /// The cause under which a database that was opened read-only refuses writes.
+    OpenedReadOnly {
+        /// The database directory.
+        path: PathBuf,
+    },
+    /// The caller gave up what it had begun: whoever was told of the progress said so, or
+    /// [`Db::cancel_compact_range`](crate::Db::cancel_compact_range). What was done of it stays, and is whole.
     Cancelled,
     /// The family's merge operator could not make a value of `key` out of its operands. They are kept: another version of
     /// the operator may, and a put or a delete of the key ends it.
@@ -151,6 +157,9 @@ impl fmt::Display for Error {
             }
             Self::NoSuchColumnFamily(name) => write!(f, "no column family {name:?}"),
             Self::Expired(what) => write!(f, "given up: {what}"),
+            Self::OpenedReadOnly { path } => {
+                write!(f, "{} was opened read-only", path.display())
+            }
             Self::Cancelled => write!(f, "cancelled by the caller"),
             Self::Merge { key, what } => {
                 write!(f, "merge of key \"{}\": {what}", key.escape_ascii())

@@ -62,6 +62,18 @@ pub enum Fault {
     RemoveWithoutDelete,
     /// Drop whole tables that a snapshot needs.
     DropSeenBySnapshot,
+    /// Do not sync what is copied into a backup.
+    BackupUnsyncedCopy,
+    /// Share what an unfinished backup has left, under names whose sync may have failed.
+    BackupSharesLeftovers,
+    /// Remove the files of a backup before the removal of its name is durable.
+    BackupFilesBeforeRecord,
+    /// Remove files that other backups need.
+    BackupRemovesShared,
+    /// Do not sync what is restored.
+    RestoreUnsynced,
+    /// Restore without a note that it has not ended.
+    RestoreUnmarked,
 }
 
 /// The fault that is on.

@@ -11,6 +11,9 @@ pub(crate) const MARK: &str = "MARK";
 /// Name of the file that is given up on a full disk.
 pub(crate) const RESERVE: &str = "RESERVE";
 
+/// Name of the file that says that a restore into the directory was not finished.
+pub(crate) const RESTORING: &str = "RESTORING";
+
 /// A file of the engine, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileKind {
@@ -18,6 +21,7 @@ pub(crate) enum FileKind {
     Current,
     Mark,
     Reserve,
+    Restoring,
     /// A manifest and its number.
     Manifest(u64),
     /// A log segment and its number.
@@ -64,6 +68,7 @@ pub(crate) fn parse(name: &str) -> Option<FileKind> {
         CURRENT => return Some(FileKind::Current),
         MARK => return Some(FileKind::Mark),
         RESERVE => return Some(FileKind::Reserve),
+        RESTORING => return Some(FileKind::Restoring),
         _ => {}
     }
     if name

@@ -187,6 +187,11 @@ impl TableFile {
         })
     }
 
+    /// The same table, whose file was renamed.
+    pub(crate) fn moved_to(self, path: PathBuf) -> Self {
+        Self { path, ..self }
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -271,10 +276,13 @@ impl DbInner {
         if zstd {
             self.raise_format(&mut self.manifest.lock(), VERSION_TABLES)?;
         }
-        // What is in memory now is flushed while writers go on; only what comes in between is left.
+        // What is in memory now is flushed while writers go on, and again what came in between: the log is held still
+        // only for a rest that is small.
         self.flush_families(&families)?;
         let tables = self.link_tables(&request)?;
-        let result = self.ingest_linked(&request, &families, &tables);
+        let result = self
+            .flush_rest(&families)
+            .and_then(|()| self.ingest_linked(&request, &families, &tables));
         if result.is_err() && self.read_only.load().is_none() {
             let numbers: Vec<u64> = tables.iter().map(|(_, table)| table.number).collect();
             crate::manifest::remove_tables(&*self.options.fs, &self.dir, &numbers)?;
@@ -289,6 +297,33 @@ impl DbInner {
             });
         }
         result.map_err(|error| self.note_failure(error))
+    }
+
+    /// Flushes `families` while writers go on, until what is in memory of them can be flushed with the log held still.
+    fn flush_rest(self: &Arc<Self>, families: &[ColumnFamily]) -> Result<()> {
+        let covered = self.covered_by(families);
+        for _ in 0..MAX_ROUNDS {
+            let bytes: usize = covered
+                .iter()
+                .map(|family| family.inner.peek().memory_bytes())
+                .sum();
+            let small = MAX_HELD_BYTES.min(self.options.memtable_budget_bytes / 8);
+            if bytes <= small {
+                break;
+            }
+            self.flush_families(families)?;
+        }
+        Ok(())
+    }
+
+    /// The families whose memtables an ingest into `families` takes along.
+    fn covered_by(&self, families: &[ColumnFamily]) -> Vec<ColumnFamily> {
+        if families[0].is_logged() {
+            return families.to_vec();
+        }
+        let mut all = self.families();
+        all.retain(|family| !family.is_logged());
+        all
     }
 
     fn check_ingest(&self, request: &Ingest, families: &[ColumnFamily]) -> Result<()> {
@@ -420,14 +455,7 @@ impl DbInner {
     ) -> Result<Parts<'_>> {
         let table_seq = SequenceNumber(first.0 + u64::from(deletes));
         let last = SequenceNumber(table_seq.0 + request.batch.len() as u64);
-        let covered = if families[0].is_logged() {
-            families.to_vec()
-        } else {
-            self.families()
-                .into_iter()
-                .filter(|family| !family.is_logged())
-                .collect()
-        };
+        let covered = self.covered_by(families);
         let work: Vec<FlushWork> = covered
             .into_iter()
             .map(|family| FlushWork {
@@ -555,6 +583,11 @@ pub(crate) fn link_or_copy(fs: &dyn Fs, from: &Path, to: &Path) -> Result<()> {
     }
     copy.sync().map_err(|e| Error::io("sync", to, e))
 }
+
+/// Bytes of memtables that may be written to tables while an ingest holds the log still.
+const MAX_HELD_BYTES: usize = 1 << 20;
+/// How often what came in between is flushed before that. Writers that are faster than this flushes are held up then.
+const MAX_ROUNDS: usize = 8;
 
 /// Bytes copied at a time.
 const COPY_BYTES: usize = 1 << 20;

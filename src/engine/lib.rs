@@ -23,7 +23,7 @@
 //!
 //! # What there is
 //!
-//! - [`Db`]: open, families, reads, writes, flush, compaction, checkpoint, ingest, verify. Handles ([`Db`],
+//! - [`Db`]: open, families, reads, writes, flush, compaction, checkpoint, backup, ingest, export, verify. Handles ([`Db`],
 //!   [`ColumnFamily`], [`Snapshot`]) are cheap clones without lifetimes, `Send + Sync`.
 //! - [`WriteBatch`]: atomic over any families of one class; [`Db::submit`] answers a [`Ticket`] at once.
 //! - [`CfOptions::append`]: the class of family for logs that are appended and cut at both ends; the log is its store,
@@ -31,6 +31,7 @@
 //! - [`CfOptions::large_value_bytes`]: larger values live beside the tables and are not moved by compactions.
 //! - [`CfOptions::merge_operator`] ([`Db::merge`]: changes without reading), [`CfOptions::compaction_filter`] and
 //!   [`CfOptions::ttl`]: rows that change or go by themselves.
+//! - [`Db::open_read_only`], [`Db::backup`] and [`restore_backup`], [`repair_dir`]: the day after; with [`Progress`].
 //! - [`DbIter`] and [`DbRange`]: one moment, forward and backward, within bounds.
 //! - [`Options`], [`CfOptions`]: unit, default and effect of each.
 //! - Memory and bandwidth: [`Options::memory_budget_bytes`], [`SharedMemory`], [`RateLimiter`]; options that change while it is
@@ -53,6 +54,7 @@
 
 mod append;
 mod background;
+mod backup;
 pub mod batch;
 mod cache;
 mod checkpoint;
@@ -69,6 +71,7 @@ mod error;
 mod events;
 pub mod executor;
 mod explain;
+mod export;
 mod faults;
 mod filename;
 mod flush;
@@ -87,8 +90,10 @@ mod numbers;
 mod online;
 mod options;
 mod paced;
+mod progress;
 mod read;
 mod recovery;
+mod repair;
 mod resume;
 mod slice;
 mod snapshot;
@@ -104,6 +109,10 @@ mod version;
 mod wal;
 mod write;
 
+pub use backup::{
+    BackupInfo, BackupList, BackupOptions, BackupReport, MAX_BACKUP_DESCRIPTION_LEN, delete_backup,
+    list_backups, purge_backups, restore_backup, verify_backups,
+};
 pub use batch::WriteBatch;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use column_family::ColumnFamily;
@@ -115,6 +124,7 @@ pub use events::{Event, EventListener};
 pub use explain::{
     BlockSource, Explanation, Met, Outcome, Place, RangeExplanation, RangeTable, Step,
 };
+pub use export::{ExportOptions, exported_files};
 #[doc(hidden)]
 pub use faults::{Fault, Faults};
 pub use ingest::{Ingest, TableFile, TableWriter};
@@ -129,7 +139,9 @@ pub use options::{
     CfOptions, Compression, LEVELS, MAX_APPEND_PREFIX_BYTES, MemtableKind, Options, ReadOptions,
     WriteOptions, prefix_end,
 };
+pub use progress::{Pacing, Progress, ProgressStep};
 pub use recovery::RecoveryReport;
+pub use repair::{Fate, FileReport, LOST, RepairOptions, RepairReport, repair_dir};
 pub use slice::{PIN_MIN_LEN, PinnedSlice};
 pub use snapshot::Snapshot;
 pub use stats::{
@@ -137,7 +149,7 @@ pub use stats::{
 };
 pub use ticket::Ticket;
 pub use timing::Histogram;
-pub use verify::{VerifyReport, verify_dir};
+pub use verify::{VerifyReport, verify_dir, verify_dir_with};
 
 /// Seams for the tests of the format; no promise to anyone.
 #[doc(hidden)]
@@ -147,7 +159,7 @@ pub mod testing {
         pub use crate::fuzz::{Body, TARGETS};
     }
     pub use crate::{
-        append::testing as append, table::testing as table, values::testing as values,
-        version::testing as version, wal::testing as wal,
+        append::testing as append, backup::testing as backup, table::testing as table,
+        values::testing as values, version::testing as version, wal::testing as wal,
     };
 }

@@ -10,7 +10,7 @@
 
 use std::{
     io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc, Mutex, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -56,9 +56,14 @@ use crate::{
 };
 
 mod create;
+mod leftovers;
+mod read_only;
 
+pub(crate) use leftovers::make_reserve;
+use leftovers::remove_orphans;
+
+pub(crate) use create::{check_restored, create_directory, lock_directory, share_directory};
 use create::{create, list, prepare_directory};
-pub(crate) use create::{create_directory, lock_directory};
 
 /// Sequence numbers, file numbers and log positions above are damage: no database lives long enough to give them out,
 /// and arithmetic on those below cannot overflow.
@@ -87,8 +92,9 @@ pub struct RecoveryReport {
 /// What is read before anything is changed.
 pub(crate) struct Found {
     pub(crate) manifest_number: u64,
-    /// Edits of the manifest that count.
+    /// Edits of the manifest that count, and its bytes up to the last of them.
     pub(crate) edits: u64,
+    pub(crate) manifest_bytes: u64,
     pub(crate) state: ManifestState,
     pub(crate) log: RecoveredLog,
     pub(crate) files: Vec<(String, Option<FileKind>)>,
@@ -107,6 +113,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<Arc<DbInner>> {
     options.validate()?;
     let fs = Arc::clone(&options.fs);
     let lock = prepare_directory(&*fs, dir, &options)?;
+    check_restored(&*fs, dir)?;
     let mut created = false;
     let number = match current::read(&*fs, dir)? {
         Some(_) if options.error_if_exists => {
@@ -147,41 +154,10 @@ pub(crate) fn read(fs: &dyn Fs, dir: &Path, number: u64, options: &Options) -> R
     };
     let manifest =
         manifest_file::Manifest::read(&path, &bytes, number, mark.as_deref(), options.faults)?;
-    let mut state = ManifestState::default();
-    state.format = manifest.format;
-    let mut edits = 0;
-    for (offset, payload) in manifest.payloads() {
-        edits += 1;
-        let edit = VersionEdit::decode(payload)
-            .map_err(|why| Error::corruption(&path, offset, format!("version edit: {why}")))?;
-        state
-            .apply(&edit)
-            .map_err(|why| Error::corruption(&path, offset, format!("version edit: {why}")))?;
-    }
-    let (Some(db), Some(start)) = (state.db_id, state.log) else {
-        return Err(Error::corruption(
-            &path,
-            0,
-            "the first version edit lacks the database's id",
-        ));
-    };
-    if db != manifest.db {
-        return Err(Error::corruption(
-            &path,
-            0,
-            "the header names another database than the edits",
-        ));
-    }
-    check_state(&state).map_err(|what| Error::corruption(&path, 0, what))?;
-    if let Some((_, family)) = state
-        .families()
-        .find(|(_, family)| family.options.uses_zstd() && !cfg!(feature = "zstd"))
-    {
-        return Err(Error::NotADatabase {
-            path,
-            what: format!("column family {:?}: {NO_ZSTD}", family.name),
-        });
-    }
+    let state = manifest_state(&path, &manifest)?;
+    let edits = manifest.payloads().count() as u64;
+    let db = manifest.db;
+    let start = state.log.expect("checked with the state");
     let wanted = Wanted {
         db,
         oldest: start.segment,
@@ -203,11 +179,47 @@ pub(crate) fn read(fs: &dyn Fs, dir: &Path, number: u64, options: &Options) -> R
     Ok(Found {
         manifest_number: number,
         edits,
+        manifest_bytes: bytes.len() as u64 - manifest.dropped_bytes,
         state,
         log,
         files: list(fs, dir)?,
         report,
     })
+}
+
+/// What the records of a manifest add up to, checked.
+pub(crate) fn manifest_state(
+    path: &Path,
+    manifest: &manifest_file::Manifest<'_>,
+) -> Result<ManifestState> {
+    let mut state = ManifestState::default();
+    state.format = manifest.format;
+    for (offset, payload) in manifest.payloads() {
+        let edit = VersionEdit::decode(payload)
+            .map_err(|why| Error::corruption(path, offset, format!("version edit: {why}")))?;
+        state
+            .apply(&edit)
+            .map_err(|why| Error::corruption(path, offset, format!("version edit: {why}")))?;
+    }
+    let damage = |what| Error::corruption(path, 0, what);
+    match (state.db_id, state.log) {
+        (Some(db), Some(_)) if db == manifest.db => {}
+        (Some(_), Some(_)) => {
+            return Err(damage("the header names another database than the edits"));
+        }
+        _ => return Err(damage("the first version edit lacks the database's id")),
+    }
+    check_state(&state).map_err(damage)?;
+    if let Some((_, family)) = state
+        .families()
+        .find(|(_, family)| family.options.uses_zstd() && !cfg!(feature = "zstd"))
+    {
+        return Err(Error::NotADatabase {
+            path: path.to_path_buf(),
+            what: format!("column family {:?}: {NO_ZSTD}", family.name),
+        });
+    }
+    Ok(state)
 }
 
 /// Checks what every database holds to, and no single edit shows.
@@ -454,13 +466,58 @@ fn start(
         options.faults,
         logs.synced_mirror(),
     ));
-    // A clock that was set back does not bring back what is gone.
+    let time = time_behind(&options, &families, &found.state);
+    Ok(assemble(
+        dir,
+        options,
+        db,
+        Opened {
+            instance,
+            families,
+            lock: Some(lock),
+            commit,
+            logs,
+            mark,
+            manifest: Manifest::new(found.state, writer),
+            numbers,
+            appends,
+            read_only: None,
+            report: found.report,
+            time,
+        },
+    ))
+}
+
+/// The time of a database with these families: a clock that was set back does not bring back what is gone.
+fn time_behind(options: &Options, families: &[ColumnFamily], state: &ManifestState) -> Time {
     let newest = families
         .iter()
         .map(|family| family.inner.newest_time.load(Ordering::Relaxed))
-        .chain(found.state.newest_time())
+        .chain(state.newest_time())
         .max();
-    let time = Time::new(Arc::clone(&options.clock), newest.unwrap_or(0));
+    Time::new(Arc::clone(&options.clock), newest.unwrap_or(0))
+}
+
+/// What an open has made.
+struct Opened {
+    instance: u64,
+    families: Vec<ColumnFamily>,
+    lock: Option<Box<dyn FileLock>>,
+    commit: Arc<Commit>,
+    logs: Arc<LogFiles>,
+    mark: Arc<MarkFile>,
+    manifest: Manifest,
+    numbers: Arc<FileNumbers>,
+    appends: Appends,
+    /// Why writes are refused.
+    read_only: Option<Arc<Error>>,
+    report: RecoveryReport,
+    /// What rows with a time to live are measured by.
+    time: Time,
+}
+
+/// The running database.
+fn assemble(dir: &Path, options: Options, db: u64, opened: Opened) -> Arc<DbInner> {
     let memory = options.shared_memory.clone().unwrap_or_else(|| {
         let Options {
             memory_budget_bytes,
@@ -471,43 +528,44 @@ fn start(
         SharedMemory::new(memory_budget_bytes, block_cache_bytes, max_pinned_bytes)
     });
     let cache = Arc::clone(&memory.pool.cache);
+    let values = Arc::clone(&opened.manifest.lock().state.values);
     let tables = Arc::new(Tables {
-        values: Arc::clone(&found.state.values),
+        values,
         dir: dir.to_path_buf(),
-        fs: Arc::clone(&fs),
+        fs: Arc::clone(&options.fs),
         mode: options.read_mode,
         cache,
     });
-    Ok(Arc::new(DbInner {
+    Arc::new(DbInner {
         live: ArcSwap::from_pointee(options.clone()),
         dir: dir.to_path_buf(),
         id: db,
-        instance,
-        commit,
-        logs,
-        mark,
-        manifest: Manifest::new(found.state, writer),
-        numbers,
+        instance: opened.instance,
+        commit: opened.commit,
+        logs: opened.logs,
+        mark: opened.mark,
+        manifest: opened.manifest,
+        numbers: opened.numbers,
         tables,
-        snapshots: Arc::new(SnapshotList::new(time)),
-        appends,
+        snapshots: Arc::new(SnapshotList::new(opened.time)),
+        appends: opened.appends,
         background: Arc::default(),
         counters: Counters::default(),
         compactions: Compactions::default(),
         flushing: Mutex::default(),
         resuming: Mutex::default(),
-        read_only: ArcSwapOption::empty(),
+        read_only: ArcSwapOption::new(opened.read_only),
         memory_over: AtomicBool::new(false),
         memory: MemoryShare::new(memory),
         closing: Arc::default(),
-        recovery: found.report,
+        recovery: opened.report,
         listeners: RwLock::default(),
         events: Events::default(),
         timers: Timers::default(),
-        families: RwLock::new(families),
+        families: RwLock::new(opened.families),
         options,
-        _lock: lock,
-    }))
+        _lock: opened.lock,
+    })
 }
 
 /// A number above all that the manifest, the mark and the directory know.
@@ -618,43 +676,4 @@ fn first_segment(
     });
     debug_assert!(options.log_segment_bytes.0 >= HEADER_LEN as u64);
     Ok(Segment::new(number, base, file))
-}
-
-/// Removes what no part of the database needs. Called when the new manifest is in use.
-fn remove_orphans(
-    fs: &dyn Fs,
-    dir: &Path,
-    found: &Found,
-    manifest: u64,
-    logs: &LogFiles,
-) -> Result<()> {
-    let live: Vec<u64> = logs.live().iter().map(|segment| segment.number).collect();
-    for (name, kind) in &found.files {
-        let orphan = match kind {
-            Some(FileKind::Manifest(number)) => *number != manifest,
-            Some(FileKind::Log(number)) => !live.contains(number),
-            Some(FileKind::Table(number)) => !found.state.has_table(*number),
-            Some(FileKind::Values(number)) => found.state.values.get(*number).is_none(),
-            Some(FileKind::Temporary) => true,
-            _ => false,
-        };
-        if orphan {
-            let path: PathBuf = dir.join(name);
-            match fs.remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::io("remove", path, error));
-                }
-                _ => {}
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Sets space aside for a full disk; without it only that help is missing.
-pub(crate) fn make_reserve(fs: &dyn Fs, dir: &Path, bytes: u64) {
-    let path = dir.join(filename::RESERVE);
-    if bytes > 0 && fs.file_len(&path).unwrap_or(0) < bytes {
-        let _ = fs.open_log(&path, bytes);
-    }
 }

@@ -32,6 +32,7 @@ impl DbInner {
         if self.is_closing() {
             return Err(Error::Closed);
         }
+        self.check_opened_to_write()?;
         // The second of two callers finds it done.
         let _resuming = self.resuming.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(cause) = self.read_only_cause() else {

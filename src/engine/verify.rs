@@ -7,15 +7,16 @@ use std::{path::Path, sync::Arc};
 use crate::{
     cache::BlockCache,
     checkpoint::Point,
-    db::{DbInner, next_instance},
+    db::{Db, DbInner, next_instance},
     error::{Error, Result},
     filename,
     fs::Fs,
     key::SequenceNumber,
     options::Options,
+    progress::{Pace, Pacing},
     recovery,
     tables::Tables,
-    values::live_bytes,
+    values::needed_by,
     version::{ManifestState, TableOpener},
     wal::{
         current,
@@ -54,16 +55,38 @@ pub struct VerifyReport {
     pub damage: Vec<Error>,
 }
 
-/// Checks the closed database in `path` and changes nothing in it but its `LOCK`.
+/// Checks the closed database in `path` and changes nothing in it. Several may check it, and read it, at a time.
 ///
 /// # Errors
 ///
 /// `Locked` when it is open, `NotADatabase`, `Io`. Damage is in the report, not an error.
 pub fn verify_dir(path: impl AsRef<Path>, options: &Options) -> Result<VerifyReport> {
+    verify_dir_with(path, options, &Pacing::default())
+}
+
+/// As [`verify_dir`], and tells of its progress or keeps to a rate: bytes read, of all there are.
+///
+/// # Errors
+///
+/// As for [`verify_dir`]; `Cancelled`.
+pub fn verify_dir_with(
+    path: impl AsRef<Path>,
+    options: &Options,
+    pacing: &Pacing,
+) -> Result<VerifyReport> {
     let (fs, dir) = (&*options.fs, path.as_ref());
-    fs.list_dir(dir)
-        .map_err(|e| Error::io("open directory", dir, e))?;
-    let _lock = recovery::lock_directory(fs, dir)?;
+    let _lock = recovery::share_directory(fs, dir)?;
+    recovery::check_restored(fs, dir)?;
+    verify_unlocked(dir, options, pacing)
+}
+
+/// The same, of a directory whose lock the caller holds.
+pub(crate) fn verify_unlocked(
+    dir: &Path,
+    options: &Options,
+    pacing: &Pacing,
+) -> Result<VerifyReport> {
+    let fs = &*options.fs;
     let mut report = VerifyReport::default();
     let number = match current::read(fs, dir) {
         Ok(Some(number)) => number,
@@ -82,6 +105,10 @@ pub fn verify_dir(path: impl AsRef<Path>, options: &Options) -> Result<VerifyRep
     };
     report.log_bytes_dropped = found.report.log_bytes_dropped;
     report.log_segments = found.log.segments.len() as u64;
+    let log_bytes: u64 = found.log.segments.iter().map(|segment| segment.end).sum();
+    let total = table_bytes(&found.state) + log_bytes;
+    let mut pace = pacing.begin(&*options.executor, total);
+    pace.turn_to("log")?;
     let families = recovery::make_families(&found.state, next_instance());
     if let Err(error) = recovery::replay(fs, dir, &mut found, &families) {
         note(&mut report, error)?;
@@ -93,6 +120,7 @@ pub fn verify_dir(path: impl AsRef<Path>, options: &Options) -> Result<VerifyRep
         }
     }
     report.log_records = found.report.records;
+    pace.advance(log_bytes)?;
     let tables = Tables {
         dir: dir.to_path_buf(),
         fs: Arc::clone(&options.fs),
@@ -100,7 +128,7 @@ pub fn verify_dir(path: impl AsRef<Path>, options: &Options) -> Result<VerifyRep
         cache: BlockCache::new(0),
         values: Arc::clone(&found.state.values),
     };
-    verify_tables(&found.state, &tables, &mut report)?;
+    verify_tables(&found.state, &tables, &mut report, &mut pace)?;
     report.edits = found.edits;
     Ok(report)
 }
@@ -125,13 +153,28 @@ fn damaged(mut report: VerifyReport, error: Error) -> Result<VerifyReport> {
     Ok(report)
 }
 
-/// Reads every table of `state` from the device.
-fn verify_tables(state: &ManifestState, tables: &Tables, report: &mut VerifyReport) -> Result<()> {
+/// Bytes of all tables and value files of `state`.
+fn table_bytes(state: &ManifestState) -> u64 {
+    let families = state.families();
+    let tables = families.flat_map(|(_, family)| family.version.tables());
+    let values = needed_by(state);
+    let values = values.values().map(|file| file.record.size);
+    tables.map(|(_, table)| table.info.size).chain(values).sum()
+}
+
+/// Reads every table and value file of `state` from the device.
+fn verify_tables(
+    state: &ManifestState,
+    tables: &Tables,
+    report: &mut VerifyReport,
+    pace: &mut Pace<'_>,
+) -> Result<()> {
+    pace.turn_to("tables")?;
     for (_, family) in state.families() {
         for (_, meta) in family.version.tables() {
             let checked = tables
                 .open(meta)
-                .and_then(|table| table.verify(meta.info.crc));
+                .and_then(|table| table.verify_told(meta.info.crc, |bytes| pace.advance(bytes)));
             report.tables += 1;
             report.table_bytes += meta.info.size;
             report.entries += meta.info.entries;
@@ -139,20 +182,32 @@ fn verify_tables(state: &ManifestState, tables: &Tables, report: &mut VerifyRepo
                 note(report, error)?;
             }
         }
-        for (file, _) in live_bytes(&family.version).values() {
-            report.value_files += 1;
-            report.value_bytes += file.record.size;
-            if let Err(error) = file.verify(&tables.place()) {
-                note(report, error)?;
-            }
+    }
+    pace.turn_to("values")?;
+    for file in needed_by(state).values() {
+        report.value_files += 1;
+        report.value_bytes += file.record.size;
+        if let Err(error) = file.verify(&tables.place(), |bytes| pace.advance(bytes)) {
+            note(report, error)?;
         }
     }
     Ok(())
 }
 
+impl Db {
+    /// As [`Db::verify`], and tells of its progress or keeps to a rate: bytes read, of all there are.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Db::verify`]; `Cancelled`.
+    pub fn verify_with(&self, pacing: &Pacing) -> Result<VerifyReport> {
+        self.inner.verify(pacing)
+    }
+}
+
 impl DbInner {
     /// Checks every byte as of one point of the write order; writes go on meanwhile.
-    pub(crate) fn verify(self: &Arc<Self>) -> Result<VerifyReport> {
+    pub(crate) fn verify(self: &Arc<Self>, pacing: &Pacing) -> Result<VerifyReport> {
         let fs = &*self.options.fs;
         let mut report = VerifyReport::default();
         let mut damage = VerifyReport::default();
@@ -160,10 +215,15 @@ impl DbInner {
         let point = self
             .take_point()
             .map_err(|error| self.note_failure(error))?;
+        let log_bytes: u64 = (0..point.segments.len()).map(|at| point.len(at)).sum();
+        let total = log_bytes + table_bytes(&point.state);
+        let mut pace = pacing.begin(&*self.options.executor, total);
+        pace.turn_to("log")?;
         for at in 0..point.segments.len() {
             if let Err(error) = self.verify_segment(fs, &point, at, &mut report) {
                 note(&mut report, error)?;
             }
+            pace.advance(point.len(at))?;
         }
         report.append_entries = self.verify_appends(|error| note(&mut damage, error))?;
         report.damage.append(&mut damage.damage);
@@ -174,7 +234,7 @@ impl DbInner {
             cache: BlockCache::new(0),
             values: Arc::clone(&point.state.values),
         };
-        verify_tables(&point.state, &opened, &mut report)?;
+        verify_tables(&point.state, &opened, &mut report, &mut pace)?;
         if let Err(error) = self.verify_manifest(fs, &mut report) {
             note(&mut report, error)?;
         }
@@ -188,6 +248,25 @@ impl DbInner {
         at: usize,
         report: &mut VerifyReport,
     ) -> Result<()> {
+        report.log_segments += 1;
+        self.check_segment(fs, point, at, &mut report.log_records)?;
+        Ok(())
+    }
+
+    /// The bytes of a segment of the point that count, every record of them checked.
+    pub(crate) fn checked_segment(&self, fs: &dyn Fs, point: &Point, at: usize) -> Result<Vec<u8>> {
+        let mut bytes = self.check_segment(fs, point, at, &mut 0)?;
+        bytes.truncate(usize::try_from(point.len(at)).unwrap_or(usize::MAX));
+        Ok(bytes)
+    }
+
+    fn check_segment(
+        &self,
+        fs: &dyn Fs,
+        point: &Point,
+        at: usize,
+        count: &mut u64,
+    ) -> Result<Vec<u8>> {
         let segment = &point.segments[at];
         let path = filename::log(&self.dir, segment.number);
         let bytes = fs.read(&path).map_err(|e| Error::io("read", &path, e))?;
@@ -203,12 +282,11 @@ impl DbInner {
         let seed = FileSeed::new(self.id, segment.number, self.options.faults);
         let (kind, end) = (RecordKind::Batch, Some(point.len(at)));
         let mut records = Records::new(&bytes, HEADER_LEN, seed, kind, end, SequenceNumber::ZERO);
-        report.log_records += records.by_ref().count() as u64;
-        report.log_segments += 1;
+        *count += records.by_ref().count() as u64;
         let stop = records.stop();
         match stop.bad {
             Some(bad) => Err(Error::corruption(path, stop.offset as u64, bad.text())),
-            None => Ok(()),
+            None => Ok(bytes),
         }
     }
 
@@ -222,7 +300,9 @@ impl DbInner {
         let path = filename::manifest(&self.dir, number);
         let bytes = fs.read(&path).map_err(|e| Error::io("read", &path, e))?;
         let read = Manifest::read(&path, &bytes, number, None, self.options.faults)?;
-        if (bytes.len() as u64) < manifest.writer.synced() || read.dropped_bytes > 0 {
+        // Only an open to write has put an end to what a crash left behind the last edit.
+        let dropped = read.dropped_bytes > 0 && !self.is_opened_read_only();
+        if (bytes.len() as u64) < manifest.writer.synced() || dropped {
             let what = "the manifest has lost durable edits";
             return Err(Error::corruption(path, bytes.len() as u64, what));
         }

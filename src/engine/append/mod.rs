@@ -294,6 +294,26 @@ impl AppendFamily {
             .map_or(Ok(()), |(prefix, log)| Err(missing(prefix, log)))
     }
 
+    /// After replay: each prefix that has entries missing, and where its last run of entries begins.
+    pub(crate) fn broken(&self) -> Vec<(Box<[u8]>, u64)> {
+        let published = self.read();
+        let holed = published.index.items();
+        let holed = holed.filter(|(_, log)| !log.is_contiguous());
+        let last_run = |log: &PrefixLog| {
+            let mut run = (0, None);
+            for (index, _) in log.entries() {
+                if run.1 != Some(index) {
+                    run.0 = index;
+                }
+                run.1 = Some(index + 1);
+            }
+            run.0
+        };
+        holed
+            .map(|(prefix, log)| (prefix.as_ref().into(), last_run(log)))
+            .collect()
+    }
+
     /// Lets go of everything, because the family was dropped; under the commit lock. Answers what there was.
     pub(crate) fn close(&self, segments: &Segments) -> Index {
         let mut published = self.write();

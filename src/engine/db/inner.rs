@@ -44,6 +44,20 @@ impl DbInner {
         Ok(())
     }
 
+    /// True where the database was opened only to be read.
+    pub(crate) fn is_opened_read_only(&self) -> bool {
+        let cause = self.read_only.load();
+        matches!(cause.as_deref(), Some(Error::OpenedReadOnly { .. }))
+    }
+
+    /// Checks that the database was opened to be written too.
+    pub(crate) fn check_opened_to_write(&self) -> Result<()> {
+        match self.read_only.load_full() {
+            Some(cause) if self.is_opened_read_only() => Err(Error::ReadOnly { cause }),
+            _ => Ok(()),
+        }
+    }
+
     /// Checks that writes are taken; `deletes_only` may pass on a full disk whose reserve was given up.
     pub(crate) fn check_writable(&self, deletes_only: bool) -> Result<()> {
         if self.is_closing() {

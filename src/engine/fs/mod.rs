@@ -56,6 +56,9 @@ pub trait Fs: Send + Sync + fmt::Debug {
     /// Takes the exclusive lock of `path` (created when missing) until the value is dropped.
     /// `WouldBlock` when another holder, in this or another process, has it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>>;
+    /// Takes a lock of `path` that others may share, until the value is dropped, and changes nothing; `None` when there
+    /// is no such file. `WouldBlock` while somebody has it by [`Fs::lock`], who is kept out in turn.
+    fn lock_shared(&self, path: &Path) -> io::Result<Option<Box<dyn FileLock>>>;
     /// Creates a file for writing from its start to its end; an existing one is emptied.
     fn create(&self, path: &Path) -> io::Result<Box<dyn WritableFile>>;
     /// Opens a file for reading. Its length must not change while it is open; opened [`ReadMode::Mapped`], none

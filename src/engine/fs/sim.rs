@@ -343,6 +343,23 @@ impl Fs for SimFs {
         }
     }
 
+    fn lock_shared(&self, path: &Path) -> io::Result<Option<Box<dyn FileLock>>> {
+        self.check(OpKind::Lock, path, 0, 0)?;
+        let handle = {
+            let mut disk = self.disk();
+            let id = match disk.tree.find_file(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                id => id?,
+            };
+            disk.file_mut(id).handles += 1;
+            Handle::new(self, id, path)
+        };
+        match SimLock::share(handle) {
+            Some(lock) => Ok(Some(Box::new(lock))),
+            None => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
     fn create(&self, path: &Path) -> io::Result<Box<dyn WritableFile>> {
         self.check(OpKind::Create, path, 0, 0)?;
         let mut disk = self.disk();

@@ -94,6 +94,38 @@ pub(crate) fn lock_directory(fs: &dyn Fs, dir: &Path) -> Result<Box<dyn FileLock
     })
 }
 
+/// Keeps writers out of a directory that is only read, and others like us in; no lock where there is no `LOCK`.
+pub(crate) fn share_directory(fs: &dyn Fs, dir: &Path) -> Result<Option<Box<dyn FileLock>>> {
+    fs.list_dir(dir)
+        .map_err(|e| Error::io("open directory", dir, e))?;
+    fs.lock_shared(&dir.join(filename::LOCK)).map_err(|error| {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            Error::Locked {
+                path: dir.to_path_buf(),
+            }
+        } else {
+            Error::io("lock", dir.join(filename::LOCK), error)
+        }
+    })
+}
+
+/// Refuses a directory into which a restore was begun and not finished.
+pub(crate) fn check_restored(fs: &dyn Fs, dir: &Path) -> Result<()> {
+    let path = dir.join(filename::RESTORING);
+    match fs.file_len(&path) {
+        Ok(_) => {
+            let what =
+                "a restore into it was not finished (RESTORING); remove it and restore again";
+            Err(Error::NotADatabase {
+                path: dir.to_path_buf(),
+                what: what.into(),
+            })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io("look for", path, error)),
+    }
+}
+
 pub(super) fn list(fs: &dyn Fs, dir: &Path) -> Result<Vec<(String, Option<FileKind>)>> {
     let mut names = fs
         .list_dir(dir)

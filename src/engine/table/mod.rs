@@ -17,6 +17,7 @@ mod index;
 mod iter;
 mod open;
 mod reader;
+mod salvage;
 #[cfg(test)]
 mod test_files;
 pub mod testing;
@@ -31,6 +32,7 @@ pub(crate) use builder::TableBuilder;
 pub(crate) use format::{RAW, check_block, decompress, pack, seal_block};
 pub(crate) use iter::TableIter;
 pub(crate) use reader::Table;
+pub(crate) use salvage::salvage;
 pub(crate) use verify::file_crc;
 
 use crate::key::SequenceNumber;

@@ -39,6 +39,16 @@ impl Table {
     /// # Errors
     /// The disk's; `Corruption` with the first damage found.
     pub(crate) fn verify(&self, whole_file_crc: u32) -> Result<()> {
+        self.verify_told(whole_file_crc, |_| Ok(()))
+    }
+
+    /// The same; tells of bytes read as they are, and ends where that answers an error.
+    pub(crate) fn verify_told(
+        &self,
+        whole_file_crc: u32,
+        mut tell: impl FnMut(u64) -> Result<()>,
+    ) -> Result<()> {
+        let mut told = 0;
         let meta = self.read_meta()?;
         let index = meta.index_block.bytes(&*self.file);
         let mut chunks = Chunks::new(&*self.file, &self.path);
@@ -51,6 +61,10 @@ impl Table {
             let damage = |what| self.damage(handle.offset, what);
             if handle.len() > MAX_BLOCK_LEN {
                 return Err(damage("data block beyond the limit"));
+            }
+            if chunks.read > told {
+                tell(chunks.read - told)?;
+                told = chunks.read;
             }
             let stored = chunks.take(handle.stored_len())?;
             let kind =
@@ -66,6 +80,7 @@ impl Table {
         seen.finish()
             .map_err(|what| self.damage(meta.index.data_end(), what))?;
         chunks.rest()?;
+        tell(chunks.read - told)?;
         if chunks.crc.finalize() != whole_file_crc {
             return Err(self.damage(0, "checksum of the whole table does not fit"));
         }

@@ -44,6 +44,14 @@ pub(super) fn header(id: u64) -> [u8; HEADER_LEN] {
     bytes
 }
 
+/// The random number in the header of a value file; `None` where it is none that checks.
+pub(crate) fn id_of(file: &dyn ReadableFile) -> Option<u64> {
+    let mut found = [0; HEADER_LEN];
+    file.read_at(0, &mut found).ok()?;
+    let id = LittleEndian::read_u64(&found[8..16]);
+    (found == header(id)).then_some(id)
+}
+
 /// The checksum at the end of a record.
 pub(super) fn record_crc(record: &[u8]) -> u32 {
     LittleEndian::read_u32(&record[record.len() - CRC_LEN..])
@@ -134,11 +142,15 @@ impl ValueFile {
         Ok(value)
     }
 
-    /// Reads the whole file from the device and compares it with what was written.
+    /// Reads the whole file from the device and compares it with what was written; `tell` gets the bytes of each step.
     ///
     /// # Errors
     /// The disk's; `Corruption`.
-    pub(crate) fn verify(&self, place: &Place<'_>) -> Result<()> {
+    pub(crate) fn verify(
+        &self,
+        place: &Place<'_>,
+        mut tell: impl FnMut(u64) -> Result<()>,
+    ) -> Result<()> {
         /// Bytes read at a time.
         const CHUNK: usize = 1 << 20;
         let place = Place {
@@ -157,6 +169,7 @@ impl ValueFile {
                 .map_err(|error| Error::io("read", &opened.path, error))?;
             hasher.update(&chunk[..len]);
             at += len as u64;
+            tell(len as u64)?;
         }
         if hasher.finalize() == self.record.crc {
             return Ok(());

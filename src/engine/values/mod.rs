@@ -11,17 +11,19 @@
 //! - Memtables and the log hold values whole, as do tables that are ingested: those are separated when they are compacted.
 
 mod file;
+mod salvage;
 pub mod testing;
 mod writer;
 
-pub(crate) use file::{Place, ValueFile, ValueFiles};
+pub(crate) use file::{Place, ValueFile, ValueFiles, id_of};
+pub(crate) use salvage::salvage_value;
 pub(crate) use writer::ValueWriter;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     coding::{Reader, put_u32, put_varint},
-    version::Version,
+    version::{ManifestState, Version},
 };
 
 /// Bytes after which a job goes on in another value file.
@@ -105,6 +107,17 @@ pub(crate) fn live_bytes(version: &Version) -> BTreeMap<u64, (Arc<ValueFile>, u6
         }
     }
     live
+}
+
+/// The value files that the tables of `state` need, by number.
+pub(crate) fn needed_by(state: &ManifestState) -> BTreeMap<u64, Arc<ValueFile>> {
+    let tables = state
+        .families()
+        .flat_map(|(_, family)| family.version.tables());
+    let files = tables.flat_map(|(_, table)| &table.values);
+    files
+        .map(|(file, _)| (file.record.number, Arc::clone(file)))
+        .collect()
 }
 
 /// The value files of a version that are more than half garbage, with the garbage in bytes: what a compaction meets of

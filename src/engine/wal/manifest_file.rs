@@ -62,7 +62,7 @@ impl ManifestWriter {
     }
 
     /// The same over an empty file.
-    pub(super) fn over(
+    pub(crate) fn over(
         mut file: Box<dyn WritableFile>,
         path: &Path,
         number: u64,
@@ -89,6 +89,27 @@ impl ManifestWriter {
             failed: None,
             faults,
         })
+    }
+
+    /// Stands for manifest `number`, of which `synced` bytes count, where nothing may be written because of `cause`.
+    pub(crate) fn closed(
+        file: Box<dyn WritableFile>,
+        path: &Path,
+        number: u64,
+        db: u64,
+        synced: u64,
+        cause: &Error,
+    ) -> Self {
+        Self {
+            file,
+            path: path.into(),
+            seed: FileSeed::new(db, number, Faults::default()),
+            number,
+            offset: synced,
+            synced,
+            failed: Some(Arc::new(cause.clone())),
+            faults: Faults::default(),
+        }
     }
 
     /// File number.

@@ -147,6 +147,94 @@ pub(crate) fn search_behind(bytes: &[u8], from: usize, file: FileSeed) -> Behind
     found
 }
 
+/// Puts single flipped bits right in the records from `from` on; answers how many. A record in which more is wrong stays
+/// as it is, but for a chance of its bits to 2^32.
+pub(crate) fn mend_records(bytes: &mut [u8], from: usize, file: FileSeed) -> u64 {
+    let (mut at, mut mended) = (from, 0);
+    while at < bytes.len() {
+        let bad = match decode_at(bytes, at, file) {
+            Ok(record) => {
+                at += HEADER_LEN + record.payload.len();
+                continue;
+            }
+            Err(bad) => bad,
+        };
+        let payload = decode_header(bytes, at, file)
+            .ok()
+            .map(|header| header.len as usize);
+        let range = match (bad, payload) {
+            (Bad::PayloadChecksum, Some(len)) if len <= MAX_MENDED => {
+                at + HEADER_LEN..at + HEADER_LEN + len
+            }
+            (_, None) if bytes.len() - at >= HEADER_LEN => at..at + HEADER_LEN,
+            _ => 0..0,
+        };
+        let is_right = |bytes: &[u8]| match payload {
+            Some(_) => decode_at(bytes, at, file).is_ok(),
+            None => decode_header(bytes, at, file).is_ok(),
+        };
+        if flip_one(bytes, range, is_right) {
+            mended += 1;
+            continue;
+        }
+        let mut later = (at + 1..bytes.len()).filter(|&next| {
+            let window = bytes
+                .get(next..)
+                .and_then(<[u8]>::first_chunk::<HEADER_LEN>);
+            window.is_some_and(is_plausible) && decode_header(bytes, next, file).is_ok()
+        });
+        match later.next() {
+            Some(next) => at = next,
+            None => break,
+        }
+    }
+    mended
+}
+
+/// Most bytes under one checksum in which a flipped bit is looked for.
+pub(crate) const MAX_MENDED: usize = 16 << 10;
+
+/// Flips the one bit in `range` of `bytes` that makes them right; false, and all as it was, where there is none.
+pub(crate) fn flip_one(
+    bytes: &mut [u8],
+    range: std::ops::Range<usize>,
+    is_right: impl Fn(&[u8]) -> bool,
+) -> bool {
+    for at in range {
+        for bit in 0..8 {
+            bytes[at] ^= 1 << bit;
+            if is_right(bytes) {
+                return true;
+            }
+            bytes[at] ^= 1 << bit;
+        }
+    }
+    false
+}
+
+/// Every record that is whole, wherever it stands from `from` on, in order: for those who read past damage.
+pub(crate) fn whole_records(
+    bytes: &[u8],
+    from: usize,
+    file: FileSeed,
+    kind: RecordKind,
+) -> impl Iterator<Item = Record<'_>> {
+    let mut at = from;
+    std::iter::from_fn(move || {
+        while let Some(window) = bytes.get(at..).and_then(<[u8]>::first_chunk::<HEADER_LEN>) {
+            if is_plausible(window)
+                && let Ok(record) = decode_at(bytes, at, file)
+                && record.header.kind == kind
+            {
+                at += HEADER_LEN + record.payload.len();
+                return Some(record);
+            }
+            at += 1;
+        }
+        None
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

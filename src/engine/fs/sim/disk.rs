@@ -1,11 +1,7 @@
 //! The state of a simulated disk: directories, files, room and locks. No hooks, no failures but those of
 //! the calls themselves.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-    path::Path,
-};
+use std::{collections::BTreeMap, io, path::Path};
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -16,13 +12,16 @@ use super::{
 };
 use crate::executor::SplitMix64;
 
+/// The holder of a lock that shares it with nobody.
+const EXCLUSIVE: usize = usize::MAX;
+
 pub(super) struct Disk {
     pub(super) tree: Tree,
     files: BTreeMap<Id, File>,
     next_id: Id,
     pub(super) capacity: Option<u64>,
-    /// Files that are locked.
-    locks: BTreeSet<Id>,
+    /// Files that are locked, and by how many; [`EXCLUSIVE`]: by one that shares with nobody.
+    locks: BTreeMap<Id, usize>,
 }
 
 impl Disk {
@@ -32,7 +31,7 @@ impl Disk {
             files: BTreeMap::new(),
             next_id: 1,
             capacity: None,
-            locks: BTreeSet::new(),
+            locks: BTreeMap::new(),
         }
     }
 
@@ -233,11 +232,28 @@ impl Disk {
 
     /// False when the file is locked already.
     pub(super) fn lock(&mut self, id: Id) -> bool {
-        self.locks.insert(id)
+        let free = !self.locks.contains_key(&id);
+        if free {
+            self.locks.insert(id, EXCLUSIVE);
+        }
+        free
+    }
+
+    /// False when somebody holds the file for himself.
+    pub(super) fn lock_shared(&mut self, id: Id) -> bool {
+        let holders = self.locks.entry(id).or_default();
+        let free = *holders != EXCLUSIVE;
+        *holders += usize::from(free);
+        free
     }
 
     pub(super) fn unlock(&mut self, id: Id) {
-        self.locks.remove(&id);
+        match self.locks.get_mut(&id) {
+            Some(holders) if *holders != EXCLUSIVE && *holders > 1 => *holders -= 1,
+            _ => {
+                self.locks.remove(&id);
+            }
+        }
     }
 
     pub(super) fn close(&mut self, id: Id) {

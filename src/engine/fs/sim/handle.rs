@@ -80,6 +80,12 @@ impl SimLock {
         let free = handle.fs.disk().lock(handle.id);
         free.then(|| Self(handle))
     }
+
+    /// `None` when somebody holds the file for himself.
+    pub(super) fn share(handle: Handle) -> Option<Self> {
+        let free = handle.fs.disk().lock_shared(handle.id);
+        free.then(|| Self(handle))
+    }
 }
 
 impl FileLock for SimLock {}

@@ -1,10 +1,13 @@
 //! Compaction by hand with progress and a way out, and cursors that go on to the newest state.
 
-use std::{cell::RefCell, ops::ControlFlow};
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, Mutex},
+};
 
 use basalt_engine::{
-    CfOptions, ColumnFamily, Compression, Db, Error, Fault, Faults, LEVELS, ReadOptions,
-    WriteOptions,
+    CfOptions, ColumnFamily, Compression, Db, Error, Fault, Faults, LEVELS, Pacing, ProgressStep,
+    ReadOptions, WriteOptions,
 };
 use basalt_testkit::{Rng, Seeds};
 
@@ -40,14 +43,15 @@ fn progress_rises_to_its_end_and_the_range_is_compacted() {
     let (_, options) = simulated(51);
     let db = Db::open("db", options).expect("opened");
     let cf = filled(&db);
-    let told = RefCell::new(Vec::new());
-    let progress = |done, total| {
-        told.borrow_mut().push((done, total));
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let list = Arc::clone(&told);
+    let progress = move |step: ProgressStep| {
+        list.lock().expect("sound").push((step.done, step.total));
         ControlFlow::Continue(())
     };
-    db.compact_range_with(&cf, None, None, &progress)
+    db.compact_range_with(&cf, None, None, &Pacing::told(Arc::new(progress)))
         .expect("compacted");
-    let told = told.into_inner();
+    let told = told.lock().expect("sound").clone();
     assert!(told.len() > 8, "{told:?}");
     assert!(
         told.is_sorted() && told.iter().all(|&(done, total)| done <= total),
@@ -65,17 +69,15 @@ fn a_cancelled_compaction_leaves_everything_as_it_was_and_readable() {
     let db = Db::open("db", options).expect("opened");
     let cf = filled(&db);
     let before = (db.stats().families[1].levels, fs.files().len());
-    let calls = RefCell::new(0);
-    let stop = |_, _| {
-        *calls.borrow_mut() += 1;
-        if *calls.borrow() < 4 {
+    let stop = |step: ProgressStep| {
+        if step.done < 3 << 20 {
             ControlFlow::Continue(())
         } else {
             ControlFlow::Break(())
         }
     };
     let error = db
-        .compact_range_with(&cf, None, None, &stop)
+        .compact_range_with(&cf, None, None, &Pacing::told(Arc::new(stop)))
         .expect_err("cancelled");
     assert!(matches!(error, Error::Cancelled), "{error}");
     assert_eq!(
@@ -85,12 +87,13 @@ fn a_cancelled_compaction_leaves_everything_as_it_was_and_readable() {
     );
     assert!(db.read_only_cause().is_none(), "that is no failure");
     // From beside, as from another thread.
-    let cancel = |_, _| {
-        db.cancel_compact_range();
+    let handle = db.clone();
+    let cancel = move |_: ProgressStep| {
+        handle.cancel_compact_range();
         ControlFlow::Continue(())
     };
     let error = db
-        .compact_range_with(&cf, None, None, &cancel)
+        .compact_range_with(&cf, None, None, &Pacing::told(Arc::new(cancel)))
         .expect_err("cancelled");
     assert!(matches!(error, Error::Cancelled), "{error}");
     assert_eq!(
