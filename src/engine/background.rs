@@ -84,23 +84,9 @@ impl Drop for Closing {
 impl DbInner {
     /// Blocks until `done`, or until no more work will be done: closing, or a failure.
     pub(crate) fn wait_for_background(&self, mut done: impl FnMut() -> bool) {
-        let executor = &self.options.executor;
         let mut flags = self.background.lock();
         while !done() && !self.is_closing() && self.read_only_cause().is_none() {
-            if executor.is_simulated() {
-                drop(flags);
-                assert!(
-                    executor.help(),
-                    "a simulated wait for background work that is not queued"
-                );
-                flags = self.background.lock();
-            } else {
-                flags = self
-                    .background
-                    .changed
-                    .wait(flags)
-                    .unwrap_or_else(PoisonError::into_inner);
-            }
+            flags = self.wait_for_a_job(flags);
         }
     }
 
@@ -115,47 +101,50 @@ impl DbInner {
     }
 
     fn without_jobs(&self) -> MutexGuard<'_, Flags> {
-        let executor = &self.options.executor;
         let mut flags = self.background.lock();
         while flags.jobs > 0 {
-            if executor.is_simulated() {
-                drop(flags);
-                assert!(
-                    executor.help(),
-                    "a simulated wait for background work that is not queued"
-                );
-                flags = self.background.lock();
-            } else {
-                flags = self
-                    .background
-                    .changed
-                    .wait(flags)
-                    .unwrap_or_else(PoisonError::into_inner);
-            }
+            flags = self.wait_for_a_job(flags);
         }
         flags
     }
 
     /// Waits until the close that another handle has begun is done.
     pub(crate) fn wait_until_closed(&self) {
-        let executor = &self.options.executor;
         let mut flags = self.background.lock();
         while !flags.closed {
-            if executor.is_simulated() {
-                drop(flags);
-                if !executor.help() {
-                    // It goes on below on this thread's stack, or its job was given up.
-                    return;
-                }
-                flags = self.background.lock();
-            } else {
-                flags = self
-                    .background
-                    .changed
-                    .wait(flags)
-                    .unwrap_or_else(PoisonError::into_inner);
+            let (next, helped) = self.wait_for_change(flags);
+            if !helped {
+                // It goes on below on this thread's stack, or its job was given up.
+                return;
             }
+            flags = next;
         }
+    }
+
+    /// Waits for a change that a job brings about.
+    fn wait_for_a_job<'a>(&'a self, flags: MutexGuard<'a, Flags>) -> MutexGuard<'a, Flags> {
+        let (flags, helped) = self.wait_for_change(flags);
+        assert!(
+            helped,
+            "a simulated wait for background work that is not queued"
+        );
+        flags
+    }
+
+    /// Gives the lock away until something has changed. On a simulated executor it does a job here; false where there is
+    /// none.
+    fn wait_for_change<'a>(
+        &'a self,
+        flags: MutexGuard<'a, Flags>,
+    ) -> (MutexGuard<'a, Flags>, bool) {
+        let executor = &self.options.executor;
+        if executor.is_simulated() {
+            drop(flags);
+            let helped = executor.help();
+            return (self.background.lock(), helped);
+        }
+        let changed = self.background.changed.wait(flags);
+        (changed.unwrap_or_else(PoisonError::into_inner), true)
     }
 
     /// Runs `work` in the background, unless the database is closed. A panic in it is kept as a failure, and `on_panic`

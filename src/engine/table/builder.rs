@@ -1,8 +1,6 @@
 //! Writing a table, front to back.
 //!
-//! Bytes are collected and handed to the file in large pieces; the whole-file checksum runs along.
-//!
-//! Not here: the layout of a block (`block_builder`, `index`, `filter`, `format`), and making the directory
+//! Not here: the file as a row of sealed blocks (`block_file`), the layout of a block (`block_builder`, `index`, `filter`, `format`), and making the directory
 //! entry durable, which is the caller's.
 
 use std::path::PathBuf;
@@ -10,11 +8,9 @@ use std::path::PathBuf;
 use super::{
     TableInfo,
     block_builder::{BlockBuilder, ENTRY_OVERHEAD},
+    block_file::BlockFile,
     filter::FilterBuilder,
-    format::{
-        BLOCK_TRAILER_LEN, BlockHandle, FOOTER_LEN, Footer, MAX_BLOCK_LEN, Properties, RAW, ZSTD,
-        encode_tombstones, pack, seal_block,
-    },
+    format::{BlockHandle, Footer, MAX_BLOCK_LEN, Properties, ZSTD, encode_tombstones},
     index::{IndexBuilder, shortest_separator},
     key_hash,
 };
@@ -27,8 +23,6 @@ use crate::{
     tombstones::Tombstones,
 };
 
-/// Bytes collected before they are handed to the file.
-const WRITE_BYTES: usize = 256 << 10;
 /// Largest data block that is filled up with several entries, whatever the options say.
 const MAX_FILL: usize = 64 << 20;
 
@@ -38,7 +32,7 @@ const _: () =
 
 /// Writes one table.
 pub(crate) struct TableBuilder {
-    out: Output,
+    out: BlockFile,
     compression: Compression,
     block_bytes: usize,
     filter_bits: usize,
@@ -69,14 +63,7 @@ impl TableBuilder {
         level: usize,
     ) -> Self {
         Self {
-            out: Output {
-                file,
-                path,
-                table_id,
-                buffer: Vec::new(),
-                written: 0,
-                crc: crc32fast::Hasher::new(),
-            },
+            out: BlockFile::new(file, path, table_id, Vec::new()),
             compression: options.compression[level.min(LEVELS - 1)],
             block_bytes: options.block_bytes.clamp(1, MAX_FILL),
             filter_bits: options.filter_bits_per_key,
@@ -205,7 +192,7 @@ impl TableBuilder {
         };
         let index = self.out.block(&std::mem::take(&mut self.index).finish())?;
         let properties = self.out.block(&self.properties.encode())?;
-        let table_id = self.out.table_id;
+        let table_id = self.out.id();
         let footer = Footer {
             table_id,
             index,
@@ -213,6 +200,7 @@ impl TableBuilder {
             tombstones,
             properties,
         };
+        let footer = footer.encode(self.out.offset());
         let (size, crc) = self.out.finish(&footer)?;
         Ok(self.properties.info(table_id, size, crc))
     }
@@ -223,18 +211,13 @@ impl TableBuilder {
             return Ok(());
         }
         self.pending = Some(match self.compression {
-            Compression::None => {
-                let start = self.out.buffer.len();
-                self.block.finish(&mut self.out.buffer);
-                self.out.seal(start, RAW)?
-            }
+            Compression::None => self.out.filled_block(|buffer| self.block.finish(buffer))?,
             Compression::Lz4 | Compression::Zstd => {
                 self.raw.clear();
                 self.block.finish(&mut self.raw);
-                let zstd = self.compression == Compression::Zstd;
-                let (handle, kind) = self.out.compressed_block(&self.raw, zstd)?;
-                self.properties.zstd |= kind == ZSTD;
-                handle
+                let sealed = self.out.packed_block(&self.raw, self.compression)?;
+                self.properties.zstd |= sealed.kind == ZSTD;
+                sealed.handle
             }
         });
         self.block.clear();
@@ -273,7 +256,7 @@ impl TableBuilder {
     fn note_time(&mut self, value: &[u8]) -> Result<()> {
         let Some((_, time)) = split_time(value) else {
             let what = "a value without a time in a table of a family with a time to live";
-            return Err(Error::corruption(&self.out.path, self.out.offset(), what));
+            return Err(Error::corruption(self.out.path(), self.out.offset(), what));
         };
         let (oldest, newest) = self.properties.times.unwrap_or((time, time));
         self.properties.times = Some((oldest.min(time), newest.max(time)));
@@ -299,84 +282,5 @@ impl TableBuilder {
                 self.properties.largest_exclusive = true;
             }
         }
-    }
-}
-
-/// The file, and what was put into it so far.
-struct Output {
-    file: Box<dyn WritableFile>,
-    path: PathBuf,
-    table_id: u64,
-    /// Bytes not yet handed to the file.
-    buffer: Vec<u8>,
-    /// Bytes handed to the file.
-    written: u64,
-    crc: crc32fast::Hasher,
-}
-
-impl Output {
-    /// Bytes of the table so far.
-    fn offset(&self) -> u64 {
-        self.written + self.buffer.len() as u64
-    }
-
-    /// Writes a block as it is.
-    fn block(&mut self, raw: &[u8]) -> Result<BlockHandle> {
-        let start = self.buffer.len();
-        self.buffer.extend_from_slice(raw);
-        self.seal(start, RAW)
-    }
-
-    /// Writes a block compressed where that is worth it, and tells how.
-    fn compressed_block(&mut self, raw: &[u8], zstd: bool) -> Result<(BlockHandle, u8)> {
-        let start = self.buffer.len();
-        let codec = if zstd {
-            Compression::Zstd
-        } else {
-            Compression::Lz4
-        };
-        let kind = pack(raw, codec, &mut self.buffer);
-        Ok((self.seal(start, kind)?, kind))
-    }
-
-    /// Puts the trailer behind the block that begins at `start` of the buffer.
-    fn seal(&mut self, start: usize, kind: u8) -> Result<BlockHandle> {
-        let len = self.buffer.len() - start;
-        if len > MAX_BLOCK_LEN {
-            return Err(Error::invalid("a table with a block of more than 1 GiB"));
-        }
-        let len = u32::try_from(len).expect("at most MAX_BLOCK_LEN");
-        let offset = self.written + start as u64;
-        seal_block(&mut self.buffer, start, self.table_id, offset, kind);
-        debug_assert_eq!(
-            self.offset(),
-            offset + u64::from(len) + BLOCK_TRAILER_LEN as u64
-        );
-        if self.buffer.len() >= WRITE_BYTES {
-            self.write()?;
-        }
-        Ok(BlockHandle { offset, len })
-    }
-
-    fn write(&mut self) -> Result<()> {
-        self.crc.update(&self.buffer);
-        self.file
-            .append(&self.buffer)
-            .map_err(|error| Error::io("write", &self.path, error))?;
-        self.written += self.buffer.len() as u64;
-        self.buffer.clear();
-        Ok(())
-    }
-
-    /// Writes the footer and syncs; answers size and checksum of the file.
-    fn finish(mut self, footer: &Footer) -> Result<(u64, u32)> {
-        let footer = footer.encode(self.offset());
-        debug_assert_eq!(footer.len(), FOOTER_LEN);
-        self.buffer.extend_from_slice(&footer);
-        self.write()?;
-        self.file
-            .sync()
-            .map_err(|error| Error::io("sync", &self.path, error))?;
-        Ok((self.written, self.crc.finalize()))
     }
 }

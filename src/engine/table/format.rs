@@ -46,8 +46,8 @@ const LZ4_MAX_RATIO: usize = 255;
 
 /// Where a block stands: the bytes without its trailer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct BlockHandle {
-    pub(super) offset: u64,
+pub(crate) struct BlockHandle {
+    pub(crate) offset: u64,
     pub(super) len: u32,
 }
 
@@ -58,7 +58,7 @@ impl BlockHandle {
     }
 
     /// Bytes of the block with its trailer.
-    pub(super) fn stored_len(self) -> usize {
+    pub(crate) fn stored_len(self) -> usize {
         self.len() + BLOCK_TRAILER_LEN
     }
 
@@ -79,11 +79,19 @@ fn block_crc(table_id: u64, offset: u64, covered: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Appends the trailer to `out`, whose bytes from `start` on are a block stored at `offset` of the file.
-pub(crate) fn seal_block(out: &mut Vec<u8>, start: usize, table_id: u64, offset: u64, kind: u8) {
+/// Appends the trailer to `out`, whose bytes from `start` on are a block stored at `offset` of the file; answers the
+/// checksum in it.
+pub(super) fn seal_block(
+    out: &mut Vec<u8>,
+    start: usize,
+    table_id: u64,
+    offset: u64,
+    kind: u8,
+) -> u32 {
     out.push(kind);
     let crc = block_crc(table_id, offset, &out[start..]);
     put_u32(out, crc);
+    crc
 }
 
 /// Checks the trailer of a block as stored at `offset`; answers how it is compressed.
@@ -142,7 +150,7 @@ pub(super) fn compress_zstd(raw: &[u8], out: &mut Vec<u8>) -> bool {
 }
 
 /// Appends `raw` to `out` with a codec, or as it is where that is not worth it; answers the kind.
-pub(crate) fn pack(raw: &[u8], codec: Compression, out: &mut Vec<u8>) -> u8 {
+pub(super) fn pack(raw: &[u8], codec: Compression, out: &mut Vec<u8>) -> u8 {
     if codec == Compression::Zstd && compress_zstd(raw, out) {
         ZSTD
     } else if codec != Compression::None && compress(raw, out) {

@@ -8,6 +8,7 @@
 
 mod block;
 mod block_builder;
+mod block_file;
 mod builder;
 mod filter;
 mod format;
@@ -28,8 +29,9 @@ mod tests_damage;
 mod verify;
 mod zstd_block;
 
+pub(crate) use block_file::BlockFile;
 pub(crate) use builder::TableBuilder;
-pub(crate) use format::{RAW, check_block, decompress, pack, seal_block};
+pub(crate) use format::{RAW, check_block, decompress};
 pub(crate) use iter::TableIter;
 pub(crate) use reader::Table;
 pub(crate) use salvage::salvage;

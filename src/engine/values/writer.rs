@@ -1,35 +1,19 @@
 //! Writing a value file, front to back.
 //!
-//! Not here: making the directory entry durable, which is the caller's.
+//! Not here: the file as a row of sealed blocks (`table::BlockFile`), and making the directory entry durable, which is
+//! the caller's.
 
 use std::path::PathBuf;
 
-use super::{
-    ValueFileRecord, ValuePointer,
-    file::{HEADER_LEN, header, record_crc},
-};
-use crate::{
-    error::{Error, Result},
-    fs::WritableFile,
-    options::Compression,
-    table::{pack, seal_block},
-};
-
-/// Bytes collected before they are handed to the file.
-const WRITE_BYTES: usize = 256 << 10;
+use super::{ValueFileRecord, ValuePointer, file::header};
+use crate::{error::Result, fs::WritableFile, options::Compression, table::BlockFile};
 
 /// Writes one value file.
 pub(crate) struct ValueWriter {
-    file: Box<dyn WritableFile>,
-    path: PathBuf,
+    out: BlockFile,
     number: u64,
     id: u64,
     compression: Compression,
-    /// Bytes not yet handed to the file.
-    buffer: Vec<u8>,
-    /// Bytes handed to the file.
-    written: u64,
-    crc: crc32fast::Hasher,
 }
 
 impl ValueWriter {
@@ -42,20 +26,16 @@ impl ValueWriter {
         compression: Compression,
     ) -> Self {
         Self {
-            file,
-            path,
+            out: BlockFile::new(file, path, id, header(id).to_vec()),
             number,
             id,
             compression,
-            buffer: header(id).to_vec(),
-            written: 0,
-            crc: crc32fast::Hasher::new(),
         }
     }
 
     /// Bytes of the file so far.
     pub(crate) fn size(&self) -> u64 {
-        self.written + self.buffer.len() as u64
+        self.out.offset()
     }
 
     /// Appends a value; answers where it is.
@@ -63,49 +43,28 @@ impl ValueWriter {
     /// # Errors
     /// The disk's; the file is then useless.
     pub(crate) fn add(&mut self, value: &[u8]) -> Result<ValuePointer> {
-        let (start, offset) = (self.buffer.len(), self.size());
-        let codec = pack(value, self.compression, &mut self.buffer);
-        seal_block(&mut self.buffer, start, self.id, offset, codec);
-        let record = &self.buffer[start..];
+        let record = self.out.packed_block(value, self.compression)?;
         let len = |bytes: usize| u32::try_from(bytes).expect("values are shorter than 4 GiB");
-        let pointer = ValuePointer {
+        Ok(ValuePointer {
             file: self.number,
-            offset,
-            stored: len(record.len()),
+            offset: record.handle.offset,
+            stored: len(record.handle.stored_len()),
             len: len(value.len()),
-            crc: record_crc(record),
-        };
-        debug_assert!(offset >= HEADER_LEN as u64, "the header comes first");
-        if self.buffer.len() >= WRITE_BYTES {
-            self.write()?;
-        }
-        Ok(pointer)
+            crc: record.crc,
+        })
     }
 
     /// Writes what is left and makes the file durable.
     ///
     /// # Errors
     /// The disk's.
-    pub(crate) fn finish(mut self) -> Result<ValueFileRecord> {
-        self.write()?;
-        self.file
-            .sync()
-            .map_err(|error| Error::io("sync", &self.path, error))?;
+    pub(crate) fn finish(self) -> Result<ValueFileRecord> {
+        let (size, crc) = self.out.finish(&[])?;
         Ok(ValueFileRecord {
             number: self.number,
             id: self.id,
-            size: self.written,
-            crc: self.crc.finalize(),
+            size,
+            crc,
         })
-    }
-
-    fn write(&mut self) -> Result<()> {
-        self.crc.update(&self.buffer);
-        self.file
-            .append(&self.buffer)
-            .map_err(|error| Error::io("write", &self.path, error))?;
-        self.written += self.buffer.len() as u64;
-        self.buffer.clear();
-        Ok(())
     }
 }
