@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     filename,
     fs::Fs,
-    ingest::link_or_copy,
+    ingest::{COPY_BYTES, link_or_copy},
     key::SequenceNumber,
     limiter::IoPriority,
     log_files::LiveSegment,
@@ -127,7 +127,10 @@ impl DbInner {
             let to = filename::log(path, segment.number);
             let copy = fs.create(&to).map_err(|e| Error::io("create", &to, e))?;
             let mut copy = self.pace(IoPriority::Backup).wrap(copy);
-            copy.append(bytes).map_err(|e| Error::io("write", &to, e))?;
+            // In pieces, so that what is more urgent comes in between.
+            for piece in bytes.chunks(COPY_BYTES) {
+                copy.append(piece).map_err(|e| Error::io("write", &to, e))?;
+            }
             copy.sync().map_err(|e| Error::io("sync", &to, e))?;
         }
         let mut state = point.state.clone();

@@ -57,7 +57,7 @@ pub enum BlockSource {
 pub struct Met {
     /// Its sequence number.
     pub seq: SequenceNumber,
-    /// Bytes of its value; `None` for a delete.
+    /// Bytes of its value, wherever that lies, or of its operand; `None` for a delete.
     pub value_len: Option<usize>,
 }
 
@@ -86,6 +86,8 @@ pub enum Outcome {
     Deleted,
     /// A range delete over the key did.
     RangeDeleted,
+    /// The row that was found is past its time.
+    Expired,
     /// No place has the key.
     Absent,
 }
@@ -224,10 +226,10 @@ fn judge(met: Option<Met>, covered: SequenceNumber) -> Option<Outcome> {
 }
 
 fn met(trailer: u64, len: usize) -> Met {
-    let is_put = trailer_kind(trailer) == Some(ValueKind::Put);
+    let is_delete = trailer_kind(trailer) == Some(ValueKind::Delete);
     Met {
         seq: trailer_seq(trailer),
-        value_len: is_put.then_some(len),
+        value_len: (!is_delete).then_some(len),
     }
 }
 
@@ -261,7 +263,14 @@ impl DbInner {
         self.check_family(cf)?;
         let seq = at.map_or_else(|| self.commit.visible(), Snapshot::seq);
         let mut steps = Vec::new();
-        let outcome = self.walk(&state, key, seq, &mut steps)?;
+        let outcome = match self.walk(&state, key, seq, &mut steps)? {
+            // What operands come to, and whether a row is past its time, is for the get to say.
+            Outcome::Found(_) if cf.inner.merger().is_some() || cf.inner.ttl().is_some() => {
+                let value = self.get_at(cf, &state, key, (seq, at), &mut Pin::<true>)?;
+                value.map_or(Outcome::Expired, |value| Outcome::Found(value.len()))
+            }
+            outcome => outcome,
+        };
         Ok(Explanation {
             seq,
             steps,
@@ -422,6 +431,7 @@ impl fmt::Display for Explanation {
             Outcome::Found(len) => write!(f, "found, {len} bytes"),
             Outcome::Deleted => write!(f, "absent: deleted"),
             Outcome::RangeDeleted => write!(f, "absent: under a range delete"),
+            Outcome::Expired => write!(f, "absent: past its time"),
             Outcome::Absent => write!(f, "absent: in no place"),
         }
     }

@@ -590,4 +590,4 @@ const MAX_HELD_BYTES: usize = 1 << 20;
 const MAX_ROUNDS: usize = 8;
 
 /// Bytes copied at a time.
-const COPY_BYTES: usize = 1 << 20;
+pub(crate) const COPY_BYTES: usize = 1 << 20;

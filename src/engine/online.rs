@@ -74,6 +74,11 @@ fn needs_reopening(old: &Options, new: &Options) -> Vec<&'static str> {
         ("stats_sampling", old.stats_sampling != new.stats_sampling),
         ("reserve_bytes", old.reserve_bytes != new.reserve_bytes),
         ("shared_memory", shared(old) != shared(new)),
+        (
+            "append_tail_bytes",
+            old.append_tail_bytes != new.append_tail_bytes,
+        ),
+        ("clock", !Arc::ptr_eq(&old.clock, &new.clock)),
         ("fs", !Arc::ptr_eq(&old.fs, &new.fs)),
         ("executor", !Arc::ptr_eq(&old.executor, &new.executor)),
         ("faults", old.faults != new.faults),

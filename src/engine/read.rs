@@ -225,8 +225,21 @@ impl DbInner {
         // Of a family that is dropped the state is empty.
         self.check_family(cf)?;
         let seq = at.map_or_else(|| self.commit.visible(), Snapshot::seq);
-        let found = self.get_in(cf, &state, key, seq, &mut take)?;
-        self.alive(cf, found, at, &mut take)
+        self.get_at(cf, &state, key, (seq, at), &mut take)
+    }
+
+    /// The value of `key` in `state` at a number, alive at the time of its snapshot or now.
+    #[inline]
+    pub(crate) fn get_at<T: Take>(
+        &self,
+        cf: &ColumnFamily,
+        state: &ReadState,
+        key: &[u8],
+        (seq, at): (SequenceNumber, Option<&Snapshot>),
+        take: &mut T,
+    ) -> Result<Option<T::Output>> {
+        let found = self.get_in(cf, state, key, seq, take)?;
+        self.alive(cf, found, at, take)
     }
 
     /// What was found, unless it is past its time.

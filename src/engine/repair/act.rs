@@ -384,7 +384,14 @@ fn put_aside(actor: &Actor<'_>, names: &[String]) -> Result<()> {
             Ok(_) if !is_rewritten(name) => {}
             Ok(_) | Err(_) => {
                 let _ = actor.fs.remove_file(&to);
-                link_or_copy(actor.fs, &from, &to)?;
+                // Under its name stands nothing that is not whole, or the next repair would take it for done.
+                let begun = filename::temporary(&to);
+                let _ = actor.fs.remove_file(&begun);
+                link_or_copy(actor.fs, &from, &begun)?;
+                actor
+                    .fs
+                    .rename(&begun, &to)
+                    .map_err(|e| Error::io("rename", &begun, e))?;
             }
         }
     }

@@ -31,11 +31,12 @@ use crate::{
     error::{Error, Result},
     explain::BlockSource,
     fs::ReadableFile,
-    key::{InternalKey, SequenceNumber},
+    key::{InternalKey, SequenceNumber, ValueKind, trailer_kind},
     memory::Charge,
     options::NO_ZSTD,
     slice::PinnedSlice,
     tombstones::Tombstones,
+    values::ValuePointer,
 };
 
 /// Blocks whose two bits are in one word.
@@ -323,7 +324,14 @@ impl Table {
             (false, false) => BlockSource::File,
         };
         look.block = Some((source, handle.stored_len()));
-        look.found = found.map(|(trailer, value)| (trailer, value.len()));
+        let bytes = block.bytes(&*self.file);
+        look.found = found.map(|(trailer, value)| {
+            let pointer = (trailer_kind(trailer) == Some(ValueKind::Pointer))
+                .then(|| ValuePointer::decode(&bytes[value.clone()]))
+                .flatten();
+            let len = pointer.map_or(value.len(), ValuePointer::value_len);
+            (trailer, len)
+        });
         Ok(look)
     }
 

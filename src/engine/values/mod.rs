@@ -54,6 +54,11 @@ impl ValuePointer {
         put_u32(out, self.crc);
     }
 
+    /// Bytes of the value.
+    pub(crate) fn value_len(self) -> usize {
+        usize::try_from(self.len).unwrap_or(usize::MAX)
+    }
+
     /// The pointer that `bytes` are; `None` for any other bytes.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);

@@ -1,10 +1,10 @@
 //! What the engine tells: counters of families, times, why a read is as it is, what a range is spread over.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use basalt_engine::{
-    BlockSource, CfOptions, ColumnFamily, Compression, Db, LEVELS, Options, Outcome, Place,
-    ReadOptions, WriteOptions, fs::ReadMode,
+    AppendWithDelimiter, BlockSource, CfOptions, ColumnFamily, Compression, Db, LEVELS,
+    ManualClock, Options, Outcome, Place, ReadOptions, WriteOptions, fs::ReadMode,
 };
 use basalt_testkit::{Rng, Seeds};
 
@@ -130,18 +130,30 @@ fn a_block_is_told_to_come_from_the_file_then_from_the_cache_or_from_the_map() {
 /// What explain says is what get does, in whatever state.
 #[test]
 fn explanations_agree_with_gets_in_random_databases() {
-    for seed in Seeds::new("explain", 60) {
+    let seeds = Seeds::new("explain", 60);
+    let is_replay = seeds.is_replay();
+    let mut expired = 0;
+    for seed in seeds {
         let mut rng = Rng::new(seed);
-        let (_, options) = simulated(seed);
+        let (_, mut options) = simulated(seed);
+        let clock = Arc::new(ManualClock::new(1));
+        options.clock = clock.clone();
         let db = Db::open("db", options).expect("opened");
         let options = CfOptions {
             write_buffer_bytes: 1 << 10,
             l0_compaction_trigger: 2,
+            large_value_bytes: Some(64),
             ..CfOptions::default()
+        };
+        let merges = seed % 3 == 1;
+        let options = match seed % 3 {
+            0 => options,
+            1 => options.merge_operator(Arc::new(AppendWithDelimiter::new(b","))),
+            _ => options.ttl(Duration::from_millis(20)),
         };
         let cf = db.open_cf("data", options).expect("created");
         let key = |rng: &mut Rng| [u8::try_from(rng.below(40)).expect("small")];
-        let mut outcomes = [0; 3];
+        let mut outcomes = [0; 4];
         for _ in 0..600 {
             match rng.below(10) {
                 0..5 => put(&db, &cf, &key(&mut rng), &vec![1; rng.index(100)]),
@@ -152,6 +164,12 @@ fn explanations_agree_with_gets_in_random_databases() {
                         .expect("written");
                 }
                 7 if rng.one_in(5) => db.flush(&cf).expect("flushed"),
+                7 if merges => {
+                    let (key, operand) = (key(&mut rng), vec![2; rng.index(9)]);
+                    db.merge(&cf, &key, &operand, WriteOptions::NO_SYNC)
+                        .expect("written");
+                }
+                7 => clock.advance(rng.below(10)),
                 _ => {
                     let key = key(&mut rng);
                     let value = db.get(&cf, &key).expect("readable");
@@ -162,6 +180,7 @@ fn explanations_agree_with_gets_in_random_databases() {
                         }
                         (None, Outcome::Absent) => outcomes[1] += 1,
                         (None, Outcome::Deleted | Outcome::RangeDeleted) => outcomes[2] += 1,
+                        (None, Outcome::Expired) => outcomes[3] += 1,
                         (value, told) => panic!("seed {seed:#x}: {value:?} and {told:?}"),
                     }
                 }
@@ -171,7 +190,9 @@ fn explanations_agree_with_gets_in_random_databases() {
             outcomes[0] > 0 && outcomes[2] > 0,
             "seed {seed:#x}: {outcomes:?}"
         );
+        expired += outcomes[3];
     }
+    assert!(is_replay || expired > 20, "{expired} rows past their time");
 }
 
 #[test]
