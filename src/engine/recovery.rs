@@ -336,11 +336,7 @@ fn apply_record(
                 "an append to column family {id}, which is a plain one"
             ));
         }
-        if matches!(operation, Operation::Merge { .. }) && family.inner.merger().is_none() {
-            return Err(format!(
-                "a merge in column family {id}, which has no merge operator"
-            ));
-        }
+        // An operand is taken without an operator too: a repair without a manifest knows of none, and `open_cf` may give it.
         if let Operation::Put { key, value } = operation
             && family.inner.ttl().is_some()
         {

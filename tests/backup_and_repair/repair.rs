@@ -7,7 +7,8 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use basalt_engine::{
-    Db, Error, Fate, Fault, RepairOptions, RepairReport, WriteOptions,
+    ByteOrderOf, CfOptions, Db, Error, Fate, Fault, RepairOptions, RepairReport, U64Add,
+    WriteOptions,
     fs::{
         Fs, SimFs,
         sim::{Failure, OpKind, Survival, fail_range},
@@ -445,6 +446,46 @@ fn without_a_manifest_the_caller_may_name_the_family_of_all_tables() {
         "{report}"
     );
     assert_eq!(sound(&image, "named"), store.truth);
+}
+
+/// Which operator a family has is in the manifest alone: without that, operands are kept until it is given again.
+#[test]
+fn operands_outlive_the_loss_of_the_manifest() {
+    let disk = SimFs::new();
+    let add = || CfOptions::default().merge_operator(Arc::new(U64Add(ByteOrderOf::LittleEndian)));
+    let db = Db::open(DIR, options(&disk, 15, Fault::None)).expect("an empty disk");
+    let sums = db.open_cf("default", add()).expect("a family");
+    for n in 1..=20_u64 {
+        db.merge(&sums, b"sum", &n.to_le_bytes(), WriteOptions::SYNC)
+            .expect("written");
+        if n == 10 {
+            db.flush(&sums).expect("written");
+        }
+    }
+    let image = disk.crash(Survival::ProcessDeath);
+    drop(sums);
+    drop(db);
+    let lost = |name: &str| name.starts_with("MANIFEST") || name == "CURRENT";
+    for path in image.files() {
+        let name = path.file_name().and_then(|name| name.to_str());
+        if lost(name.expect("plain")) {
+            image.remove_file(&path).expect("there");
+        }
+    }
+    image.settle();
+    let named = RepairOptions {
+        family_of_strays: Some("default".to_owned()),
+        ..RepairOptions::default()
+    };
+    repaired(&image, &named);
+    let db = Db::open(DIR, options(&image, 16, Fault::None)).expect("it opens");
+    assert!(
+        db.get(&db.default_cf(), b"sum").is_err(),
+        "nobody can add yet"
+    );
+    let sums = db.open_cf("default", add()).expect("an operator is given");
+    let sum = db.get(&sums, b"sum").expect("readable").expect("there");
+    assert_eq!(sum, &210_u64.to_le_bytes());
 }
 
 /// Rows whose values are beside the tables come back whole from tables of which no manifest tells, and without those that

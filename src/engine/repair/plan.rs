@@ -342,8 +342,18 @@ impl Planner<'_> {
             )));
         }
         let mut taken = Vec::new();
+        let lives = known.family(id).options.ttl.is_some();
         for number in strays {
             match self.stray_record(number, pace)? {
+                // As for an ingest: the time behind values is part of what they are.
+                Some(TableRecord { info, .. })
+                    if info.entries > info.deletes && info.times.is_some() != lives =>
+                {
+                    let why = format!(
+                        "its rows have a time to live and those of {name:?} have none, or the other way round"
+                    );
+                    self.file(table_name(number), Fate::PutAside { why });
+                }
                 Some(record) => taken.push(record),
                 None => {
                     let why =
