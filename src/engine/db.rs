@@ -38,7 +38,7 @@ use crate::{
     stats::{Counters, Stats},
     tables::Tables,
     ticket::{Ticket, TicketState},
-    timing::{Timers, is_sample},
+    timing::{Sampled, Timers, is_sample},
     verify::VerifyReport,
     wal::mark::MarkFile,
 };
@@ -247,7 +247,8 @@ impl Db {
             return self.inner.write_nothing(&batch, options);
         }
         let inner = &self.inner;
-        let begun = is_sample(inner.options.stats_sampling).then(|| inner.options.executor.now());
+        let begun = is_sample(Sampled::Write, inner.options.stats_sampling)
+            .then(|| inner.options.executor.now());
         let entry = inner.submit_batch(batch, options, true)?;
         let result = inner.settle(inner.commit.wait(&entry));
         if let Some(begun) = begun {

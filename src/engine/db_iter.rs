@@ -15,7 +15,7 @@ use crate::{
     read::state_for,
     slice::PinnedSlice,
     tables::Source,
-    timing::is_sample,
+    timing::{Sampled, is_sample},
 };
 
 /// A cursor over the entries of one family at one moment, in key order.
@@ -94,7 +94,7 @@ impl DbIter {
 
     /// Seeks, timed if this one is a sample.
     fn sought(&mut self, seek: impl FnOnce(&mut UserIter<Source>) -> Result<()>) -> Result<()> {
-        if !is_sample(self.db.options.stats_sampling) {
+        if !is_sample(Sampled::Seek, self.db.options.stats_sampling) {
             return seek(&mut self.inner);
         }
         let begun = self.db.options.executor.now();

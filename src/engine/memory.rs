@@ -303,8 +303,7 @@ impl crate::Db {
     /// Bytes of memory by what holds them, of all databases that share it with this one.
     #[must_use]
     pub fn memory_stats(&self) -> MemoryStats {
-        self.inner.balance_memory();
-        self.inner.memory.memory.stats()
+        self.inner.memory_stats()
     }
 }
 
@@ -337,16 +336,30 @@ impl DbInner {
     /// Says what this database holds, and looks whether that is too much. May be called under the commit lock.
     pub(crate) fn balance_memory(&self) -> Verdict {
         let pool = &self.memory.memory.pool;
+        // Without a bound nobody needs it but those who ask.
         if pool.budget.load(Ordering::Relaxed) != usize::MAX {
-            let allocated = |family: &crate::ColumnFamily| family.inner.peek().allocated_bytes();
-            let active: usize = self.families().iter().map(allocated).sum();
-            let bytes = active + self.memory.held_bytes();
-            let usage = &self.memory.usage;
-            usage.memtables.store(bytes, Ordering::Relaxed);
-            let tail = self.logs.tail.bytes();
-            usage.append_tails.store(tail, Ordering::Relaxed);
+            self.measure_memory();
         }
         pool.balance()
+    }
+
+    /// Says what memtables and the newest batches of append families hold.
+    fn measure_memory(&self) {
+        let allocated = |family: &crate::ColumnFamily| family.inner.peek().allocated_bytes();
+        let active: usize = self.families().iter().map(allocated).sum();
+        let bytes = active + self.memory.held_bytes();
+        let usage = &self.memory.usage;
+        usage.memtables.store(bytes, Ordering::Relaxed);
+        let tail = self.logs.tail.bytes();
+        usage.append_tails.store(tail, Ordering::Relaxed);
+    }
+
+    /// What all databases of the pool hold; this one is looked at for it.
+    pub(crate) fn memory_stats(&self) -> MemoryStats {
+        self.measure_memory();
+        let memory = &self.memory.memory;
+        memory.pool.balance();
+        memory.stats()
     }
 
     /// Says what the indexes of append families hold. They are walked for it, so this is for now and then.

@@ -17,7 +17,7 @@ use crate::{
     snapshot::Snapshot,
     table::{KeyHash, Table, key_hash},
     tables::{Source, Tables},
-    timing::is_sample,
+    timing::{Sampled, is_sample},
     version::{KeySpan, TableOpener},
 };
 
@@ -172,7 +172,7 @@ impl DbInner {
         at: Option<&Snapshot>,
         take: T,
     ) -> Result<Option<T::Output>> {
-        if is_sample(self.options.stats_sampling) {
+        if is_sample(Sampled::Get, self.options.stats_sampling) {
             return self.get_sampled(cf, key, at, take);
         }
         self.get_plain(cf, key, at, take)

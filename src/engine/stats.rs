@@ -371,10 +371,7 @@ impl DbInner {
                 flush: self.timers.flush.histogram(),
                 compaction: self.timers.compaction.histogram(),
             },
-            memory: {
-                self.balance_memory();
-                self.memory.memory.stats()
-            },
+            memory: self.memory_stats(),
             rate: self
                 .live
                 .load()

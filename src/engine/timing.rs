@@ -134,30 +134,41 @@ impl fmt::Debug for Histogram {
     }
 }
 
+/// Calls of which some are timed. Each kind is counted for itself, so that a loop of several has samples of all.
+#[derive(Clone, Copy)]
+pub(crate) enum Sampled {
+    Get,
+    Write,
+    Seek,
+}
+
 thread_local! {
-    /// Calls of this thread until one is timed.
-    static LEFT: Cell<u32> = const { Cell::new(0) };
+    /// Calls of this thread until one is timed, by kind.
+    static LEFT: [Cell<u32>; 3] = const { [Cell::new(0), Cell::new(0), Cell::new(0)] };
 }
 
 /// Calls of a thread between two looks at the setting of a database that wants no samples.
 const NO_SAMPLES: u32 = 1024;
 
-/// True for one in `every` calls of this thread; never for 0.
+/// True for one in `every` calls of the kind on this thread; never for 0.
 #[inline]
-pub(crate) fn is_sample(every: u32) -> bool {
-    match LEFT.get().checked_sub(1) {
-        Some(left) => {
-            LEFT.set(left);
-            false
+pub(crate) fn is_sample(kind: Sampled, every: u32) -> bool {
+    LEFT.with(|left| {
+        let left = &left[kind as usize];
+        match left.get().checked_sub(1) {
+            Some(fewer) => {
+                left.set(fewer);
+                false
+            }
+            None => begin_count(left, every),
         }
-        None => begin_count(every),
-    }
+    })
 }
 
 /// Begins to count to the next sample.
 #[cold]
-fn begin_count(every: u32) -> bool {
-    LEFT.set(every.checked_sub(1).unwrap_or(NO_SAMPLES));
+fn begin_count(left: &Cell<u32>, every: u32) -> bool {
+    left.set(every.checked_sub(1).unwrap_or(NO_SAMPLES));
     every > 0
 }
 
@@ -213,10 +224,22 @@ mod tests {
     #[test]
     fn one_call_in_so_many_is_a_sample() {
         std::thread::spawn(|| {
-            let samples = (0..1000).filter(|_| is_sample(10)).count();
+            let samples = (0..1000).filter(|_| is_sample(Sampled::Get, 10)).count();
             assert_eq!(samples, 100);
-            assert_eq!((0..1000).filter(|_| is_sample(1)).count(), 1000);
-            assert_eq!((0..5000).filter(|_| is_sample(0)).count(), 0);
+            assert_eq!(
+                (0..1000).filter(|_| is_sample(Sampled::Get, 1)).count(),
+                1000
+            );
+            assert_eq!((0..5000).filter(|_| is_sample(Sampled::Get, 0)).count(), 0);
+            let mixed =
+                (0..1000).map(|_| (is_sample(Sampled::Write, 2), is_sample(Sampled::Seek, 2)));
+            let (writes, seeks): (Vec<_>, Vec<_>) = mixed.unzip();
+            let count = |samples: Vec<bool>| samples.into_iter().filter(|&is| is).count();
+            assert_eq!(
+                (count(writes), count(seeks)),
+                (500, 500),
+                "each kind has its own"
+            );
         })
         .join()
         .expect("no panic");
