@@ -526,6 +526,15 @@ fn compressed_block() {
     );
 }
 
+/// Settings as FORMAT.md's examples have them, whatever the defaults are by now.
+fn as_stated(mut options: CfOptions) -> CfOptions {
+    options.max_immutable_memtables = 3;
+    if options.append_prefix_bytes.is_none() {
+        options.compression[..2].fill(Compression::None);
+    }
+    options
+}
+
 #[test]
 fn version_edit() {
     let fields = version::Edit {
@@ -534,14 +543,14 @@ fn version_edit() {
         last_seq: Some(400),
         log: Some((7, 1000)),
         next_family_id: Some(3),
-        created: vec![(2, "lock".to_owned(), CfOptions::unlogged())],
+        created: vec![(2, "lock".to_owned(), as_stated(CfOptions::unlogged()))],
         dropped: vec![1],
         options: vec![(
             0,
-            CfOptions {
+            as_stated(CfOptions {
                 table_bytes: 1 << 40,
                 ..CfOptions::default()
-            },
+            }),
         )],
         flushed: vec![(0, 310)],
         removed: vec![(0, 6, 4)],
