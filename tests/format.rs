@@ -411,15 +411,13 @@ fn internal_key() {
 
 /// Writes a table on a simulated disk: its bytes.
 fn encode_table(options: &CfOptions, content: &table::Content) -> Vec<u8> {
-    let disk = SimFs::new();
-    let path = Path::new("/000001.sst");
+    let (disk, path) = (SimFs::new(), Path::new("/000001.sst"));
     table::write(&*disk, path, TABLE_ID, options, content).expect("a sound disk");
     disk.read_raw(path).expect("just written")
 }
 
 fn decode_table(bytes: &[u8], mode: ReadMode) -> Option<(u64, table::Content)> {
-    let disk = SimFs::new();
-    let path = Path::new("/000001.sst");
+    let (disk, path) = (SimFs::new(), Path::new("/000001.sst"));
     disk.write_raw(path, bytes).expect("an empty disk");
     table::read(&*disk, path, mode).ok()
 }
@@ -526,7 +524,7 @@ fn compressed_block() {
     );
 }
 
-/// Settings as FORMAT.md's examples have them, whatever the defaults are by now.
+/// Settings of FORMAT.md's examples.
 fn as_stated(mut options: CfOptions) -> CfOptions {
     options.max_immutable_memtables = 3;
     if options.append_prefix_bytes.is_none() {
