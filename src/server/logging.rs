@@ -3,6 +3,8 @@
 //! Promises: no keys and no values in it, ours or a library's; libraries are heard from `warn` on; the level can
 //! change while the server runs, and what is below it costs one look at a number.
 
+pub mod recent;
+
 use std::{
     io::{self, IsTerminal as _},
     sync::OnceLock,
@@ -32,7 +34,9 @@ fn filter(level: LevelFilter) -> Targets {
 /// Begins to log what is at least as important as `level`. A second call changes nothing.
 pub fn init(level: LevelFilter) {
     let (filter, handle) = reload::Layer::new(filter(level));
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry()
+        .with(filter)
+        .with(recent::Recent);
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let set = if io::stderr().is_terminal() {
         registry

@@ -37,6 +37,7 @@ use super::{
 };
 use crate::{
     auth::{Refusal, Right, Who},
+    insight::{SlowRequest, now_ms},
     limits::{
         ANSWER_TIMEOUT, DEFAULT_DEADLINE, MAX_ANSWER_BYTES_IN_FLIGHT, MAX_REQUEST_BYTES_IN_FLIGHT,
         MAX_REQUESTS_IN_FLIGHT, REQUEST_BASE_LEN, SLOW_REQUEST,
@@ -575,6 +576,16 @@ impl Outcome {
         let request_bytes =
             in_flight.map_or(0, |request| request.request_bytes.load(Ordering::Relaxed));
         let answer_bytes = in_flight.map_or(0, InFlight::answer_bytes);
+        self.metrics.insight.on_slow(SlowRequest {
+            at_ms: now_ms(),
+            method: self.method,
+            code: code_name(code),
+            took_ms: millis(took),
+            arriving_ms: millis(arriving),
+            working_ms: millis(took.saturating_sub(arriving)),
+            request_bytes,
+            answer_bytes,
+        });
         tracing::warn!(
             method = self.method,
             code = code_name(code),
