@@ -299,15 +299,11 @@ fn load(name: &str) -> Arc<SimFs> {
     disk
 }
 
-/// The path of the manifest in use.
+/// The path of the newest manifest. The one before may be there still: its removal need not be durable.
 fn manifest(disk: &SimFs) -> PathBuf {
-    let mut manifests = disk
-        .files()
-        .into_iter()
-        .filter(|path| path.to_string_lossy().contains("MANIFEST-"));
-    let path = manifests.next().expect("there is a manifest");
-    assert_eq!(manifests.next(), None, "there is one");
-    path
+    let files = disk.files().into_iter();
+    let manifests = files.filter(|path| path.to_string_lossy().contains("MANIFEST-"));
+    manifests.max().expect("there is a manifest")
 }
 
 fn version_of(header: &[u8]) -> u32 {

@@ -208,7 +208,9 @@ impl Server {
         let front = Arc::new(Front::new(
             Arc::clone(&tinykv),
             Arc::clone(&admission),
-            routes(tinykv, admin, peers).add_service(health_service),
+            routes(tinykv, admin, peers)
+                // No budget counts what is asked of health.
+                .add_service(health_service.max_decoding_message_size(limits::REQUEST_BASE_LEN)),
         ));
         let transport = Transport {
             streams: limits.streams,
@@ -321,9 +323,9 @@ impl Server {
             cluster.hand_over(limits::HAND_OVER_TIMEOUT).await;
         }
         self.admission.drain();
+        let until = tokio::time::Instant::now() + limits::DRAIN_TIMEOUT;
         if let Some(cluster) = &self.cluster {
             // What is in flight needs the other stores; their streams would never end by themselves.
-            let until = tokio::time::Instant::now() + limits::DRAIN_TIMEOUT;
             while self.admission.in_flight() > 0 && tokio::time::Instant::now() < until {
                 tokio::time::sleep(LOOK / 10).await;
             }
@@ -331,10 +333,7 @@ impl Server {
         }
         self.stop.send_replace(true);
         let both = async { (self.grpc.await, self.pages.await) };
-        if tokio::time::timeout(limits::DRAIN_TIMEOUT, both)
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout_at(until, both).await.is_err() {
             tracing::warn!("requests or connections were left when the time to drain was over");
         }
         let storage = self.storage.0;

@@ -323,7 +323,7 @@ pub const SETTINGS: &[Setting] = &[
         default: "info",
         group: Group::Log,
         online: true,
-        meaning: "Least important events that are logged",
+        meaning: "Least important events that are logged; refusals of callers (basalt::audit) always are",
         take: |config, value| config.log_level = value.level(),
     },
     Setting {

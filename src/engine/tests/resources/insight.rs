@@ -263,6 +263,7 @@ fn families_tell_their_amplification_work_and_stalls() {
         l0_compaction_trigger: 2,
         l0_slowdown_trigger: 3,
         l0_stop_trigger: 3,
+        compression: [Compression::None; LEVELS],
         ..CfOptions::default()
     };
     let cf = db.open_cf("data", options).expect("created");

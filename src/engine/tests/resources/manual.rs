@@ -7,7 +7,7 @@ use std::{
 
 use basalt_engine::{
     CfOptions, ColumnFamily, Compression, Db, Error, Fault, Faults, LEVELS, Pacing, ProgressStep,
-    ReadOptions, WriteOptions,
+    ReadOptions, WriteOptions, fs::Fs,
 };
 use basalt_testkit::{Rng, Seeds};
 
@@ -207,4 +207,47 @@ fn a_cursor_of_a_dropped_family_is_not_refreshed() {
     assert!(matches!(iter.refresh(), Err(Error::NoSuchColumnFamily(_))));
     iter.seek_to_first().expect("as it was");
     assert!(iter.valid());
+}
+
+#[test]
+fn waiting_for_background_work_leaves_nothing_that_is_due_and_no_large_spare_log_files() {
+    let (fs, mut options) = simulated(59);
+    options.log_segment_bytes = (8 << 20, 8 << 20);
+    let db = Db::open("db", options).expect("opened");
+    let setting = CfOptions {
+        l0_compaction_trigger: 2,
+        write_buffer_bytes: 4 << 20,
+        ..CfOptions::default()
+    };
+    let cf = db.open_cf("data", setting).expect("created");
+    let refused = Arc::new(Mutex::new(Vec::new()));
+    let (told, inside) = (Arc::clone(&refused), db.clone());
+    db.add_listener(Arc::new(move |_: &basalt_engine::Event| {
+        told.lock()
+            .expect("no panic holds it")
+            .push(inside.wait_for_background_work());
+    }));
+    for i in 0..40_000_u32 {
+        let key = (i % 10_000).to_be_bytes();
+        db.put(&cf, &key, &[7; 1000], WriteOptions::NO_SYNC)
+            .expect("written");
+    }
+    db.flush_all().expect("flushed");
+    db.wait_for_background_work().expect("done");
+    let stats = db.stats();
+    let l0 = stats.families.last().expect("there").levels[0].tables;
+    assert!(l0 < 2, "{l0} tables of L0");
+    let names = fs.list_dir("db".as_ref()).expect("a directory");
+    let logs = names.iter().filter(|name| name.ends_with(".log")).count();
+    assert!(logs <= 2, "written and prepared: {names:?}");
+    let refused = refused.lock().expect("no panic holds it");
+    assert!(!refused.is_empty());
+    for refusal in &*refused {
+        assert!(
+            matches!(refusal, Err(Error::InvalidArgument(_))),
+            "{refusal:?}"
+        );
+    }
+    db.clone().close().expect("closed");
+    assert!(matches!(db.wait_for_background_work(), Err(Error::Closed)));
 }
