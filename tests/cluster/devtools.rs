@@ -28,8 +28,8 @@ pub(crate) fn find() -> Option<PathBuf> {
     let mut folders = std::env::split_paths(&path);
     let names = ["chromium", "chromium-browser", "google-chrome"];
     let found = folders.find_map(|folder| {
-        let files = names.iter().map(|name| folder.join(name));
-        files.into_iter().find(|file| file.is_file())
+        let mut files = names.iter().map(|name| folder.join(name));
+        files.find(|file| file.is_file())
     });
     if found.is_none() {
         let is_required = std::env::var(REQUIRED).is_ok_and(|value| value == "required");
@@ -53,7 +53,7 @@ pub(crate) struct Browser {
     next: u64,
     /// What the browser has told of by itself.
     events: Vec<Value>,
-    _home: TempDir,
+    home: TempDir,
 }
 
 impl Browser {
@@ -122,7 +122,7 @@ impl Browser {
             session: None,
             next: 0,
             events: Vec::new(),
-            _home: home,
+            home: home,
         };
         let page = browser.call("Target.createTarget", json!({"url": "about:blank"}));
         let target = &page["targetId"];
@@ -150,7 +150,7 @@ impl Browser {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let Ok(message) = self.from.recv_timeout(left) else {
-                let log = fs::read_to_string(self._home.path().join("log"));
+                let log = fs::read_to_string(self.home.path().join("log"));
                 panic!(
                     "the browser does not answer {method}: {}",
                     log.unwrap_or_default()

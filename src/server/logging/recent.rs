@@ -50,9 +50,9 @@ pub fn after(id: u64) -> Vec<Line> {
 
 fn keep(level: &'static str, target: &'static str, mut text: String) {
     if text.len() > MAX_LINE_LEN {
-        let cut = (0..=MAX_LINE_LEN).rev();
-        let cut = cut.into_iter().find(|at| text.is_char_boundary(*at));
-        text.truncate(cut.unwrap_or(0));
+        let mut ends = (0..=MAX_LINE_LEN).rev();
+        let end = ends.find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or(0));
         text.push_str(" ...");
     }
     let (last, lines) = &mut *LINES.lock().unwrap_or_else(PoisonError::into_inner);
