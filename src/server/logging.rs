@@ -4,6 +4,8 @@
 //! change while the server runs, and what is below it costs one look at a number; refusals of callers are noted at
 //! every level.
 
+pub mod recent;
+
 use std::{
     io::{self, IsTerminal as _},
     sync::OnceLock,
@@ -34,7 +36,9 @@ fn filter(level: LevelFilter) -> Targets {
 /// Begins to log what is at least as important as `level`. A second call changes nothing.
 pub fn init(level: LevelFilter) {
     let (filter, handle) = reload::Layer::new(filter(level));
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry()
+        .with(filter)
+        .with(recent::Recent);
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let set = if io::stderr().is_terminal() {
         registry

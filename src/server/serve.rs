@@ -18,12 +18,17 @@ use tonic::service::Routes;
 use tonic_health::ServingStatus;
 
 use crate::{
+    api::{
+        self,
+        access::{Access, Remote},
+    },
     auth::Auth,
     config::{
         Config,
         live::{Layers, Live, Reload},
     },
     connections::{self, Transport},
+    insight::{SAMPLE_INTERVAL, rates::Sampler},
     limits,
     listen::{Listener, Silence},
     logging,
@@ -228,7 +233,18 @@ impl Server {
             Gauge::default(),
             Counter::default(),
         );
-        let router = status_pages::router(state, metrics);
+        let router = status_pages::router(Arc::clone(&state), Arc::clone(&metrics));
+        let router = router.merge(api::router(api::Parts {
+            state,
+            metrics: Arc::clone(&metrics),
+            storage: Arc::clone(&storage),
+            cluster: cluster.clone(),
+            live: Arc::clone(&live),
+            access: Access::new(setup.auth.clone(), &setup.config.status_addr),
+        }));
+        let router = router.into_make_service_with_connect_info::<Remote>();
+        let sampler = Sampler::new(metrics, Arc::clone(&storage));
+        tokio::spawn(take_samples(sampler, told_to_stop(stopped.clone())));
         let told = told_to_stop(stopped.clone());
         let pages = match setup.tls.clone().filter(|_| !setup.config.status_plain) {
             None => {
@@ -324,6 +340,21 @@ impl Server {
         tokio::task::spawn_blocking(move || storage.stop())
             .await
             .expect("closing does not panic")
+    }
+}
+
+/// Takes a sample each second.
+async fn take_samples(mut sampler: Sampler, stopped: impl Future<Output = ()>) {
+    let mut stopped = std::pin::pin!(stopped);
+    let mut ticks = tokio::time::interval(SAMPLE_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // The first is due at once.
+    ticks.tick().await;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => sampler.take(),
+            () = &mut stopped => return,
+        }
     }
 }
 

@@ -40,6 +40,7 @@ use super::{
 };
 use crate::{
     auth::{Refusal, Right, Who},
+    insight::{SlowRequest, now_ms},
     limits::{MAX_HEALTH_WATCHES, REQUEST_BASE_LEN},
     metrics::{Metrics, code_name},
     serve::told_to_stop,
@@ -527,6 +528,16 @@ impl Outcome {
         let request_bytes =
             in_flight.map_or(0, |request| request.request_bytes.load(Ordering::Relaxed));
         let answer_bytes = in_flight.map_or(0, InFlight::answer_bytes);
+        self.metrics.insight.on_slow(SlowRequest {
+            at_ms: now_ms(),
+            method: self.method,
+            code: code_name(code),
+            took_ms: millis(took),
+            arriving_ms: millis(arriving),
+            working_ms: millis(took.saturating_sub(arriving)),
+            request_bytes,
+            answer_bytes,
+        });
         tracing::warn!(
             method = self.method,
             code = code_name(code),

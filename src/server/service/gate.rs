@@ -25,6 +25,8 @@ pub(super) enum Need {
     Keys,
     /// Somebody with the right to read and write all keys.
     Everything,
+    /// Somebody who administrates, or another store.
+    Look,
     /// Somebody who administrates.
     Administration,
     /// Another store.
@@ -91,6 +93,7 @@ impl Gate {
         let is_allowed = match need {
             Need::Nothing | Need::Known | Need::Keys => true,
             Need::Everything => who.may_everything(),
+            Need::Look => who.may_administrate() || who.is_peer(),
             Need::Administration => who.may_administrate(),
             // There is no way to know one: a cluster with rights has certificates.
             Need::Peer => false,

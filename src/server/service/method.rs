@@ -109,6 +109,7 @@ impl Method {
             _ if self.is_tinykv => Need::Everything,
             "Health" => Need::Nothing,
             "Reflection" | "Members" => Need::Known,
+            "Status" => Need::Look,
             "unknown" => Need::Known,
             _ => Need::Administration,
         }
