@@ -23,9 +23,6 @@ use crate::{
     options::Options,
 };
 
-/// The newest batches of append families take at most this part of `Options::memory_budget_bytes`.
-const TAIL_PART: usize = 16;
-
 /// Times that a new segment is larger than the one before: each change of segments may wait for the disk, so that a
 /// database that is written much should have few soon.
 const GROWTH: u64 = 4;
@@ -98,9 +95,6 @@ impl Retired {
 impl LogFiles {
     pub(crate) fn new(dir: &Path, options: &Options, numbers: Arc<FileNumbers>) -> Self {
         let capacity = options.log_segment_bytes;
-        // Of a bound on all memory the newest batches take a small part.
-        let budget = options.memory_budget_bytes / TAIL_PART;
-        let tail_bytes = options.append_tail_bytes.min(budget);
         Self {
             dir: dir.to_path_buf(),
             fs: Arc::clone(&options.fs),
@@ -112,7 +106,7 @@ impl LogFiles {
             synced: Arc::default(),
             segments: ArcSwap::default(),
             max_pinned: AtomicU64::new(options.max_pinned_log_bytes),
-            tail: Tail::new(tail_bytes),
+            tail: Tail::new(options.append_tail_bytes),
             making: Mutex::default(),
             state: Mutex::new(State {
                 live: VecDeque::new(),

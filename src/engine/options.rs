@@ -50,8 +50,8 @@ pub struct Options {
     /// Bytes of the file that is given up on a full disk so that deletes and compaction can go on
     /// (default 1 MiB; 0 keeps none).
     pub reserve_bytes: u64,
-    /// Bytes of memory of memtables, block cache, what open tables keep beside it, blocks pinned by values, and
-    /// indexes of append families together (default `usize::MAX`: no bound but those of the parts). Near it the block
+    /// Bytes of memory of memtables, block cache, what open tables keep beside it, blocks pinned by values, indexes of
+    /// append families, and their newest batches (at most a sixteenth of it) together (default `usize::MAX`: no bound but those of the parts). Near it the block
     /// cache gives way first, then the largest memtable is flushed, and then writes wait for that flush. It holds within
     /// a tenth, buffers of jobs and cursors left out, as long as what cannot give way leaves memtables an eighth of it.
     pub memory_budget_bytes: usize,
@@ -79,7 +79,8 @@ pub struct Options {
     /// else needs them (default 1 GiB); beyond, what holds the oldest of them answers `Expired`.
     pub max_pinned_log_bytes: u64,
     /// Bytes of the newest batches of append families that are kept in memory as they were written, for reads (default
-    /// 64 MiB, as a memtable has; 0 keeps none). It holds the batch that is over it, and no older one.
+    /// 64 MiB, as a memtable has; 0 keeps none; a sixteenth of the memory budget where that is less). It holds the batch
+    /// that is over it, and no older one.
     pub append_tail_bytes: usize,
     /// Threads, time and randomness (default: four threads of this database's own: two for compactions,
     /// one for flushes, one for log syncs).

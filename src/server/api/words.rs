@@ -38,7 +38,7 @@ pub(super) fn health(status: &StatusResponse, survey: &Survey, in_flight: i64) -
             subject,
             grade,
             text,
-        })
+        });
     };
     match status.state() {
         State::Serving => {}
