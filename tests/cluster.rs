@@ -15,6 +15,8 @@ mod processes;
 
 #[path = "cluster/clients.rs"]
 mod clients;
+#[path = "cluster/data.rs"]
+mod data;
 
 #[path = "cluster/failures.rs"]
 mod failures;

@@ -245,6 +245,26 @@ impl Output {
         }
     }
 
+    /// [`Output::table`] with its columns under their head in a pipe too: for figures that a person keeps.
+    pub(super) fn table_with_head(&self, columns: &[&str], rows: &[Vec<Cell>]) -> Done {
+        let shown = Self {
+            mode: match self.mode {
+                Mode::Pipe => Mode::Terminal(usize::MAX),
+                mode => mode,
+            },
+            ..*self
+        };
+        shown.table(columns, rows, None)
+    }
+
+    /// `text`, cut to what a line of the terminal has left beside `used` columns; whole elsewhere.
+    pub(super) fn cut(&self, text: &str, used: usize) -> String {
+        match self.mode {
+            Mode::Terminal(width) => cut_to(text.to_owned(), width.saturating_sub(used).max(LEAST)),
+            Mode::Pipe | Mode::Json => text.to_owned(),
+        }
+    }
+
     /// What [`Output::table`] prints.
     fn render(&self, columns: &[&str], rows: &[Vec<Cell>], cut: Option<usize>) -> Vec<u8> {
         let mut out = Vec::new();

@@ -33,5 +33,6 @@ pub use clock::BootClock;
 pub use cluster::Cluster;
 pub use directory::{Directory, MAX_ADDRESS_LEN, MAX_STORES};
 pub use identity::{Card, Refusal, checksum, cluster_id, draw};
+#[cfg(test)]
 pub(crate) use link::root_cause;
 pub use link::{Dialer, GrpcTransport, Links, Traffic};
