@@ -4,12 +4,14 @@
 //! Not here: how data is stored (`basalt_engine`), how it is replicated (`basalt_raftstore`), messages
 //! (`basalt_proto`).
 
+pub mod api;
 pub mod auth;
 pub mod cli;
 pub mod config;
 mod connections;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod insight;
 pub mod limits;
 pub mod listen;
 pub mod logging;
@@ -22,3 +24,4 @@ pub mod status_pages;
 pub mod storage;
 pub mod stubs;
 pub mod tls;
+mod web;

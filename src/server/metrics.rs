@@ -30,7 +30,7 @@ use prometheus_client::{
 use tonic::Code;
 
 use self::store::{LoopCollector, PeerCollector};
-use crate::{replicated::Cluster, storage::Storage};
+use crate::{insight::Insight, replicated::Cluster, storage::Storage};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -54,6 +54,8 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Connections closed at once because there were too many.
     pub connections_refused: Counter,
+    /// What is remembered of the last minutes.
+    pub insight: Insight,
 }
 
 /// From 50 us to 26 s, each twice the one before.
@@ -106,11 +108,13 @@ impl Metrics {
             in_flight,
             connections,
             connections_refused,
+            insight: Insight::default(),
         }
     }
 
     /// Counts a request that was answered.
     pub fn on_request(&self, method: &'static str, code: Code, took: Duration) {
+        self.insight.on_request(method, code == Code::Ok, took);
         self.requests
             .get_or_create(&RequestLabels {
                 method,

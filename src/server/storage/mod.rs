@@ -14,6 +14,7 @@
 
 use std::{fmt, future::Future, pin::Pin, time::Instant};
 
+use basalt_engine::Db;
 use basalt_proto::{basaltpb, errorpb, kvrpcpb};
 use bytes::Bytes;
 
@@ -171,6 +172,17 @@ pub struct Status {
     pub raft: Option<basaltpb::EngineStatus>,
 }
 
+/// An open engine, for whoever looks into it.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineView<'a> {
+    /// What it is for: `kv` or `raft`.
+    pub name: &'static str,
+    /// The engine itself.
+    pub db: &'a Db,
+    /// What users call the family of a name; nothing for one that is not theirs.
+    pub word: fn(&str) -> Option<&str>,
+}
+
 /// A place that keeps column families of keys and values.
 pub trait Storage: Send + Sync + 'static {
     /// Opens it. May block for as long as recovery takes.
@@ -207,6 +219,12 @@ pub trait Storage: Send + Sync + 'static {
 
     /// What the storage can do and what it holds. May wait shortly for a lock, never for a disk.
     fn status(&self) -> Status;
+
+    /// Shows each open engine to `see`. May wait shortly for a lock, never for a disk.
+    fn engines(&self, see: &mut dyn FnMut(EngineView<'_>)) {
+        // Whatever has none has none to show.
+        let _ = see;
+    }
 
     /// Writes memtables to tables: of `cf`, or of every family. Blocks until they are durable.
     ///

@@ -23,10 +23,13 @@ use basalt_raftstore::{CommandError, DATA_FAMILIES, RegionSnapshot, Target};
 use bytes::Bytes;
 
 use super::{
-    BoxFuture, Context, Error, Modify, Result, Status, Storage, StorageIter, StorageReader,
-    StoreCode, standalone::EngineIter,
+    BoxFuture, Context, EngineView, Error, Modify, Result, Status, Storage, StorageIter,
+    StorageReader, StoreCode, standalone::EngineIter,
 };
-use crate::{limits::MAX_BUSY_WAIT, replicated::Cluster};
+use crate::{
+    limits::MAX_BUSY_WAIT,
+    replicated::{Cluster, family_word},
+};
 
 /// First and longest pause before a write is tried again.
 const BUSY_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
@@ -148,6 +151,16 @@ impl Storage for RaftStorage {
 
     fn status(&self) -> Status {
         self.0.storage_status()
+    }
+
+    fn engines(&self, see: &mut dyn FnMut(EngineView<'_>)) {
+        let Ok(engines) = self.0.engines() else {
+            return;
+        };
+        for (name, db) in [("kv", &engines.kv), ("raft", &engines.raft)] {
+            let word = family_word;
+            see(EngineView { name, db, word });
+        }
     }
 
     fn flush(&self, _: Option<&'static str>) -> Result<()> {

@@ -23,8 +23,8 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{
-    BoxFuture, Context, EngineSettings, Error, FAMILIES, Modify, Result, Status, Storage,
-    StorageIter, StorageReader, engine_status, explain_open, report_recovery,
+    BoxFuture, Context, EngineSettings, EngineView, Error, FAMILIES, Modify, Result, Status,
+    Storage, StorageIter, StorageReader, engine_status, explain_open, report_recovery,
 };
 use crate::limits::MAX_BUSY_WAIT;
 
@@ -201,6 +201,16 @@ impl Storage for StandaloneStorage {
             read_only,
             kv: engine_status(stats),
             ..Status::default()
+        }
+    }
+
+    fn engines(&self, see: &mut dyn FnMut(EngineView<'_>)) {
+        if let Ok(open) = self.open() {
+            see(EngineView {
+                name: "kv",
+                db: &open.db,
+                word: |name| Some(name),
+            });
         }
     }
 

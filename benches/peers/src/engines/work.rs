@@ -48,10 +48,12 @@ pub enum Group {
     Ycsb,
     Reopen,
     Space,
+    /// Raft logs.
+    Logs,
 }
 
 impl Group {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Core,
         Self::FillFour,
         Self::FillSequential,
@@ -61,6 +63,7 @@ impl Group {
         Self::Ycsb,
         Self::Reopen,
         Self::Space,
+        Self::Logs,
     ];
 
     pub fn name(self) -> &'static str {
@@ -74,6 +77,7 @@ impl Group {
             Self::Ycsb => "ycsb",
             Self::Reopen => "reopen",
             Self::Space => "space",
+            Self::Logs => "logs",
         }
     }
 
@@ -123,6 +127,7 @@ impl Work<'_> {
             (Group::Reopen, 0) => self.reopen_load(),
             (Group::Reopen, stage) => self.reopen(stage == 1),
             (Group::Space, _) => self.space(),
+            (Group::Logs, _) => self.logs(),
         }
     }
 
@@ -130,7 +135,7 @@ impl Work<'_> {
         self.kind.open(self.dir, settings)
     }
 
-    fn tell(&self, row: &str, done: &Done) {
+    pub fn tell(&self, row: &str, done: &Done) {
         (self.tell)(Figure::new(row, done.rate()).times(&done.times));
     }
 
@@ -509,7 +514,7 @@ impl Work<'_> {
             cache: 128 << 20,
             ..Settings::default()
         };
-        let before = bytes_written();
+        let (before, peak) = (bytes_written(), files::Peak::begin());
         let store = self.open(settings);
         self.load(&*store, 0, entries, LEN, |at| (at, 0));
         // Odd and not a multiple of the count's factors in the runs there are: each index comes once.
@@ -525,12 +530,11 @@ impl Work<'_> {
             let version = self.check(&*store, &scattered(index), index, LEN);
             assert_eq!(version, 3, "entry {index}");
         }
-        let own = files::peak_own();
         let size = files::bytes(self.dir) as f64 / payload as f64;
         (self.tell)(Figure::new("disk space after overwrites", size));
         store.close();
         let written = (bytes_written() - before) as f64 / (4 * payload) as f64;
         (self.tell)(Figure::new("write amplification", written));
-        (self.tell)(Figure::new("peak memory of its own", own));
+        (self.tell)(Figure::new("peak memory of its own", peak.end()));
     }
 }
