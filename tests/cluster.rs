@@ -19,6 +19,8 @@ mod processes;
 mod browser;
 #[path = "cluster/clients.rs"]
 mod clients;
+#[path = "cluster/data.rs"]
+mod data;
 
 #[path = "cluster/failures.rs"]
 mod failures;

@@ -13,8 +13,14 @@ mod certificates;
 #[path = "server/support.rs"]
 mod support;
 
+#[path = "server/client.rs"]
+mod client;
 #[path = "server/commands.rs"]
 mod commands;
+#[path = "server/contexts.rs"]
+mod contexts;
+#[path = "server/data.rs"]
+mod data;
 #[path = "server/errors.rs"]
 mod errors;
 #[path = "server/kill.rs"]

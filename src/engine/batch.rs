@@ -188,6 +188,13 @@ impl WriteBatch {
         }
     }
 
+    /// Removes every key from `start` on: two operations, as the longest key of the largest bytes ends a range.
+    pub fn delete_from(&mut self, cf: &ColumnFamily, start: &[u8]) {
+        let last = vec![u8::MAX; MAX_KEY_LEN];
+        self.delete_range(cf, start, &last);
+        self.delete(cf, &last);
+    }
+
     /// Number of operations.
     #[must_use]
     pub fn len(&self) -> usize {

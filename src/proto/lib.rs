@@ -3,7 +3,7 @@
 //! The `.proto` files in `/proto` are the source; the code under `gen/` is generated from them and
 //! committed, so that a build needs no protobuf compiler. The packages of TinyKV have exactly
 //! TinyKV's names, numbers and types: a client generated from either can talk to both. Only
-//! `eraftpb` and the stored states of `raft_serverpb` have more, under numbers of their own, which
+//! `eraftpb`, `raft_cmdpb` and the stored states of `raft_serverpb` have more, under numbers of their own, which
 //! TinyKV skips (FORMAT.md, sections 8 and 9). After a change in `/proto` the test `regenerate` of this crate fails and names the command that brings
 //! the generated code up to date.
 //!

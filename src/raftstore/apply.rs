@@ -19,8 +19,8 @@ use basalt_engine::{SequenceNumber, WriteBatch, WriteOptions};
 use basalt_proto::{
     raft_cmdpb::{
         AdminCmdType, AdminResponse, CmdType, CompactLogRequest, CompactLogResponse,
-        DeleteResponse, GetResponse, PutResponse, RaftCmdRequest, RaftCmdResponse,
-        RaftResponseHeader, Request, Response,
+        DeleteRangeResponse, DeleteResponse, GetResponse, PutResponse, RaftCmdRequest,
+        RaftCmdResponse, RaftResponseHeader, Request, Response,
     },
     raft_serverpb::{RaftApplyState, RaftTruncatedState},
 };
@@ -29,12 +29,11 @@ use basalt_raft::{
     eraftpb::{Entry, EntryType},
 };
 use bytes::Bytes;
-use prost::Message as _;
 
 use crate::{
     AppliedEntries, ApplyTask, Callback, Clock, CommandError, Engines, Error, Inbox, Installation,
     Membership, Result, StoreConfig, StoreMessage,
-    command::data_family,
+    command::{self, data_family},
     faults::{Fault, Faults},
     metrics::StoreMetrics,
     snapshot::SnapshotStore,
@@ -398,12 +397,22 @@ impl Machines {
                 self.batch.delete(family, &delete.key);
                 response.delete = Some(DeleteResponse {});
             }
+            _ if request.cmd_type() == CmdType::DeleteRange => {
+                if let Some(range) = &request.delete_range {
+                    match range.end_key.is_empty() {
+                        true => self.batch.delete_from(family, &range.start_key),
+                        false => {
+                            let (start, end) = (&range.start_key, &range.end_key);
+                            self.batch.delete_range(family, start, end);
+                        }
+                    }
+                }
+                response.delete_range = Some(DeleteRangeResponse {});
+            }
             (.., Some(get)) => {
                 let same = |other: &&Request| {
                     let there = data_family(&self.engines, family_of(other));
-                    other.cmd_type() != CmdType::Get
-                        && key_of(other) == Some(&get.key[..])
-                        && there.is_ok_and(|there| there.id() == family.id())
+                    changes(other, &get.key) && there.is_ok_and(|there| there.id() == family.id())
                 };
                 let value = match before.iter().rev().find(same) {
                     Some(last) if last.cmd_type() == CmdType::Put => {
@@ -488,16 +497,28 @@ pub(crate) fn family_of(request: &Request) -> &str {
         CmdType::Get => request.get.as_ref().map_or("", |get| &get.cf),
         CmdType::Put => request.put.as_ref().map_or("", |put| &put.cf),
         CmdType::Delete => request.delete.as_ref().map_or("", |delete| &delete.cf),
+        CmdType::DeleteRange => request.delete_range.as_ref().map_or("", |range| &range.cf),
         CmdType::Snap | CmdType::Invalid => "",
     }
 }
 
+/// Whether a request changes a key.
+fn changes(request: &Request, key: &[u8]) -> bool {
+    match (request.cmd_type(), &request.delete_range) {
+        (CmdType::DeleteRange, Some(range)) => {
+            key >= &range.start_key[..] && (range.end_key.is_empty() || key < &range.end_key[..])
+        }
+        (CmdType::Put | CmdType::Delete, _) => key_of(request) == Some(key),
+        _ => false,
+    }
+}
+
 fn decode(region_id: u64, index: u64, data: Bytes) -> Result<RaftCmdRequest> {
-    let wrong = |error| {
+    let wrong = |error: String| {
         let what = format!("the entry at index {index} is no command: {error}");
         Error::corruption(region_id, what)
     };
-    RaftCmdRequest::decode(data).map_err(wrong)
+    command::decode(data).map_err(wrong)
 }
 
 /// Moves the log's start up; one that lies behind was overtaken.

@@ -8,13 +8,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use basalt_engine::{ColumnFamily, DbRange, PinnedSlice, ReadOptions, Snapshot};
+use basalt_engine::{ColumnFamily, DbIter, DbRange, PinnedSlice, ReadOptions, Snapshot};
 use basalt_proto::{
     errorpb,
     metapb::{Peer, Region},
-    raft_cmdpb::RaftRequestHeader,
+    raft_cmdpb::{CmdType, RaftCmdRequest, RaftRequestHeader, Request},
 };
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
+use prost::Message as _;
 
 use crate::{Engines, Result};
 
@@ -143,6 +144,46 @@ impl fmt::Display for CommandError {
 }
 
 impl std::error::Error for CommandError {}
+
+/// First byte of a command in the log that begins with its version; no protobuf message begins so.
+const VERSIONED: u8 = 0;
+/// The newest version of commands that there is: 2 has ranges of deletes.
+const VERSION: u8 = 2;
+
+/// A command as it stands in the log. One that older stores would take for another begins with its version: they cannot
+/// read it, and stop, where skipping it would leave them with other data than the rest.
+pub(crate) fn encode(request: &RaftCmdRequest) -> Bytes {
+    let is_new = |one: &Request| one.cmd_type() == CmdType::DeleteRange;
+    if !request.requests.iter().any(is_new) {
+        return Bytes::from(request.encode_to_vec());
+    }
+    let mut bytes = Vec::with_capacity(request.encoded_len() + 2);
+    bytes.extend([VERSIONED, VERSION]);
+    request
+        .encode(&mut bytes)
+        .expect("a vector takes everything");
+    Bytes::from(bytes)
+}
+
+/// The command that [`encode`] has written, here or on another store.
+///
+/// # Errors
+///
+/// Why it is none that this store knows.
+pub(crate) fn decode(mut data: Bytes) -> Result<RaftCmdRequest, String> {
+    if data.first() == Some(&VERSIONED) {
+        match data.get(1) {
+            Some(&VERSION) => data.advance(2),
+            version => {
+                let version = version.copied().unwrap_or_default();
+                return Err(format!(
+                    "it has version {version}, this store knows up to {VERSION}; it needs a newer one"
+                ));
+            }
+        }
+    }
+    RaftCmdRequest::decode(data).map_err(|error| error.to_string())
+}
 
 /// Who waits for an answer. It is told once: if by nobody else, then [`CommandError::StaleCommand`] when it
 /// is dropped.
@@ -331,6 +372,24 @@ impl RegionSnapshot {
         range.map_err(|error| CommandError::Fenced(error.to_string()))
     }
 
+    /// A cursor over the pairs of a family in the region, both ways.
+    ///
+    /// # Errors
+    ///
+    /// As for [`RegionSnapshot::get`].
+    pub fn iter(&self, cf: &str) -> Result<DbIter, CommandError> {
+        let Region {
+            start_key, end_key, ..
+        } = self.region();
+        let options = ReadOptions {
+            lower: (!start_key.is_empty()).then(|| start_key.to_vec()),
+            upper: (!end_key.is_empty()).then(|| end_key.to_vec()),
+            ..self.options()
+        };
+        let iter = self.0.engines.kv.iter(self.family(cf)?, &options);
+        iter.map_err(|error| CommandError::Fenced(error.to_string()))
+    }
+
     fn options(&self) -> ReadOptions {
         ReadOptions {
             snapshot: Some(self.0.snapshot.clone()),
@@ -367,4 +426,53 @@ pub(crate) fn check_key(region: &Region, key: &[u8]) -> Result<(), CommandError>
 
 pub(crate) fn contains(region: &Region, key: &[u8]) -> bool {
     key >= &region.start_key[..] && (region.end_key.is_empty() || key < &region.end_key[..])
+}
+
+#[cfg(test)]
+mod tests {
+    use basalt_proto::raft_cmdpb::{DeleteRangeRequest, PutRequest};
+
+    use super::*;
+
+    fn command(one: Request) -> RaftCmdRequest {
+        RaftCmdRequest {
+            requests: vec![one],
+            ..RaftCmdRequest::default()
+        }
+    }
+
+    #[test]
+    fn what_older_stores_know_is_written_as_they_do_and_what_they_do_not_stops_them() {
+        let put = command(Request {
+            cmd_type: CmdType::Put.into(),
+            put: Some(PutRequest {
+                key: "k".into(),
+                ..PutRequest::default()
+            }),
+            ..Request::default()
+        });
+        assert_eq!(encode(&put), put.encode_to_vec());
+        assert_eq!(decode(encode(&put)), Ok(put));
+
+        let range = command(Request {
+            cmd_type: CmdType::DeleteRange.into(),
+            delete_range: Some(DeleteRangeRequest {
+                start_key: "a".into(),
+                ..DeleteRangeRequest::default()
+            }),
+            ..Request::default()
+        });
+        let bytes = encode(&range);
+        assert_eq!(bytes[..2], [0, 2]);
+        assert!(
+            RaftCmdRequest::decode(bytes.clone()).is_err(),
+            "an older store must not skip it"
+        );
+        assert_eq!(decode(bytes.clone()), Ok(range));
+        let mut newer = bytes.to_vec();
+        newer[1] = 3;
+        let error = decode(newer.into()).unwrap_err();
+        assert!(error.contains("version 3"), "{error}");
+        assert!(decode(Bytes::from_static(&[0])).is_err());
+    }
 }

@@ -142,6 +142,20 @@ impl Who {
     }
 }
 
+impl Who {
+    /// Whether it has a right on every key from `start` on and before `end` (empty: to the last), by one grant.
+    #[must_use]
+    pub fn may_range(&self, right: Right, cf: &str, start: &[u8], end: &[u8]) -> bool {
+        let mut covering = self
+            .grants
+            .iter()
+            .filter(|grant| grant.covers(right, cf, start));
+        covering.any(|grant| {
+            behind(&grant.prefix).is_none_or(|behind| !end.is_empty() && end <= &behind[..])
+        })
+    }
+}
+
 /// The first key behind all that begin with `prefix`, if there is one.
 fn behind(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;

@@ -15,6 +15,15 @@ pub const MAX_REQUEST_LEN: usize = 10 * 1024 * 1024;
 /// Bytes from which the answer of a scan is cut short. One pair always fits.
 pub const MAX_SCAN_ANSWER_LEN: usize = 8 * 1024 * 1024;
 
+/// Bytes of the changes of a batch, with [`CHANGE_BASE_LEN`] for each: what one command of a cluster's log holds.
+pub const MAX_BATCH_LEN: usize = MAX_VALUE_LEN + 512 * 1024;
+
+/// Bytes a change of a batch counts for beside its keys and its value.
+pub const CHANGE_BASE_LEN: usize = 32;
+
+/// Pairs that one answer of a scan counts.
+pub const MAX_COUNTED: u64 = 1 << 20;
+
 /// Longest message this crate's own clients accept: a full scan answer and some.
 pub const MAX_ANSWER_LEN: usize = 16 * 1024 * 1024;
 

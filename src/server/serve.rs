@@ -35,21 +35,21 @@ use crate::{
     metrics::Metrics,
     replicated::Cluster,
     service::{
-        admin::AdminService, admission::Admission, front::Front, gate::Gate, peers::PeersService,
-        tinykv::TinyKvService,
+        admin::AdminService, admission::Admission, front::Front, gate::Gate, kv::KvService,
+        peers::PeersService, tinykv::TinyKvService,
     },
     state::ServerState,
     status_pages,
     storage::{self, Storage},
     stubs::{
-        basaltpb::{admin_server::AdminServer, peers_server::PeersServer},
+        basaltpb::{admin_server::AdminServer, kv_server::KvServer, peers_server::PeersServer},
         tinykvpb::tiny_kv_server::TinyKvServer,
     },
     tls::{SecureListener, Tls},
 };
 
 /// Names under which health is told; the empty one is the server as a whole.
-const HEALTH_NAMES: [&str; 3] = ["", "tinykvpb.TinyKv", "basaltpb.Admin"];
+const HEALTH_NAMES: [&str; 4] = ["", "tinykvpb.TinyKv", "basaltpb.Admin", "basaltpb.Kv"];
 
 /// Between two looks at whether the store was fenced, or requests are left.
 const LOOK: Duration = Duration::from_millis(100);
@@ -205,10 +205,11 @@ impl Server {
             Arc::clone(&live),
         );
         let peers = PeersService::new(cluster.clone());
+        let kv = KvService::new(Arc::clone(&storage), &tinykv);
         let front = Arc::new(Front::new(
             Arc::clone(&tinykv),
             Arc::clone(&admission),
-            routes(tinykv, admin, peers)
+            routes(tinykv, kv, admin, peers)
                 // No budget counts what is asked of health.
                 .add_service(health_service.max_decoding_message_size(limits::REQUEST_BASE_LEN)),
         ));
@@ -386,11 +387,18 @@ async fn watch_files(
 }
 
 /// The services, but for health.
-fn routes(tinykv: Arc<TinyKvService>, admin: AdminService, peers: PeersService) -> Routes {
+fn routes(
+    tinykv: Arc<TinyKvService>,
+    kv: KvService,
+    admin: AdminService,
+    peers: PeersService,
+) -> Routes {
     let tinykv = TinyKvServer::from_arc(tinykv);
     let tinykv = tinykv.max_decoding_message_size(limits::MAX_REQUEST_LEN);
     let decodes = "the committed descriptors decode";
+    let kv = KvServer::new(kv).max_decoding_message_size(limits::MAX_REQUEST_LEN);
     Routes::new(tinykv)
+        .add_service(kv)
         .add_service(AdminServer::new(admin))
         .add_service(PeersServer::new(peers))
         .add_service(reflection().build_v1().expect(decodes))
@@ -403,6 +411,7 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .with_service_name("tinykvpb.TinyKv")
         .with_service_name("basaltpb.Admin")
+        .with_service_name("basaltpb.Kv")
         .with_service_name("basaltpb.Peers")
         .with_service_name("grpc.health.v1.Health")
 }

@@ -28,13 +28,10 @@ use rustls::{
 use crate::config::{TlsFiles, live::Reload};
 
 mod accept;
-mod connect;
-mod explain;
 mod names;
 
 pub use accept::{Caller, Identity, SecureConnection, SecureListener};
-pub(crate) use connect::Connector;
-pub(crate) use explain::explain;
+pub(crate) use basalt_client::tls::{Connector, explain};
 pub use names::Subject;
 
 /// What is spoken in a gRPC connection, as TLS names it.

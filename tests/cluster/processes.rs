@@ -26,6 +26,7 @@ pub(crate) fn basalt(args: &[&str]) -> Command {
         }
     }
     command
+        .env("BASALT_CLIENT_CONFIG", "/no/such/client.toml")
         .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

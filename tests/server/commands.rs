@@ -133,7 +133,7 @@ fn a_server_that_is_not_there_is_said_to_be_so_with_what_to_do() {
         &["status"],
     ] {
         let args = [command, &["--addr", &addr]].concat();
-        assert_refused(&args, 1, &[&addr, "refused", "basalt server"]);
+        assert_refused(&args, 4, &[&addr, "refused", "basalt server"]);
     }
     assert_refused(
         &["get", "k", "--addr", "nowhere"],

@@ -20,7 +20,7 @@ const MESSAGES: u64 = 100_000;
 /// Connections that send them.
 const CLIENTS: u64 = 8;
 
-const METHODS: [&str; 23] = [
+const METHODS: [&str; 25] = [
     "/tinykvpb.TinyKv/RawGet",
     "/tinykvpb.TinyKv/RawPut",
     "/tinykvpb.TinyKv/RawDelete",
@@ -35,6 +35,8 @@ const METHODS: [&str; 23] = [
     "/tinykvpb.TinyKv/Raft",
     "/tinykvpb.TinyKv/Snapshot",
     "/tinykvpb.TinyKv/Coprocessor",
+    "/basaltpb.Kv/Batch",
+    "/basaltpb.Kv/Scan",
     "/basaltpb.Admin/Status",
     "/basaltpb.Admin/Compact",
     "/basaltpb.Admin/Members",

@@ -239,6 +239,10 @@ fn tokens_have_rights_and_the_log_has_refusals_without_user_data() {
         "canary-value\n"
     );
     assert_eq!(with(&["scan", "canary-key"], &token_file).0, 0);
+    let ranges = ["delete-range", "--prefix", "canary-key/", "--yes"];
+    assert_eq!(with(&ranges, &token_file).0, 0);
+    let last = ["scan", "--prefix", "canary-key", "--reverse", "--keys-only"];
+    assert_eq!(with(&last, &token_file).1, "canary-key\n");
     for (args, token, words) in [
         (
             &["put", "canary-denied", "canary-value"][..],
@@ -247,15 +251,21 @@ fn tokens_have_rights_and_the_log_has_refusals_without_user_data() {
         ),
         (&["scan"], &token_file, "NOT_ALLOWED"),
         (&["flush"], &token_file, "NOT_ALLOWED"),
+        // It begins where there is a right and goes on where there is none.
+        (
+            &["delete-range", "canary-key", "--to-end", "--yes"],
+            &token_file,
+            "NOT_ALLOWED",
+        ),
         (&["get", "canary-key"], &stranger, "UNKNOWN_TOKEN"),
     ] {
         let (code, stdout, stderr) = with(args, token);
-        assert_eq!((code, stdout.as_str()), (1, ""), "{args:?}");
+        assert_eq!((code, stdout.as_str()), (5, ""), "{args:?}");
         assert!(stderr.contains(words), "{stderr}");
     }
     assert_refused(
         &["get", "canary-key", "--addr", addr],
-        1,
+        5,
         &["NOT_AUTHENTICATED"],
     );
     let token_text = token_file.to_str().unwrap();
@@ -281,11 +291,12 @@ fn tokens_have_rights_and_the_log_has_refusals_without_user_data() {
         .iter()
         .filter(|line| line["target"] == "basalt::audit")
         .collect();
-    assert_eq!(audit.len(), 5, "{audit:?}");
+    assert_eq!(audit.len(), 6, "{audit:?}");
     let expected = [
         ("RawPut", "token app-1", "no write right"),
-        ("RawScan", "token app-1", "no read right"),
+        ("Scan", "token app-1", "no read right"),
         ("Flush", "token app-1", "no admin right"),
+        ("Batch", "token app-1", "no write right"),
         ("RawGet", "unknown", "UNKNOWN_TOKEN"),
         ("RawGet", "unknown", "NOT_AUTHENTICATED"),
     ];

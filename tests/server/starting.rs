@@ -20,7 +20,10 @@ async fn the_start_line_says_version_directory_addresses_and_a_first_command() {
     ] {
         assert!(line.contains(word), "{word:?} is not in {line:?}");
     }
-    let command = line.trim_end().split_once("try: basalt ").unwrap().1;
+    // As it was called: whoever has no `basalt` on the PATH can paste it all the same.
+    let command = line.trim_end().split_once("try: ").unwrap().1;
+    let (program, command) = command.split_once(' ').unwrap();
+    assert_eq!(program, env!("CARGO_BIN_EXE_basalt"));
     let args: Vec<_> = command.split(' ').collect();
     let (code, _, stderr) = run(&args);
     assert_eq!(code, 0, "{stderr}");

@@ -322,6 +322,137 @@ pub struct SettingInfo {
     #[prost(bool, tag = "4")]
     pub online: bool,
 }
+/// One change of a batch.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Change {
+    #[prost(enumeration = "change::Kind", tag = "1")]
+    pub kind: i32,
+    /// Column family; empty = default.
+    #[prost(string, tag = "2")]
+    pub cf: ::prost::alloc::string::String,
+    /// The key, or the first key of a range.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub key: ::prost::bytes::Bytes,
+    /// Of a put.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub value: ::prost::bytes::Bytes,
+    /// First key that stays; empty = none, the range goes on to the last key.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub end_key: ::prost::bytes::Bytes,
+}
+/// Nested message and enum types in `Change`.
+pub mod change {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Kind {
+        Unspecified = 0,
+        /// `key` becomes `value`; an empty value is a value.
+        Put = 1,
+        /// `key` goes; one that is absent is fine.
+        Delete = 2,
+        /// Every key from `key` on and before `end_key` goes.
+        DeleteRange = 3,
+    }
+    impl Kind {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "KIND_UNSPECIFIED",
+                Self::Put => "PUT",
+                Self::Delete => "DELETE",
+                Self::DeleteRange => "DELETE_RANGE",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "KIND_UNSPECIFIED" => Some(Self::Unspecified),
+                "PUT" => Some(Self::Put),
+                "DELETE" => Some(Self::Delete),
+                "DELETE_RANGE" => Some(Self::DeleteRange),
+                _ => None,
+            }
+        }
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BatchRequest {
+    /// All in one region, where the store is one of a cluster. At least one.
+    #[prost(message, repeated, tag = "1")]
+    pub changes: ::prost::alloc::vec::Vec<Change>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BatchResponse {
+    /// As in TinyKV's answers; with either nothing was done, but for a stale command, which may have been.
+    #[prost(message, optional, tag = "1")]
+    pub region_error: ::core::option::Option<super::errorpb::Error>,
+    #[prost(string, tag = "2")]
+    pub error: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ScanRequest {
+    /// Column family; empty = default.
+    #[prost(string, tag = "1")]
+    pub cf: ::prost::alloc::string::String,
+    /// First key of the range, inclusive; empty = from the first there is.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub start_key: ::prost::bytes::Bytes,
+    /// First key behind the range; empty = to the last there is.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub end_key: ::prost::bytes::Bytes,
+    /// From the end of the range to its start.
+    #[prost(bool, tag = "4")]
+    pub reverse: bool,
+    /// Most pairs; 0 = as many as an answer holds.
+    #[prost(uint32, tag = "5")]
+    pub limit: u32,
+    /// Without values.
+    #[prost(bool, tag = "6")]
+    pub keys_only: bool,
+    /// Without pairs: only how many there are.
+    #[prost(bool, tag = "7")]
+    pub count_only: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ScanPair {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub value: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ScanResponse {
+    /// As in TinyKV's answers.
+    #[prost(message, optional, tag = "1")]
+    pub region_error: ::core::option::Option<super::errorpb::Error>,
+    #[prost(string, tag = "2")]
+    pub error: ::prost::alloc::string::String,
+    /// In the order of the scan.
+    #[prost(message, repeated, tag = "3")]
+    pub pairs: ::prost::alloc::vec::Vec<ScanPair>,
+    /// How many there are in this page.
+    #[prost(uint64, tag = "4")]
+    pub count: u64,
+    /// The range has more, or may have: the same request with `next_key` as its `start_key` (as its `end_key`, in reverse)
+    /// goes on. What it finds is of a later moment.
+    #[prost(bool, tag = "5")]
+    pub more: bool,
+    #[prost(bytes = "bytes", tag = "6")]
+    pub next_key: ::prost::bytes::Bytes,
+}
 /// How the store keeps its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

@@ -32,6 +32,20 @@ pub struct DeleteRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteResponse {}
+/// Basalt's.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteRangeRequest {
+    #[prost(string, tag = "1")]
+    pub cf: ::prost::alloc::string::String,
+    /// First key, inclusive.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub start_key: ::prost::bytes::Bytes,
+    /// First key that stays; empty = none, in a region that has no end.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub end_key: ::prost::bytes::Bytes,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteRangeResponse {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SnapRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -58,6 +72,9 @@ pub struct Request {
     /// For Snap.
     #[prost(message, optional, tag = "6")]
     pub snap: ::core::option::Option<SnapRequest>,
+    /// For DeleteRange.
+    #[prost(message, optional, tag = "20")]
+    pub delete_range: ::core::option::Option<DeleteRangeRequest>,
 }
 /// Result of one data command, shaped as its Request.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -76,6 +93,9 @@ pub struct Response {
     /// For Snap.
     #[prost(message, optional, tag = "6")]
     pub snap: ::core::option::Option<SnapResponse>,
+    /// For DeleteRange.
+    #[prost(message, optional, tag = "20")]
+    pub delete_range: ::core::option::Option<DeleteRangeResponse>,
 }
 /// Change the membership of a region by one peer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -234,6 +254,8 @@ pub enum CmdType {
     Delete = 4,
     /// Take a read snapshot.
     Snap = 5,
+    /// Basalt's: delete every key of a range.
+    DeleteRange = 20,
 }
 impl CmdType {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -247,6 +269,7 @@ impl CmdType {
             Self::Put => "Put",
             Self::Delete => "Delete",
             Self::Snap => "Snap",
+            Self::DeleteRange => "DeleteRange",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -257,6 +280,7 @@ impl CmdType {
             "Put" => Some(Self::Put),
             "Delete" => Some(Self::Delete),
             "Snap" => Some(Self::Snap),
+            "DeleteRange" => Some(Self::DeleteRange),
             _ => None,
         }
     }

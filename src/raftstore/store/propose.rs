@@ -24,7 +24,11 @@ use super::{
     Store, hand_over_to,
     peer::{Peer, Proposed, Reading},
 };
-use crate::{Callback, CommandError, Proposal, Read, Target, command::check_key, faults::Fault};
+use crate::{
+    Callback, CommandError, Proposal, Read, Target,
+    command::{self, check_key},
+    faults::Fault,
+};
 
 /// Bytes of a command as it stands in the log: 9 MiB, so that a message with it stays below the 10 MiB that a
 /// server takes.
@@ -87,7 +91,7 @@ impl Store {
             let what = "a command without requests".to_owned();
             return callback.fail(CommandError::Invalid(what));
         }
-        let data = Bytes::from(request.encode_to_vec());
+        let data = command::encode(&request);
         if data.len() > MAX_COMMAND_LEN {
             let what = format!("a command of {} bytes, limit {MAX_COMMAND_LEN}", data.len());
             return callback.fail(CommandError::Invalid(what));
@@ -239,8 +243,19 @@ pub(crate) fn check_request(region: &Region, request: &Request) -> Result<(), Co
         return Err(CommandError::Invalid(what));
     };
     check_key(region, key)?;
-    if key.len() > MAX_KEY_LEN {
-        let what = format!("a key of {} bytes, limit {MAX_KEY_LEN}", key.len());
+    let range = request.delete_range.as_ref();
+    let end = range.map_or(&[][..], |range| &range.end_key);
+    let is_range = request.cmd_type() == CmdType::DeleteRange;
+    let ends_here = region.end_key.is_empty() || (!end.is_empty() && end <= &region.end_key[..]);
+    if is_range && !ends_here {
+        return Err(CommandError::KeyNotInRegion {
+            key: Bytes::copy_from_slice(end),
+            region: Box::new(region.clone()),
+        });
+    }
+    let longest = key.len().max(end.len());
+    if longest > MAX_KEY_LEN {
+        let what = format!("a key of {longest} bytes, limit {MAX_KEY_LEN}");
         return Err(CommandError::Invalid(what));
     }
     let cf = crate::apply::family_of(request);
@@ -250,11 +265,16 @@ pub(crate) fn check_request(region: &Region, request: &Request) -> Result<(), Co
     Ok(())
 }
 
+/// The key that a request is about; the first one of a range.
 pub(crate) fn key_of(request: &Request) -> Option<&[u8]> {
     match request.cmd_type() {
         CmdType::Get => request.get.as_ref().map(|get| &get.key[..]),
         CmdType::Put => request.put.as_ref().map(|put| &put.key[..]),
         CmdType::Delete => request.delete.as_ref().map(|delete| &delete.key[..]),
+        CmdType::DeleteRange => {
+            let range = request.delete_range.as_ref();
+            range.map(|range| &range.start_key[..])
+        }
         CmdType::Snap | CmdType::Invalid => None,
     }
 }

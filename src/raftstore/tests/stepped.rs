@@ -6,6 +6,8 @@ mod cluster;
 #[path = "simulation/node.rs"]
 #[expect(dead_code, reason = "the simulation uses all of it")]
 mod node;
+#[path = "stepped/ranges.rs"]
+mod ranges;
 
 use std::{
     sync::{

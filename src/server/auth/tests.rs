@@ -135,6 +135,24 @@ fn a_scan_ends_where_the_widest_grant_does() {
 }
 
 #[test]
+fn a_range_is_covered_by_one_grant_whole_or_not_at_all() {
+    let app = by_token("token-a").unwrap();
+    for (start, end, expected) in [
+        (&b"app/"[..], &b"app0"[..], true),
+        (b"app/a", b"app/b", true),
+        (b"app/a", b"app0\x00", false),
+        (b"app/a", b"", false),
+        (b"app", b"app0", false),
+        (b"", b"", false),
+    ] {
+        let may = app.may_range(Right::Read, "default", start, end);
+        assert_eq!(may, expected, "{start:?} {end:?}");
+    }
+    let alice = by_certificate(&["alice"], false).unwrap();
+    assert!(alice.may_range(Right::Read, "default", b"", b""));
+}
+
+#[test]
 fn whoever_is_not_known_is_refused_and_a_wrong_token_is_not_made_good_by_a_certificate() {
     for (header, code) in [
         ("Bearer token-c", "UNKNOWN_TOKEN"),

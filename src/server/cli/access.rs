@@ -3,16 +3,16 @@
 //! Promises: a token is read from a file, never from the command line, where everybody sees it; it does not leave
 //! this machine in plain text.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use axum::http::HeaderValue;
+use basalt_client::Config;
 use clap::Args;
 
-use super::{Failure, client::Access};
-use crate::{
-    auth::MAX_TOKEN_LEN,
-    tls::{self, Connector},
-};
+use super::{Failure, client::Access, contexts::Context};
+use crate::tls::{self, Connector};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Security")]
@@ -35,18 +35,20 @@ pub(super) struct AccessArgs {
 }
 
 impl AccessArgs {
-    pub(super) fn get(&self) -> Result<Access, Failure> {
-        let file = |flag: &Option<PathBuf>, variable: &str| {
-            flag.clone()
-                .or_else(|| std::env::var_os(variable).map(PathBuf::from))
+    /// Flags, else variables, else the context.
+    pub(super) fn get(&self, context: &Context) -> Result<Access, Failure> {
+        let file = |flag: &Option<PathBuf>, variable: &str, own: &Option<PathBuf>| {
+            let variable = || std::env::var_os(variable).map(PathBuf::from);
+            flag.clone().or_else(variable).or_else(|| own.clone())
         };
         let name = self.tls_server_name.clone();
         let name = name.or_else(|| std::env::var("BASALT_TLS_SERVER_NAME").ok());
-        let token = file(&self.token_file, "BASALT_TOKEN_FILE");
-        let token = token.map(read_token).transpose()?;
-        let cert = file(&self.tls_cert, "BASALT_TLS_CERT");
-        let key = file(&self.tls_key, "BASALT_TLS_KEY");
-        let Some(ca) = file(&self.tls_ca, "BASALT_TLS_CA") else {
+        let name = name.or_else(|| context.tls_server_name.clone());
+        let token = file(&self.token_file, "BASALT_TOKEN_FILE", &context.token_file);
+        let token = token.map(|file| read_token(&file)).transpose()?;
+        let cert = file(&self.tls_cert, "BASALT_TLS_CERT", &context.tls_cert);
+        let key = file(&self.tls_key, "BASALT_TLS_KEY", &context.tls_key);
+        let Some(ca) = file(&self.tls_ca, "BASALT_TLS_CA", &context.tls_ca) else {
             // Variables may be the server's.
             if self.tls_cert.is_some() || self.tls_key.is_some() || self.tls_server_name.is_some() {
                 let text = "TLS needs --tls-ca: which authorities of servers to trust";
@@ -68,19 +70,13 @@ impl AccessArgs {
     }
 }
 
-fn read_token(file: PathBuf) -> Result<Arc<HeaderValue>, Failure> {
+fn read_token(file: &Path) -> Result<String, Failure> {
     let shown = file.display();
-    let text = fs::read_to_string(&file);
+    let text = fs::read_to_string(file);
     let text = text.map_err(|error| Failure::usage(format!("cannot read {shown}: {error}")))?;
-    let token = text.trim();
-    let is_plain = token.bytes().all(|byte| byte.is_ascii_graphic());
-    if token.is_empty() || !is_plain || token.len() > MAX_TOKEN_LEN {
-        return Err(Failure::usage(format!(
-            "{shown} holds no token: one word of at most {MAX_TOKEN_LEN} plain characters"
-        )));
-    }
-    let header = HeaderValue::try_from(format!("Bearer {token}"));
-    let mut header = header.map_err(|_| Failure::usage(format!("{shown} holds no token")))?;
-    header.set_sensitive(true);
-    Ok(Arc::new(header))
+    let token = text.trim().to_owned();
+    Config::new([""])
+        .token(&token)
+        .map_err(|error| Failure::usage(format!("{shown} holds no token: {error}")))?;
+    Ok(token)
 }

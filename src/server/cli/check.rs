@@ -6,7 +6,7 @@ use basalt_engine::{Options, VerifyReport, verify_dir};
 use clap::Args;
 use serde_json::json;
 
-use super::{Done, Failure, admin::size, print};
+use super::{Done, Failure, output::size, print};
 use crate::storage::data_dir;
 
 #[derive(Debug, Args)]

@@ -11,7 +11,7 @@ use clap::Args;
 use tokio::task::JoinSet;
 
 use super::{
-    Done, Failure, print,
+    Done, Failure, print, program,
     server::{Booted, Signals, allow_open_files, boot},
 };
 use crate::{config::Config, limits::BLOCKING_THREADS, logging, replicated::draw, serve::Setup};
@@ -155,11 +155,11 @@ fn greeting(root: &Path, stores: &[Booted]) -> String {
         let _ = writeln!(text, "web page http://{}/", first.status_addr);
     }
     let addrs: Vec<String> = stores.iter().map(|store| store.addr.to_string()).collect();
-    let addrs = addrs.join(",");
+    let (addrs, program) = (addrs.join(","), program());
     let _ = write!(
         text,
-        "try, in another terminal:\n  basalt put hello world --addr {addrs}\n  \
-         basalt get hello --addr {addrs}\n  basalt region list --addr {addrs}\nCtrl-C ends it\n"
+        "try, in another terminal:\n  {program} put hello world --addr {addrs}\n  \
+         {program} get hello --addr {addrs}\n  {program} region list --addr {addrs}\nCtrl-C ends it\n"
     );
     text
 }

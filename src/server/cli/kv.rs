@@ -1,28 +1,27 @@
-//! `basalt put | get | delete | scan`.
+//! `basalt put | get | delete | delete-range`.
 
-use std::io::IsTerminal as _;
-
-use basalt_proto::kvrpcpb::{
-    KvPair, RawDeleteRequest, RawDeleteResponse, RawGetRequest, RawGetResponse, RawPutRequest,
-    RawPutResponse, RawScanRequest, RawScanResponse,
+use std::{
+    fs,
+    io::{self, IsTerminal as _, Read as _},
 };
+
+use basalt_client::{Client, KeyRange};
 use clap::Args;
 use serde_json::json;
 
 use super::{
     Done, Failure, ServerAddr, TextArgs,
-    client::{Server, block_on, check_answer},
-    leader::{Kind, Leader},
+    client::block_on,
+    confirm,
+    output::{Output, OutputArgs},
     print,
     text::{self, Format},
 };
-
-/// Pairs asked for at a time; the server cuts an answer by its bytes too.
-const PAGE: u32 = 1000;
+use crate::limits::MAX_VALUE_LEN;
 
 /// What every command on keys takes.
 #[derive(Debug, Args)]
-struct Common {
+pub(super) struct Common {
     #[command(flatten)]
     addr: ServerAddr,
     /// Column family: default, write or lock
@@ -30,33 +29,76 @@ struct Common {
     cf: String,
     #[command(flatten)]
     text: TextArgs,
-    /// Print JSON, an object a line
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl Common {
+    /// A client of the family that is meant.
+    pub(super) fn client(&self) -> Result<Client, Failure> {
+        Ok(self.addr.get()?.client()?.family(&self.cf))
+    }
+
+    pub(super) fn cf(&self) -> &str {
+        &self.cf
+    }
+
+    pub(super) fn parse(&self, text: &str) -> Result<Vec<u8>, Failure> {
+        self.text.parse(text)
+    }
+
+    pub(super) fn format(&self) -> Format {
+        self.text.format()
+    }
+
+    pub(super) fn open(&self) -> Output {
+        self.output.open()
+    }
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  basalt put hello world
+  basalt put --escaped 'k\\x00' '\\xff\\n'
+  basalt put photo --value-file cat.jpg
+  date | basalt put now --value-file -")]
 pub(super) struct PutArgs {
     /// The key
     #[arg(allow_negative_numbers = true)]
     key: String,
     /// The value
-    #[arg(allow_negative_numbers = true)]
-    value: String,
+    #[arg(allow_negative_numbers = true, required_unless_present = "value_file")]
+    value: Option<String>,
+    /// Take the value as it is from a file; - is standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "value")]
+    value_file: Option<String>,
     #[command(flatten)]
     common: Common,
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  basalt get hello
+  basalt get hello --json
+  basalt get photo > cat.jpg         the bytes as they are, and a line end")]
 pub(super) struct GetArgs {
     /// The key
     #[arg(allow_negative_numbers = true)]
     key: String,
+    /// Without the line end behind the value
+    #[arg(long)]
+    exact: bool,
     #[command(flatten)]
     common: Common,
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  basalt delete hello
+  basalt delete '\\:user\\x00'           a key that is no text, as it is shown")]
 pub(super) struct DeleteArgs {
     /// The key
     #[arg(allow_negative_numbers = true)]
@@ -66,188 +108,149 @@ pub(super) struct DeleteArgs {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct ScanArgs {
-    /// First key, inclusive; without it the first key there is
-    #[arg(allow_negative_numbers = true)]
+#[command(after_help = "\
+Examples:
+  basalt delete-range --prefix user/7/
+  basalt delete-range a b --yes        from a on, b stays
+  basalt delete-range z --to-end       from z to the last key")]
+pub(super) struct DeleteRangeArgs {
+    /// First key that goes
+    #[arg(
+        allow_negative_numbers = true,
+        required_unless_present = "prefix",
+        conflicts_with = "prefix"
+    )]
     start: Option<String>,
-    /// Most pairs to print [default: all of them]
-    #[arg(long, value_name = "N")]
-    limit: Option<u64>,
+    /// First key that stays
+    #[arg(allow_negative_numbers = true, conflicts_with = "to_end")]
+    end: Option<String>,
+    /// Every key that begins so
+    #[arg(long, value_name = "KEY")]
+    prefix: Option<String>,
+    /// Up to the last key there is
+    #[arg(long, conflicts_with = "prefix")]
+    to_end: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
     #[command(flatten)]
     common: Common,
 }
 
 pub(super) fn put(args: &PutArgs) -> Done {
     let common = &args.common;
-    let key = common.text.parse(&args.key)?.into();
-    let value = common.text.parse(&args.value)?.into();
-    block_on(async {
-        let mut leader = Leader::find(&common.addr.get()?).await?;
-        let request = RawPutRequest {
-            context: None,
-            key,
-            value,
-            cf: common.cf.clone(),
-        };
-        let send = |server: &Server| {
-            let (mut client, request) = (server.tinykv(), request.clone());
-            async move { client.raw_put(request).await }
-        };
-        let answer = leader.ask_soon(Kind::Once, send, |answer: &mut RawPutResponse| {
-            answer.region_error.take()
-        });
-        let answer = answer.await?;
-        check_answer(&answer.error)
-    })?;
-    done(common)
+    let key = common.parse(&args.key)?;
+    let value = match (&args.value, &args.value_file) {
+        (Some(value), _) => common.parse(value)?,
+        (None, Some(file)) => read_value(file)?,
+        (None, None) => return Err(Failure::usage("a put has a value")),
+    };
+    let client = common.client()?;
+    block_on(async { Ok(client.put(key, value).await?) })?;
+    common.open().done(json!({}), "ok")
+}
+
+/// The bytes of a file, or of standard input.
+fn read_value(file: &str) -> Result<Vec<u8>, Failure> {
+    let failed = |error: io::Error| Failure::usage(format!("cannot read {file}: {error}"));
+    let mut value = Vec::new();
+    let limit = MAX_VALUE_LEN as u64 + 1;
+    match file {
+        "-" => io::stdin().lock().take(limit).read_to_end(&mut value),
+        _ => fs::File::open(file)
+            .map_err(failed)?
+            .take(limit)
+            .read_to_end(&mut value),
+    }
+    .map_err(failed)?;
+    if value.len() > MAX_VALUE_LEN {
+        let text = format!("{file} has more than the {MAX_VALUE_LEN} bytes of a value");
+        return Err(Failure::usage(text));
+    }
+    Ok(value)
 }
 
 pub(super) fn delete(args: &DeleteArgs) -> Done {
     let common = &args.common;
-    let key = common.text.parse(&args.key)?.into();
-    block_on(async {
-        let mut leader = Leader::find(&common.addr.get()?).await?;
-        let request = RawDeleteRequest {
-            context: None,
-            key,
-            cf: common.cf.clone(),
-        };
-        let send = |server: &Server| {
-            let (mut client, request) = (server.tinykv(), request.clone());
-            async move { client.raw_delete(request).await }
-        };
-        let answer = leader.ask_soon(Kind::Once, send, |answer: &mut RawDeleteResponse| {
-            answer.region_error.take()
-        });
-        let answer = answer.await?;
-        check_answer(&answer.error)
-    })?;
-    done(common)
-}
-
-/// A write that went well has no data: a word for a person, an object for a program, else nothing.
-fn done(common: &Common) -> Done {
-    if common.json {
-        print(b"{\"ok\":true}\n")
-    } else if std::io::stdout().is_terminal() {
-        print(b"ok\n")
-    } else {
-        Ok(())
-    }
+    let key = common.parse(&args.key)?;
+    let client = common.client()?;
+    block_on(async { Ok(client.delete(key).await?) })?;
+    common.open().done(json!({}), "ok")
 }
 
 pub(super) fn get(args: &GetArgs) -> Done {
     let common = &args.common;
-    let key = common.text.parse(&args.key)?.into();
-    let answer = block_on(async {
-        let mut leader = Leader::find(&common.addr.get()?).await?;
-        let request = RawGetRequest {
-            context: None,
-            key,
-            cf: common.cf.clone(),
-        };
-        let send = |server: &Server| {
-            let (mut client, request) = (server.tinykv(), request.clone());
-            async move { client.raw_get(request).await }
-        };
-        let answer = leader.ask_soon(Kind::Repeatable, send, |answer: &mut RawGetResponse| {
-            answer.region_error.take()
-        });
-        let answer = answer.await?;
-        check_answer(&answer.error)?;
-        Ok(answer)
-    })?;
-    if answer.not_found {
-        if common.json {
-            print(b"{\"found\":false}\n")?;
-        } else if std::io::stderr().is_terminal() {
+    let key = common.parse(&args.key)?;
+    let client = common.client()?;
+    let value = block_on(async { Ok(client.get(key).await?) })?;
+    let output = common.open();
+    let Some(value) = value else {
+        if output.is_json() {
+            output.json(&json!({ "found": false }))?;
+        } else if io::stderr().is_terminal() {
             return Err(Failure {
                 text: "the key is not there".to_owned(),
                 ..Failure::not_found()
             });
         }
         return Err(Failure::not_found());
+    };
+    if output.is_json() {
+        let (name, value) = text::field("value", common.format(), &value);
+        return output.json(&json!({ "found": true, name: value }));
     }
-    if common.json {
-        let (name, value) = field("value", common.text.format(), &answer.value);
-        return print(format!("{}\n", json!({ "found": true, name: value })).as_bytes());
+    let mut line = match common.format() {
+        Format::Text if !output.is_terminal() => value.to_vec(),
+        format => text::show(format, &value).into_bytes(),
+    };
+    if !args.exact {
+        line.push(b'\n');
     }
-    let mut line = shown(common.text.format(), &answer.value);
-    line.push(b'\n');
     print(&line)
 }
 
-pub(super) fn scan(args: &ScanArgs) -> Done {
+pub(super) fn delete_range(args: &DeleteRangeArgs) -> Done {
     let common = &args.common;
-    let mut start = common
-        .text
-        .parse(args.start.as_deref().unwrap_or_default())?;
-    let mut left = args.limit.unwrap_or(u64::MAX);
-    block_on(async {
-        let mut leader = Leader::find(&common.addr.get()?).await?;
-        while left > 0 {
-            let limit = u32::try_from(left).unwrap_or(PAGE).min(PAGE);
-            let request = RawScanRequest {
-                context: None,
-                start_key: start.into(),
-                limit,
-                cf: common.cf.clone(),
-            };
-            let send = |server: &Server| {
-                let (mut client, request) = (server.tinykv(), request.clone());
-                async move { client.raw_scan(request).await }
-            };
-            let answer = leader.ask_soon(Kind::Repeatable, send, |answer: &mut RawScanResponse| {
-                answer.region_error.take()
-            });
-            let answer = answer.await?;
-            check_answer(&answer.error)?;
-            // A short answer may have been cut; only an empty one is the end.
-            let Some(last) = answer.kvs.last() else { break };
-            start = [&last.key[..], &[0]].concat();
-            left = left.saturating_sub(answer.kvs.len() as u64);
-            let mut lines = Vec::new();
-            for pair in &answer.kvs {
-                put_line(&mut lines, common, pair);
+    let parse = |text: &Option<String>| text.as_deref().map(|text| common.parse(text)).transpose();
+    let (start, end, prefix) = (parse(&args.start)?, parse(&args.end)?, parse(&args.prefix)?);
+    let range = match (prefix, start, end) {
+        (Some(prefix), ..) => KeyRange::prefix(prefix),
+        (None, Some(start), Some(end)) => {
+            // An empty end would be none.
+            if end <= start {
+                return Err(Failure::usage(
+                    "no key is behind the first and before the second",
+                ));
             }
-            print(&lines)?;
+            KeyRange::between(start, end)
         }
-        Ok(())
-    })
-}
-
-fn put_line(lines: &mut Vec<u8>, common: &Common, pair: &KvPair) {
-    let format = common.text.format();
-    if common.json {
-        let (key_name, key) = field("key", format, &pair.key);
-        let (value_name, value) = field("value", format, &pair.value);
-        lines.extend_from_slice(
-            json!({ key_name: key, value_name: value })
-                .to_string()
-                .as_bytes(),
-        );
-    } else {
-        lines.extend_from_slice(&shown(format, &pair.key));
-        lines.push(b'\t');
-        lines.extend_from_slice(&shown(format, &pair.value));
+        (None, Some(start), None) if args.to_end => KeyRange::from(start),
+        _ => {
+            let text = "a range has an end; to delete up to the last key, say --to-end";
+            return Err(Failure::usage(text));
+        }
+    };
+    let client = common.client()?;
+    let shown = |key: &[u8]| text::shown(common.format(), key);
+    let what = match range.end.is_empty() {
+        true => format!("from {} to the last", shown(&range.start)),
+        false => format!("from {} up to {}", shown(&range.start), shown(&range.end)),
+    };
+    let cf = common.cf();
+    if !args.yes {
+        let counted = range.clone();
+        let count = block_on(async { Ok(client.count(counted).await?) })?;
+        let keys = if count == 1 { "key" } else { "keys" };
+        confirm(
+            false,
+            &format!("delete {count} {keys} of family {cf}, {what}"),
+        )?;
     }
-    lines.push(b'\n');
-}
-
-/// Name and text of a field: `name` where the bytes are text, `name_hex` where they are not or hex
-/// is asked for.
-fn field(name: &str, format: Format, bytes: &[u8]) -> (String, String) {
-    match (format, std::str::from_utf8(bytes)) {
-        (Format::Text, Ok(text)) => (name.to_owned(), text.to_owned()),
-        (Format::Escaped, _) => (format!("{name}_escaped"), text::show(format, bytes)),
-        _ => (format!("{name}_hex"), text::hex(bytes)),
-    }
-}
-
-/// Bytes as they go to standard output: bare in a pipe, harmless on a terminal.
-fn shown(format: Format, bytes: &[u8]) -> Vec<u8> {
-    if format == Format::Text && !std::io::stdout().is_terminal() {
-        return bytes.to_vec();
-    }
-    text::show(format, bytes).into_bytes()
+    // A connection belongs to the runtime that it was made on.
+    let client = common.client()?;
+    block_on(async { Ok(client.delete_range(range).await?) })?;
+    common.open().done(
+        json!({}),
+        &format!("deleted the keys of family {cf} {what}"),
+    )
 }

@@ -1,38 +1,45 @@
 //! The command line: `basalt server`, the commands that speak to it, and the ones that need none.
 //!
-//! Promises: data goes to standard output, talk to standard error; exit code 0 is success, 1 what the
-//! world did, 2 a wrong flag or setting, 3 (`get` only) a missing key; an error is one line. A reader
-//! of our output that goes away ends a command quietly.
+//! Promises: data goes to standard output, talk to standard error; the exit code says what kind of failure it was
+//! (`docs/cli-json.md`): 0 success, 1 what the world did, 2 a wrong flag or setting, 3 (`get` only) a missing key,
+//! 4 no server answers (in time), 5 not allowed, 6 not confirmed; an error is one line. A reader of our output that
+//! goes away ends a command quietly.
 //!
 //! Not here: what the server does with a request (`service`).
 
 use std::{
     ffi::OsString,
     fmt,
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand, error::ErrorKind};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::config::DEFAULT_ADDR;
 
 mod access;
 mod admin;
+mod batch;
 mod bench;
 mod check;
 mod client;
 mod cluster;
+mod completions;
 mod config;
+mod contexts;
 mod demo;
 pub(crate) mod fuzz;
 mod kv;
 mod leader;
 mod notify;
+mod output;
 mod recover;
+mod scan;
 mod server;
 mod text;
 mod token;
+mod transfer;
 
 /// Why a command ended without success.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,6 +62,30 @@ impl Failure {
     fn usage(text: impl Into<String>) -> Self {
         Self {
             code: 2,
+            text: text.into(),
+        }
+    }
+
+    /// No server can be reached, or none answers in time: later it may go well.
+    fn unreachable(text: impl Into<String>) -> Self {
+        Self {
+            code: 4,
+            text: text.into(),
+        }
+    }
+
+    /// Who asks may not do it, or is not known.
+    fn denied(text: impl Into<String>) -> Self {
+        Self {
+            code: 5,
+            text: text.into(),
+        }
+    }
+
+    /// The user did not confirm it; nothing is changed.
+    fn unconfirmed(text: impl Into<String>) -> Self {
+        Self {
+            code: 6,
             text: text.into(),
         }
     }
@@ -102,7 +133,7 @@ Examples:
   basalt server                        serve ./basalt-data on 127.0.0.1:20160
   basalt put hello world               write a key
   basalt get hello                     read it; exit code 3 when it is missing
-  basalt scan h --limit 10             ten pairs from the first key at or after h
+  basalt scan --prefix h --limit 10    ten pairs whose keys begin with h
   basalt demo                          three stores in one process, to try things out
   basalt bench mixed --duration 10     measure a running server";
 
@@ -116,8 +147,19 @@ enum Command {
     Get(kv::GetArgs),
     /// Delete a key; one that is missing is fine
     Delete(kv::DeleteArgs),
-    /// List pairs in the order of their keys
-    Scan(kv::ScanArgs),
+    /// Delete every key of a range
+    DeleteRange(kv::DeleteRangeArgs),
+    /// List pairs in the order of their keys, or count them
+    Scan(scan::ScanArgs),
+    /// Do many changes together, from a file or standard input
+    Batch(batch::BatchArgs),
+    /// Write pairs into a file
+    Export(transfer::ExportArgs),
+    /// Read pairs from a file
+    Import(transfer::ImportArgs),
+    /// Clusters by name: list them, choose one
+    #[command(subcommand)]
+    Context(contexts::ContextCommand),
     /// Show how a server fares
     Status(admin::StatusArgs),
     /// Write memtables to tables
@@ -145,27 +187,66 @@ enum Command {
     TransferLeader(cluster::TransferArgs),
     /// Last resort where a majority is lost for good: make a stopped store the only member
     ForceSingle(recover::ForceSingleArgs),
+    /// Print what a shell needs to complete commands and flags
+    Completions(completions::CompletionsArgs),
+    /// Write manual pages
+    Man(completions::ManArgs),
+}
+
+/// Asks before something is destroyed that cannot be had back: `question` says what, with its count. `yes` is the
+/// flag `--yes`; without it and without a terminal nothing is done.
+fn confirm(yes: bool, question: &str) -> Done {
+    if yes {
+        return Ok(());
+    }
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Err(Failure::unconfirmed(format!(
+            "{question}: not done without --yes, because nobody can be asked here"
+        )));
+    }
+    // Nobody reads: then the answer will not be yes.
+    let _ = write!(io::stderr(), "{question}? [y/N] ");
+    let mut answer = String::new();
+    let read = io::stdin().read_line(&mut answer);
+    read.map_err(|error| Failure::world(format!("cannot read the answer: {error}")))?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Failure::unconfirmed("not confirmed; nothing is changed")),
+    }
 }
 
 /// Where the server is, and how it is spoken to.
 #[derive(Debug, Args)]
 struct ServerAddr {
-    /// Address of the server, or several of a cluster with commas [default: $BASALT_ADDR, else 127.0.0.1:20160]
+    /// Address of the server, or several of a cluster with commas [default: $BASALT_ADDR, else those of the context,
+    /// else 127.0.0.1:20160]
     #[arg(long, value_name = "HOST:PORT")]
     addr: Option<String>,
+    /// Cluster by its name (basalt context list) [default: $BASALT_CONTEXT, else the current one]
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
     #[command(flatten)]
     access: access::AccessArgs,
 }
 
 impl ServerAddr {
     fn get(&self) -> Result<client::Target, Failure> {
+        let context = contexts::of(self.context.as_deref())?;
         let variable = || std::env::var("BASALT_ADDR").ok();
-        let text = self.addr.clone().or_else(variable);
-        let text = text.unwrap_or_else(|| DEFAULT_ADDR.to_owned());
-        let addrs = text.split(',').map(|addr| addr.trim().to_owned());
+        // A context that is named goes before a variable for all commands.
+        let text = match (&self.addr, &self.context) {
+            (Some(addr), _) => Some(addr.clone()),
+            (None, Some(_)) if !context.endpoints.is_empty() => None,
+            (None, _) => variable(),
+        };
+        let addrs = match text {
+            Some(text) => text.split(',').map(|addr| addr.trim().to_owned()).collect(),
+            None if context.endpoints.is_empty() => vec![DEFAULT_ADDR.to_owned()],
+            None => context.endpoints.clone(),
+        };
         Ok(client::Target {
-            addrs: addrs.collect(),
-            access: self.access.get()?,
+            addrs,
+            access: self.access.get(&context)?,
         })
     }
 }
@@ -201,8 +282,35 @@ pub fn main() -> ExitCode {
     run(std::env::args_os())
 }
 
+/// This program as it was called: what a hint has to say where it is not on the PATH.
+fn program() -> String {
+    let name = std::env::args_os().next();
+    let name = name.map(|name| name.to_string_lossy().into_owned());
+    name.filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "basalt".to_owned())
+}
+
+/// The whole command line, with examples before flags in each command's help.
+fn command() -> clap::Command {
+    fn with_examples_first(command: clap::Command) -> clap::Command {
+        let command = command.mut_subcommands(with_examples_first);
+        match command.get_after_help() {
+            Some(_) => command.help_template(
+                "{about-with-newline}\n{usage-heading} {usage}\n\n{after-help}\n\n{all-args}",
+            ),
+            None => command,
+        }
+    }
+    with_examples_first(Cli::command())
+}
+
+fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut matches = command().try_get_matches_from(args)?;
+    Cli::from_arg_matches_mut(&mut matches)
+}
+
 fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let done = match Cli::try_parse_from(args) {
+    let done = match parse(args) {
         Ok(cli) => dispatch(cli.command),
         Err(error) => explain(&error),
     };
@@ -224,7 +332,12 @@ fn dispatch(command: Command) -> Done {
         Command::Put(args) => kv::put(&args),
         Command::Get(args) => kv::get(&args),
         Command::Delete(args) => kv::delete(&args),
-        Command::Scan(args) => kv::scan(&args),
+        Command::DeleteRange(args) => kv::delete_range(&args),
+        Command::Scan(args) => scan::run(&args),
+        Command::Batch(args) => batch::run(&args),
+        Command::Export(args) => transfer::export(&args),
+        Command::Import(args) => transfer::import(&args),
+        Command::Context(command) => contexts::run(&command),
         Command::Status(args) => admin::status(&args),
         Command::Flush(args) => admin::flush(&args),
         Command::Compact(args) => admin::compact(&args),
@@ -237,6 +350,8 @@ fn dispatch(command: Command) -> Done {
         Command::Region(command) => cluster::region(&command),
         Command::TransferLeader(args) => cluster::transfer(&args),
         Command::ForceSingle(args) => recover::run(&args),
+        Command::Completions(args) => completions::completions(&args),
+        Command::Man(args) => completions::man(&args),
     }
 }
 
@@ -278,8 +393,6 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     fn refusal(args: &[&str]) -> Failure {

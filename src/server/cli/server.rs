@@ -5,7 +5,7 @@ use std::{ffi::OsString, fmt::Write as _, net::SocketAddr, path::PathBuf, sync::
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, value_parser};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Done, Failure, client::is_loopback, notify, print};
+use super::{Done, Failure, client::is_loopback, notify, print, program};
 use crate::{
     config::{
         Config, DEFAULT_ADDR, Kind, SETTINGS,
@@ -179,7 +179,8 @@ async fn serve(setup: Setup) -> Done {
             let id = identity.store_id;
             let _ = write!(
                 member,
-                ", and waits for: basalt member add {id} --addr A-STORE-OF-IT"
+                ", and waits for: {} member add {id} --addr A-STORE-OF-IT",
+                program()
             );
         }
     }
@@ -191,8 +192,9 @@ async fn serve(setup: Setup) -> Done {
         format!(" --addr {addr}")
     };
     let line = format!(
-        "basalt {VERSION} serves {} on {addr} (status {scheme}://{status_addr}){member}; try: basalt put hello world{elsewhere}\n",
-        path.display()
+        "basalt {VERSION} serves {} on {addr} (status {scheme}://{status_addr}){member}; try: {} put hello world{elsewhere}\n",
+        path.display(),
+        program()
     );
     tracing::info!(version = VERSION, %addr, %status_addr, path = %path.display(), "serving");
     // A closed standard output stops nobody from serving.

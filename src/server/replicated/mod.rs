@@ -35,6 +35,7 @@ pub use cluster::Cluster;
 pub(crate) use cluster::family_word;
 pub use directory::{Directory, MAX_ADDRESS_LEN, MAX_STORES};
 pub use identity::{Card, Refusal, checksum, cluster_id, draw};
+#[cfg(test)]
 pub(crate) use link::root_cause;
 pub use link::{Dialer, GrpcTransport, Links, Traffic};
 pub(crate) use survey::Seen;

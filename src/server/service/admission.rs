@@ -393,6 +393,25 @@ impl InFlight {
         end.ok_or_else(|| self.refusal(who).right(Right::Read, cf))
     }
 
+    /// Whether the caller has a right on every key of a range, `end` excluded (empty: to the last key).
+    ///
+    /// # Errors
+    ///
+    /// `PERMISSION_DENIED`, noted in the audit log.
+    pub fn allow_range(
+        &self,
+        right: Right,
+        cf: &str,
+        (start, end): (&[u8], &[u8]),
+    ) -> Result<(), Status> {
+        match &self.who {
+            Some(who) if !who.may_range(right, cf, start, end) => {
+                Err(self.refusal(who).right(right, cf))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn refusal<'a>(&self, who: &'a Who) -> Refusal<'a> {
         Refusal {
             method: self.method,

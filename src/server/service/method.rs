@@ -16,6 +16,7 @@ const DEADLINE_MARGIN: Duration = Duration::from_millis(2);
 pub(super) struct Method {
     /// A name of our own, never the client's text.
     pub(super) name: &'static str,
+    /// Of the services of data, TinyKV's and ours: what draining and limits are for.
     pub(super) is_tinykv: bool,
     pub(super) kind: Kind,
 }
@@ -63,6 +64,13 @@ impl Method {
                 },
             };
         }
+        if let Some(name) = name(&KV_METHODS, "/basaltpb.Kv/") {
+            return Self {
+                name,
+                is_tinykv: true,
+                kind: Kind::Request,
+            };
+        }
         let ours = name(&ADMIN_METHODS, "/basaltpb.Admin/");
         let ours = ours.or_else(|| name(&["Hello"], "/basaltpb.Peers/"));
         let (name, kind) = match ours {
@@ -105,7 +113,7 @@ impl Method {
         match self.name {
             _ if self.kind == Kind::Peer => Need::Peer,
             "Hello" => Need::Peer,
-            "RawGet" | "RawPut" | "RawDelete" | "RawScan" => Need::Keys,
+            "RawGet" | "RawPut" | "RawDelete" | "RawScan" | "Batch" | "Scan" => Need::Keys,
             _ if self.is_tinykv => Need::Everything,
             "Health" => Need::Nothing,
             "Reflection" | "Members" => Need::Known,
@@ -133,7 +141,10 @@ const TINYKV_METHODS: [&str; 14] = [
     "Coprocessor",
 ];
 
-/// Those of them that other stores call.
+/// Basalt's own service of data.
+const KV_METHODS: [&str; 2] = ["Batch", "Scan"];
+
+/// Those of TinyKV's that other stores call.
 const PEER_METHODS: [&str; 2] = ["Raft", "Snapshot"];
 
 const ADMIN_METHODS: [&str; 8] = [
@@ -195,7 +206,7 @@ mod tests {
     /// The quick way of `front` goes by them.
     #[test]
     fn no_two_methods_have_one_name() {
-        let mut names = [&TINYKV_METHODS[..], &ADMIN_METHODS].concat();
+        let mut names = [&TINYKV_METHODS[..], &ADMIN_METHODS, &KV_METHODS].concat();
         names.extend(["Hello", "Health", "Reflection", "unknown"]);
         names.sort_unstable();
         let twice = names.windows(2).find(|pair| pair[0] == pair[1]);
@@ -206,6 +217,8 @@ mod tests {
     fn a_path_of_the_clients_own_is_counted_as_unknown() {
         assert_eq!(Method::of("/tinykvpb.TinyKv/RawGet").name, "RawGet");
         assert_eq!(Method::of("/basaltpb.Admin/Flush").name, "Flush");
+        let scan = Method::of("/basaltpb.Kv/Scan");
+        assert!(scan.name == "Scan" && scan.is_tinykv && scan.need() == Need::Keys);
         assert_eq!(Method::of("/grpc.health.v1.Health/Check").name, "Health");
         for path in [
             "/tinykvpb.TinyKv/RawGetx",

@@ -5,6 +5,7 @@ pub mod admission;
 mod bodies;
 pub(crate) mod front;
 pub mod gate;
+pub mod kv;
 mod method;
 pub mod peers;
 pub mod tinykv;

@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// Steps of a scan between two looks at whether anybody still waits for it.
-const STEPS_PER_CHECK: usize = 256;
+pub(super) const STEPS_PER_CHECK: usize = 256;
 
 /// The service.
 pub struct TinyKvService {
@@ -49,7 +49,7 @@ pub struct TinyKvService {
     /// Absent in a standalone server.
     cluster: Option<Arc<Cluster>>,
     /// Scans take long; they must not take every thread that gets need.
-    scans: Arc<Semaphore>,
+    pub(super) scans: Arc<Semaphore>,
 }
 
 impl TinyKvService {
@@ -190,7 +190,11 @@ pub(super) fn delete_answer(done: StorageResult<()>) -> Result<RawDeleteResponse
     })
 }
 
-fn context(in_flight: &InFlight, region: Option<kvrpcpb::Context>, key: &Bytes) -> Context {
+pub(super) fn context(
+    in_flight: &InFlight,
+    region: Option<kvrpcpb::Context>,
+    key: &Bytes,
+) -> Context {
     Context {
         region,
         key: key.clone(),
@@ -199,22 +203,27 @@ fn context(in_flight: &InFlight, region: Option<kvrpcpb::Context>, key: &Bytes) 
 }
 
 /// The family that a request names, where its caller has a right on its key there.
-fn check(in_flight: &InFlight, right: Right, cf: &str, key: &[u8]) -> Result<&'static str, Status> {
+pub(super) fn check(
+    in_flight: &InFlight,
+    right: Right,
+    cf: &str,
+    key: &[u8],
+) -> Result<&'static str, Status> {
     let cf = check_family(cf)?;
     check_key(key)?;
     in_flight.allow(right, cf, key)?;
     Ok(cf)
 }
 
-fn check_family(name: &str) -> Result<&'static str, Status> {
+pub(super) fn check_family(name: &str) -> Result<&'static str, Status> {
     family(name).map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
-fn check_key(key: &[u8]) -> Result<(), Status> {
+pub(super) fn check_key(key: &[u8]) -> Result<(), Status> {
     check_len("key", key.len(), MAX_KEY_LEN)
 }
 
-fn check_len(what: &str, len: usize, limit: usize) -> Result<(), Status> {
+pub(super) fn check_len(what: &str, len: usize, limit: usize) -> Result<(), Status> {
     if len > limit {
         let text = format!("the {what} has {len} bytes, the limit is {limit}");
         return Err(Status::invalid_argument(text));
@@ -230,7 +239,7 @@ fn not_built<T>(name: &str) -> Result<T, Status> {
 }
 
 /// Set when its owner goes away: a client that gave up, or whose deadline passed.
-struct Watch(Arc<AtomicBool>);
+pub(super) struct Watch(pub(super) Arc<AtomicBool>);
 
 impl Drop for Watch {
     fn drop(&mut self) {
@@ -272,7 +281,7 @@ fn scan(
 }
 
 /// Bytes of a pair on the wire beside key and value: three tags and three lengths of at most four bytes.
-const PAIR_OVERHEAD: usize = 3 + 3 * 4;
+pub(super) const PAIR_OVERHEAD: usize = 3 + 3 * 4;
 
 #[tonic::async_trait]
 impl TinyKv for TinyKvService {

@@ -3,7 +3,7 @@
 //! A reader shares the maps of its moment; the next write copies a map that a reader still holds.
 
 use std::{
-    collections::{BTreeMap, btree_map::Range},
+    collections::BTreeMap,
     future::ready,
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -93,6 +93,10 @@ impl MemStorage {
                 Modify::Delete { cf, key } => {
                     state.maps.of_mut(cf).remove(&key);
                 }
+                Modify::DeleteRange { cf, start, end } => {
+                    let goes = |key: &Bytes| *key >= start && (end.is_empty() || *key < end);
+                    state.maps.of_mut(cf).retain(|key, _| !goes(key));
+                }
             }
         }
         Ok(())
@@ -165,49 +169,56 @@ impl StorageReader for MemReader {
     fn iter_cf(&self, cf: &'static str) -> Result<Box<dyn StorageIter + '_>> {
         Ok(Box::new(MemIter {
             map: self.0.of(cf),
-            range: None,
+            at: None,
         }))
     }
 }
 
 struct MemIter<'a> {
     map: &'a Map,
-    /// What is left, from the pair under the cursor on; `None` before the first seek.
-    range: Option<Range<'a, Bytes, Bytes>>,
+    at: Option<(&'a Bytes, &'a Bytes)>,
 }
 
 impl MemIter<'_> {
-    fn pair(&self) -> Option<(&[u8], &[u8])> {
-        let (key, value) = self.range.as_ref()?.clone().next()?;
-        Some((key, value))
+    fn pair(&self) -> (&Bytes, &Bytes) {
+        self.at.expect("a cursor that is asked is valid")
     }
 }
 
 impl StorageIter for MemIter<'_> {
     fn seek(&mut self, key: &[u8]) -> Result<()> {
         let from = (Bound::Included(key), Bound::Unbounded);
-        self.range = Some(self.map.range::<[u8], _>(from));
+        self.at = self.map.range::<[u8], _>(from).next();
+        Ok(())
+    }
+
+    fn seek_before(&mut self, key: Option<&[u8]>) -> Result<()> {
+        let end = key.map_or(Bound::Unbounded, Bound::Excluded);
+        let before = (Bound::Unbounded, end);
+        self.at = self.map.range::<[u8], _>(before).next_back();
         Ok(())
     }
 
     fn valid(&self) -> bool {
-        self.pair().is_some()
+        self.at.is_some()
     }
 
     fn next(&mut self) -> Result<()> {
-        let range = self
-            .range
-            .as_mut()
-            .expect("next is called on a valid cursor");
-        range.next();
+        let behind = (Bound::Excluded(&self.pair().0[..]), Bound::Unbounded);
+        self.at = self.map.range::<[u8], _>(behind).next();
         Ok(())
     }
 
+    fn prev(&mut self) -> Result<()> {
+        let key = self.pair().0.clone();
+        self.seek_before(Some(&key))
+    }
+
     fn key(&self) -> &[u8] {
-        self.pair().expect("key is called on a valid cursor").0
+        self.pair().0
     }
 
     fn value(&self) -> &[u8] {
-        self.pair().expect("value is called on a valid cursor").1
+        self.pair().1
     }
 }

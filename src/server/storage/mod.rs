@@ -72,6 +72,15 @@ pub enum Modify {
         /// The key.
         key: Bytes,
     },
+    /// Removes every key from `start` on and before `end`.
+    DeleteRange {
+        /// Column family by name.
+        cf: &'static str,
+        /// First key that goes.
+        start: Bytes,
+        /// First key that stays; empty: none.
+        end: Bytes,
+    },
 }
 
 /// Why a call was not done, sorted by what the client is told.
@@ -249,7 +258,7 @@ pub trait StorageReader: Send {
     fn iter_cf(&self, cf: &'static str) -> Result<Box<dyn StorageIter + '_>>;
 }
 
-/// A cursor in ascending order of keys.
+/// A cursor in the order of keys.
 pub trait StorageIter {
     /// Goes to the smallest key at or after `key`.
     ///
@@ -257,6 +266,13 @@ pub trait StorageIter {
     ///
     /// As [`StorageReader::get_cf`].
     fn seek(&mut self, key: &[u8]) -> Result<()>;
+
+    /// Goes to the largest key before `key`; to the last there is without one.
+    ///
+    /// # Errors
+    ///
+    /// As [`StorageReader::get_cf`].
+    fn seek_before(&mut self, key: Option<&[u8]>) -> Result<()>;
 
     /// True while the cursor stands on a pair.
     fn valid(&self) -> bool;
@@ -267,6 +283,13 @@ pub trait StorageIter {
     ///
     /// As [`StorageReader::get_cf`].
     fn next(&mut self) -> Result<()>;
+
+    /// Goes to the key before. The cursor must be valid.
+    ///
+    /// # Errors
+    ///
+    /// As [`StorageReader::get_cf`].
+    fn prev(&mut self) -> Result<()>;
 
     /// The key under the cursor. The cursor must be valid.
     fn key(&self) -> &[u8];

@@ -15,16 +15,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use basalt_engine::{DbRange, PinnedSlice};
 use basalt_proto::raft_cmdpb::{
-    CmdType, DeleteRequest, PutRequest, RaftCmdRequest, RaftRequestHeader, Request,
+    CmdType, DeleteRangeRequest, DeleteRequest, PutRequest, RaftCmdRequest, RaftRequestHeader,
+    Request,
 };
 use basalt_raftstore::{CommandError, DATA_FAMILIES, RegionSnapshot, Target};
 use bytes::Bytes;
 
 use super::{
     BoxFuture, Context, EngineView, Error, Modify, Result, Status, Storage, StorageIter,
-    StorageReader, StoreCode,
+    StorageReader, StoreCode, standalone::EngineIter,
 };
 use crate::{
     limits::MAX_BUSY_WAIT,
@@ -76,6 +76,15 @@ fn request(modify: &Modify) -> Request {
             delete: Some(DeleteRequest {
                 cf: (*cf).to_owned(),
                 key: key.clone(),
+            }),
+            ..Request::default()
+        },
+        Modify::DeleteRange { cf, start, end } => Request {
+            cmd_type: CmdType::DeleteRange.into(),
+            delete_range: Some(DeleteRangeRequest {
+                cf: (*cf).to_owned(),
+                start_key: start.clone(),
+                end_key: end.clone(),
             }),
             ..Request::default()
         },
@@ -181,12 +190,8 @@ impl StorageReader for RegionReader {
     }
 
     fn iter_cf(&self, cf: &'static str) -> Result<Box<dyn StorageIter + '_>> {
-        Ok(Box::new(RegionIter {
-            snapshot: &self.0,
-            cf,
-            range: None,
-            at: None,
-        }))
+        // It ends with the region; the client goes on at its end.
+        Ok(Box::new(EngineIter(self.0.iter(cf).map_err(read_error)?)))
     }
 }
 
@@ -198,39 +203,5 @@ fn read_error(error: CommandError) -> Error {
             what,
         },
         error => error.into(),
-    }
-}
-
-/// A cursor over a family of a region. It ends with the region; the client goes on at its end.
-struct RegionIter<'a> {
-    snapshot: &'a RegionSnapshot,
-    cf: &'static str,
-    range: Option<DbRange>,
-    at: Option<(Vec<u8>, PinnedSlice)>,
-}
-
-impl StorageIter for RegionIter<'_> {
-    fn seek(&mut self, key: &[u8]) -> Result<()> {
-        let range = self.snapshot.range(self.cf, key).map_err(read_error)?;
-        self.range = Some(range);
-        self.next()
-    }
-
-    fn valid(&self) -> bool {
-        self.at.is_some()
-    }
-
-    fn next(&mut self) -> Result<()> {
-        let next = self.range.as_mut().and_then(Iterator::next);
-        self.at = next.transpose()?;
-        Ok(())
-    }
-
-    fn key(&self) -> &[u8] {
-        self.at.as_ref().map_or(&[], |(key, _)| key)
-    }
-
-    fn value(&self) -> &[u8] {
-        self.at.as_ref().map_or(&[], |(_, value)| value)
     }
 }

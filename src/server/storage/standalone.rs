@@ -49,6 +49,12 @@ impl Open {
             match modify {
                 Modify::Put { cf, key, value } => encoded.put(self.family(cf), key, value),
                 Modify::Delete { cf, key } => encoded.delete(self.family(cf), key),
+                Modify::DeleteRange { cf, start, end } if end.is_empty() => {
+                    encoded.delete_from(self.family(cf), start);
+                }
+                Modify::DeleteRange { cf, start, end } => {
+                    encoded.delete_range(self.family(cf), start, end);
+                }
             }
         }
         encoded
@@ -245,11 +251,24 @@ impl StorageReader for EngineReader {
     }
 }
 
-struct EngineIter(DbIter);
+/// A cursor of the engine.
+pub(super) struct EngineIter(pub(super) DbIter);
 
 impl StorageIter for EngineIter {
     fn seek(&mut self, key: &[u8]) -> Result<()> {
         Ok(self.0.seek(key)?)
+    }
+
+    fn seek_before(&mut self, key: Option<&[u8]>) -> Result<()> {
+        let Some(key) = key else {
+            return Ok(self.0.seek_to_last()?);
+        };
+        self.0.seek_for_prev(key)?;
+        // It stands on the key itself where that is there.
+        if self.0.valid() && self.0.key() == key {
+            self.0.prev()?;
+        }
+        Ok(())
     }
 
     fn valid(&self) -> bool {
@@ -258,6 +277,10 @@ impl StorageIter for EngineIter {
 
     fn next(&mut self) -> Result<()> {
         Ok(self.0.next()?)
+    }
+
+    fn prev(&mut self) -> Result<()> {
+        Ok(self.0.prev()?)
     }
 
     fn key(&self) -> &[u8] {

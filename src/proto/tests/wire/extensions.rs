@@ -11,7 +11,7 @@ use prost::bytes::Bytes;
 use crate::messages::hex;
 
 /// The facts of the schema that TinyKV does not have.
-pub(crate) const EXTENSIONS: [&str; 46] = [
+pub(crate) const EXTENSIONS: [&str; 54] = [
     "enum eraftpb.ConfChangeTransition",
     "field eraftpb.ConfChangeSingle 1 change_type eraftpb.ConfChangeType singular",
     "field eraftpb.ConfChangeSingle 2 node_id uint64 singular",
@@ -31,6 +31,11 @@ pub(crate) const EXTENSIONS: [&str; 46] = [
     "field eraftpb.Message 17 known_commit uint64 singular",
     "field eraftpb.Message 18 known_commit_term uint64 singular",
     "field eraftpb.Message 19 needs_no_answer bool singular",
+    "field raft_cmdpb.DeleteRangeRequest 1 cf string singular",
+    "field raft_cmdpb.DeleteRangeRequest 2 start_key bytes singular",
+    "field raft_cmdpb.DeleteRangeRequest 3 end_key bytes singular",
+    "field raft_cmdpb.Request 20 delete_range raft_cmdpb.DeleteRangeRequest singular",
+    "field raft_cmdpb.Response 20 delete_range raft_cmdpb.DeleteRangeResponse singular",
     "field raft_serverpb.RaftLocalState 4 peer_id uint64 singular",
     "field raft_serverpb.RaftMessage 20 members metapb.Peer repeated",
     "field raft_serverpb.RegionLocalState 3 peer_id uint64 singular",
@@ -39,6 +44,8 @@ pub(crate) const EXTENSIONS: [&str; 46] = [
     "field raft_serverpb.SnapshotIntent 2 snapshot eraftpb.Snapshot singular",
     "message eraftpb.ConfChangeSingle",
     "message eraftpb.ConfChangeV2",
+    "message raft_cmdpb.DeleteRangeRequest",
+    "message raft_cmdpb.DeleteRangeResponse",
     "message raft_serverpb.SnapshotIntent",
     "value eraftpb.ConfChangeTransition 0 TransitionAuto",
     "value eraftpb.ConfChangeTransition 1 TransitionJointImplicit",
@@ -58,6 +65,7 @@ pub(crate) const EXTENSIONS: [&str; 46] = [
     "value eraftpb.MessageType 24 MsgUnreachable",
     "value eraftpb.MessageType 25 MsgSnapStatus",
     "value eraftpb.MessageType 26 MsgCheckQuorum",
+    "value raft_cmdpb.CmdType 20 DeleteRange",
 ];
 
 /// The Raft messages as TinyKV has them. Enums are plain numbers: their bytes are the same, and an

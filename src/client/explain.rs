@@ -64,7 +64,8 @@ const MEANINGS: [(&str, &str); 17] = [
 ];
 
 /// What an error text of TLS means; the text itself where that is not known.
-pub(crate) fn explain(text: &str) -> &str {
+#[must_use]
+pub fn explain(text: &str) -> &str {
     let known = MEANINGS.iter().find(|(words, _)| text.contains(words));
     known.map_or(text, |(_, meaning)| meaning)
 }

@@ -1,4 +1,4 @@
-//! The client's end of TLS: how a store reaches another one, and the command line a server.
+//! The client's end of a TLS connection: how a server is reached, by clients and by other stores.
 //!
 //! Promises: the server's certificate comes from an authority that is trusted and is for the name that it is reached
 //! by; a connection is answered for only once the server has spoken in it, so that a refusal of our certificate is
@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use axum::http::Uri;
+use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{io::AsyncBufReadExt as _, net::TcpStream};
@@ -26,7 +26,7 @@ const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Makes connections to one server.
 #[derive(Clone, Debug)]
-pub(crate) struct Connector {
+pub struct Connector {
     config: Arc<ClientConfig>,
     /// The name in the server's certificate, where it is not the one of the address.
     name: Option<String>,
@@ -34,7 +34,8 @@ pub(crate) struct Connector {
 
 impl Connector {
     /// Connections by `config`; the server's certificate is for `name`, else for the host of its address.
-    pub(crate) fn new(config: Arc<ClientConfig>, name: Option<String>) -> Self {
+    #[must_use]
+    pub fn new(config: Arc<ClientConfig>, name: Option<String>) -> Self {
         Self { config, name }
     }
 
