@@ -247,7 +247,9 @@ impl Store {
         if self.overlaps(region_id, &message.start_key, &message.end_key) {
             return Ok(());
         }
-        self.add_waiting_peer(region_id, to)?;
+        if !self.add_waiting_peer(region_id, to)? {
+            return Ok(());
+        }
         self.handle_raft_message(message)
     }
 

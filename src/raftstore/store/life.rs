@@ -103,11 +103,12 @@ impl Store {
         Ok(())
     }
 
-    /// A peer of a region that is not known yet: it waits for a snapshot.
-    pub(super) fn add_waiting_peer(&mut self, region_id: u64, meta: metapb::Peer) -> Result<()> {
+    /// A peer of a region that is not known yet: it waits for a snapshot. False, and there is none, where a newer one
+    /// has been here.
+    pub(super) fn add_waiting_peer(&mut self, region_id: u64, meta: metapb::Peer) -> Result<bool> {
         match self.open_peer(region_id, meta) {
-            Err(Error::Tombstone { .. } | Error::OtherPeer { .. }) => Ok(()),
-            done => done,
+            Err(Error::Tombstone { .. } | Error::OtherPeer { .. }) => Ok(false),
+            done => done.map(|()| true),
         }
     }
 
