@@ -196,10 +196,8 @@ impl Store {
         // What a peer without a region was told may be of the moment when it was removed.
         let is_newer = epoch.conf_ver > ours || (peer.region().is_none() && epoch.conf_ver == ours);
         if to.id == peer.meta.id && is_newer {
-            let mut region = peer.region().cloned();
-            if let Some(region) = &mut region {
-                region.region_epoch = Some(epoch);
-            }
+            // What stays is what was known here: the members of that epoch. Of the one that was told they are not.
+            let region = peer.region().cloned();
             let region = region.unwrap_or_else(|| bare_region(region_id, epoch));
             peer.leaving.get_or_insert(region);
             peer.is_dirty = true;
@@ -230,7 +228,8 @@ impl Store {
                 if is_member {
                     return self.tell_last_applied(region_id, from, to, inner, region.peers);
                 }
-                if epoch.conf_ver < known.conf_ver {
+                // A peer that was removed before its first snapshot has left nobody's name.
+                if !region.peers.is_empty() && epoch.conf_ver < known.conf_ver {
                     self.tell_removed(region_id, from, to, Some(known), &message);
                 }
                 return Ok(());
