@@ -68,7 +68,7 @@ impl Method {
             return Self {
                 name,
                 is_tinykv: true,
-                is_peer: false,
+                kind: Kind::Request,
             };
         }
         let ours = name(&ADMIN_METHODS, "/basaltpb.Admin/");
