@@ -147,7 +147,12 @@ fn the_container_starts_what_the_server_takes_once_it_is_said_to_be_meant() {
         .unwrap();
     assert_eq!(entry, ["/usr/bin/basalt"]);
     assert!(text.contains("/usr/bin/basalt\n"), "it is copied there");
-    assert_taken(&args);
+    let meant: Vec<String> = args
+        .iter()
+        .cloned()
+        .chain(["--insecure".to_owned()])
+        .collect();
+    assert_taken(&meant);
     // On an address that others reach it does not start by an oversight.
     let dir = tempfile::tempdir().unwrap();
     for arg in &mut args {

@@ -249,6 +249,8 @@ impl DbInner {
                 }
             }
             db.schedule_compaction();
+            // Log files may have become spare.
+            db.schedule_file_work();
         });
     }
 

@@ -184,9 +184,8 @@ fn the_page_shows_what_the_stores_say_and_follows_them() {
             let region = &status["regions"][0];
             let shown = browser.eval(&row);
             let applied = shown[3].as_str()?.replace(',', "");
-            let is_same = shown[1] == region["role"]
-                && shown[2] == "yes"
-                && applied == region["applied"].to_string();
+            let is_same =
+                shown[1] == region["role"] && shown[2] == "yes" && applied == region["applied"];
             is_same.then_some(())
         });
     }

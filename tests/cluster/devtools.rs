@@ -122,7 +122,7 @@ impl Browser {
             session: None,
             next: 0,
             events: Vec::new(),
-            home: home,
+            home,
         };
         let page = browser.call("Target.createTarget", json!({"url": "about:blank"}));
         let target = &page["targetId"];

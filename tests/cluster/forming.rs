@@ -91,6 +91,8 @@ fn a_demo_says_what_to_try_and_that_works() {
         stores.iter().all(|line| line.contains(" on 127.0.0.1:")),
         "{stores:?}"
     );
+    let page = demo.line();
+    assert!(page.starts_with("web page http://127.0.0.1:"), "{page}");
     assert!(demo.line().starts_with("try"));
     let outputs = ["", "world\n"].map(Some).into_iter().chain([None]);
     for expected in outputs {

@@ -229,7 +229,7 @@ fn a_profile_names_what_runs_and_memory_is_what_the_kernel_says() {
         stack.contains(';') && count.parse::<u64>().is_ok_and(|count| count > 0)
     };
     assert!(
-        !lines.is_empty() && lines.iter().all(|line| is_folded(line)),
+        !lines.is_empty() && lines.iter().all(is_folded),
         "{lines:?}"
     );
     assert!(

@@ -64,6 +64,7 @@ impl Run<'_> {
             Against::Lsm => kind.is_lsm(),
             Against::All => !matches!(kind, Kind::Basalt | Kind::BasaltPlain),
             Against::RocksDb => kind == Kind::RocksDb,
+            Against::RaftEngine => kind == Kind::RaftEngine,
         };
         let ours = self.figures(Some(Kind::Basalt), row);
         let mut times: Vec<f64> = ours

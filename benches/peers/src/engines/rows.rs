@@ -8,6 +8,7 @@ pub enum Against {
     /// The best of all peers.
     All,
     RocksDb,
+    RaftEngine,
 }
 
 impl Against {
@@ -16,6 +17,7 @@ impl Against {
             Self::Lsm => "LSM",
             Self::All => "the best",
             Self::RocksDb => "RocksDB",
+            Self::RaftEngine => "raft-engine",
         }
     }
 }
@@ -68,8 +70,8 @@ pub const LIMITS: [Row; 6] = [
 ];
 
 /// What the engines do.
-pub const ROWS: [Row; 68] = {
-    use Against::{All, Lsm, RocksDb};
+pub const ROWS: [Row; 67] = {
+    use Against::{All, Lsm, RaftEngine, RocksDb};
     [
         rate("fill random, one writer", "entries/s", 1.5, Lsm),
         rate("fill random, four writers", "entries/s", 1.5, Lsm),
@@ -115,10 +117,30 @@ pub const ROWS: [Row; 68] = {
         cost("disk space after overwrites", "of the data", 1.0, RocksDb),
         cost("write amplification", "of the data", 1.0, RocksDb),
         cost("peak memory of its own", "MiB", 1.0, RocksDb),
-        rate("Raft append, 1 regions, 1 x 256 B", "entries/s", 1.2, All),
-        rate("Raft append, 1 regions, 16 x 256 B", "entries/s", 1.2, All),
-        rate("Raft append, 1 regions, 64 x 256 B", "entries/s", 1.2, All),
-        rate("Raft append, 100 regions, 1 x 256 B", "entries/s", 1.2, All),
+        rate(
+            "Raft append, 1 regions, 1 x 256 B",
+            "entries/s",
+            1.2,
+            RaftEngine,
+        ),
+        rate(
+            "Raft append, 1 regions, 16 x 256 B",
+            "entries/s",
+            1.2,
+            RaftEngine,
+        ),
+        rate(
+            "Raft append, 1 regions, 64 x 256 B",
+            "entries/s",
+            1.2,
+            RaftEngine,
+        ),
+        rate(
+            "Raft append, 100 regions, 1 x 256 B",
+            "entries/s",
+            1.2,
+            RaftEngine,
+        ),
         rate(
             "Raft append, 100 regions, 16 x 256 B",
             "entries/s",
@@ -131,9 +153,24 @@ pub const ROWS: [Row; 68] = {
             1.2,
             All,
         ),
-        rate("Raft append, 1 regions, 1 x 4096 B", "entries/s", 1.2, All),
-        rate("Raft append, 1 regions, 16 x 4096 B", "entries/s", 1.2, All),
-        rate("Raft append, 1 regions, 64 x 4096 B", "entries/s", 1.2, All),
+        rate(
+            "Raft append, 1 regions, 1 x 4096 B",
+            "entries/s",
+            1.2,
+            RaftEngine,
+        ),
+        rate(
+            "Raft append, 1 regions, 16 x 4096 B",
+            "entries/s",
+            1.2,
+            RaftEngine,
+        ),
+        rate(
+            "Raft append, 1 regions, 64 x 4096 B",
+            "entries/s",
+            1.2,
+            RaftEngine,
+        ),
         rate(
             "Raft append, 100 regions, 1 x 4096 B",
             "entries/s",
@@ -243,26 +280,40 @@ pub const ROWS: [Row; 68] = {
             All,
         ),
         rate(
-            "Raft fetch of the last 1000, 100 regions, 4096 B",
+            "Raft append and cut, 1 regions",
             "entries/s",
             1.2,
-            All,
+            RaftEngine,
         ),
-        rate("Raft append and cut, 1 regions", "entries/s", 1.2, All),
         cost(
             "Raft append and cut, 1 regions: bytes written",
             "of the data",
             1.0,
             All,
         ),
-        cost("Raft append and cut, 1 regions: disk", "MiB", 1.0, All),
-        rate("Raft append and cut, 100 regions", "entries/s", 1.2, All),
+        cost(
+            "Raft append and cut, 1 regions: disk",
+            "MiB",
+            1.0,
+            RaftEngine,
+        ),
+        rate(
+            "Raft append and cut, 100 regions",
+            "entries/s",
+            1.2,
+            RaftEngine,
+        ),
         cost(
             "Raft append and cut, 100 regions: bytes written",
             "of the data",
             1.0,
             All,
         ),
-        cost("Raft append and cut, 100 regions: disk", "MiB", 1.0, All),
+        cost(
+            "Raft append and cut, 100 regions: disk",
+            "MiB",
+            1.0,
+            RaftEngine,
+        ),
     ]
 };
