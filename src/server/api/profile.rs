@@ -3,7 +3,8 @@
 //! Promises: nothing is sampled before somebody asks; one profile at a time, of at most [`MAX_SECONDS`]; names of
 //! functions and threads only.
 //!
-//! The first profile reads the debug information of the binary, and what it needs of it stays in memory.
+//! A profile reads the debug information of the binary, and lets go of it at its end; what the allocator then keeps for later
+//! is its own.
 
 use std::{collections::BTreeMap, fmt::Write as _, thread, time::Duration};
 
@@ -71,6 +72,8 @@ pub(super) fn take(wanted: Wanted) -> Result<(&'static str, String), Refused> {
     thread::sleep(Duration::from_secs(wanted.seconds));
     let report = guard.report().build().map_err(unable)?;
     drop(guard);
+    // Hundreds of MB in a large binary, for names that are in the report now.
+    backtrace::clear_symbol_cache();
     let mut stacks = Stacks::new();
     for (frames, count) in &report.data {
         let thread = frames.thread_name_or_id();

@@ -613,6 +613,7 @@ $("take").addEventListener("submit", async (event) => {
     const text = await ask(`debug/profile?seconds=${seconds}`, "text");
     const drawn = new DOMParser().parseFromString(text, "image/svg+xml").documentElement;
     if (drawn.nodeName !== "svg") throw new Error("the picture does not parse");
+    if (drawn.querySelector("title").textContent.startsWith("CPU profile: 0 samples")) throw new Error("Nothing was sampled: no thread of this process did enough meanwhile.");
     $("drawn").replaceChildren(h("section", { class: "card flame" }, h("h2", {}, "CPU profile"), document.importNode(drawn, true)));
     news("The profile is there");
   } catch (error) {
