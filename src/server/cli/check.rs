@@ -2,11 +2,16 @@
 
 use std::{fmt::Write as _, path::PathBuf};
 
-use basalt_engine::{Options, VerifyReport, verify_dir};
+use basalt_engine::{Options, Pacing, VerifyReport, verify_dir_with};
 use clap::Args;
 use serde_json::json;
 
-use super::{Done, Failure, admin::size, print};
+use super::{
+    Done, Failure,
+    admin::size,
+    print,
+    progress::{ProgressArgs, Unit},
+};
 use crate::storage::data_dir;
 
 #[derive(Debug, Args)]
@@ -17,14 +22,18 @@ pub(super) struct CheckArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    progress: ProgressArgs,
 }
 
 pub(super) fn run(args: &CheckArgs) -> Done {
     let dirs = data_dir::locate(&args.dir).map_err(Failure::world)?;
     let mut found = Ok(());
     for dir in &dirs {
-        let report = verify_dir(dir, &Options::default());
+        let work = args.progress.begin("check", Unit::Bytes);
+        let report = verify_dir_with(dir, &Options::default(), &Pacing::told(work.engine()));
         let report = report.map_err(|error| Failure::world(error.to_string()))?;
+        work.done();
         let mut text = if args.json {
             as_json(&report)
         } else {

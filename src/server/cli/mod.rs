@@ -29,6 +29,7 @@ pub(crate) mod fuzz;
 mod kv;
 mod leader;
 mod notify;
+mod progress;
 mod recover;
 mod server;
 mod text;
