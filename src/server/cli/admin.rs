@@ -10,6 +10,7 @@ use clap::Args;
 use super::{
     Done, ServerAddr, TextArgs,
     client::{Server, block_on},
+    output::size,
     print,
 };
 use crate::state::{StatusJson, mode_word, state_word};
@@ -216,34 +217,6 @@ fn put_engine(text: &mut String, name: &str, engine: &EngineStatus) {
                 level.table_count,
                 size(level.table_bytes)
             );
-        }
-    }
-}
-
-/// Bytes in the largest unit that leaves at least one.
-pub(super) fn size(bytes: u64) -> String {
-    let units = [("GiB", 1u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match units.into_iter().find(|(_, unit)| bytes >= *unit) {
-        Some((name, unit)) => format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit),
-        None => format!("{bytes} B"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_shown_in_the_largest_unit_that_leaves_one() {
-        for (bytes, expected) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (1536, "1.5 KiB"),
-            (5 << 20, "5.0 MiB"),
-            (u64::MAX, "17179869183.9 GiB"),
-        ] {
-            assert_eq!(size(bytes), expected);
         }
     }
 }

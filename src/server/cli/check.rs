@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{
     Done, Failure,
-    admin::size,
+    output::size,
     print,
     progress::{ProgressArgs, Unit},
 };

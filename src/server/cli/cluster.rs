@@ -13,9 +13,10 @@ use tonic::{Response, Status};
 
 use super::{
     Done, Failure, ServerAddr,
-    admin::{put_region, size},
+    admin::put_region,
     client::{Server, Target, block_on},
     leader::{Kind, Leader},
+    output::size,
     print,
     text::hex,
 };

@@ -169,7 +169,7 @@ pub(super) fn get(args: &GetArgs) -> Done {
         return Err(Failure::not_found());
     }
     if common.json {
-        let (name, value) = field("value", common.text.format(), &answer.value);
+        let (name, value) = text::field("value", common.text.format(), &answer.value);
         return print(format!("{}\n", json!({ "found": true, name: value })).as_bytes());
     }
     let mut line = shown(common.text.format(), &answer.value);
@@ -219,8 +219,8 @@ pub(super) fn scan(args: &ScanArgs) -> Done {
 fn put_line(lines: &mut Vec<u8>, common: &Common, pair: &KvPair) {
     let format = common.text.format();
     if common.json {
-        let (key_name, key) = field("key", format, &pair.key);
-        let (value_name, value) = field("value", format, &pair.value);
+        let (key_name, key) = text::field("key", format, &pair.key);
+        let (value_name, value) = text::field("value", format, &pair.value);
         lines.extend_from_slice(
             json!({ key_name: key, value_name: value })
                 .to_string()
@@ -232,16 +232,6 @@ fn put_line(lines: &mut Vec<u8>, common: &Common, pair: &KvPair) {
         lines.extend_from_slice(&shown(format, &pair.value));
     }
     lines.push(b'\n');
-}
-
-/// Name and text of a field: `name` where the bytes are text, `name_hex` where they are not or hex
-/// is asked for.
-fn field(name: &str, format: Format, bytes: &[u8]) -> (String, String) {
-    match (format, std::str::from_utf8(bytes)) {
-        (Format::Text, Ok(text)) => (name.to_owned(), text.to_owned()),
-        (Format::Escaped, _) => (format!("{name}_escaped"), text::show(format, bytes)),
-        _ => (format!("{name}_hex"), text::hex(bytes)),
-    }
 }
 
 /// Bytes as they go to standard output: bare in a pipe, harmless on a terminal.

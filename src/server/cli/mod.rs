@@ -1,15 +1,16 @@
 //! The command line: `basalt server`, the commands that speak to it, and the ones that need none.
 //!
-//! Promises: data goes to standard output, talk to standard error; exit code 0 is success, 1 what the
-//! world did, 2 a wrong flag or setting, 3 (`get` only) a missing key; an error is one line. A reader
-//! of our output that goes away ends a command quietly.
+//! Promises: data goes to standard output, talk to standard error; the exit code says what kind of failure it was
+//! (`docs/cli-json.md`): 0 success, 1 what the world did, 2 a wrong flag or setting, 3 (`get` only) a missing key,
+//! 4 no server answers (in time), 5 not allowed, 6 not confirmed; an error is one line. A reader of our output that
+//! goes away ends a command quietly.
 //!
 //! Not here: what the server does with a request (`service`).
 
 use std::{
     ffi::OsString,
     fmt,
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
 };
 
@@ -29,6 +30,7 @@ pub(crate) mod fuzz;
 mod kv;
 mod leader;
 mod notify;
+mod output;
 mod progress;
 mod recover;
 mod server;
@@ -56,6 +58,32 @@ impl Failure {
     fn usage(text: impl Into<String>) -> Self {
         Self {
             code: 2,
+            text: text.into(),
+        }
+    }
+
+    #[expect(dead_code, reason = "the client's errors are not told apart yet")]
+    /// No server can be reached, or none answers in time: later it may go well.
+    fn unreachable(text: impl Into<String>) -> Self {
+        Self {
+            code: 4,
+            text: text.into(),
+        }
+    }
+
+    #[expect(dead_code, reason = "the client's errors are not told apart yet")]
+    /// Who asks may not do it, or is not known.
+    fn denied(text: impl Into<String>) -> Self {
+        Self {
+            code: 5,
+            text: text.into(),
+        }
+    }
+
+    /// The user did not confirm it; nothing is changed.
+    fn unconfirmed(text: impl Into<String>) -> Self {
+        Self {
+            code: 6,
             text: text.into(),
         }
     }
@@ -146,6 +174,29 @@ enum Command {
     TransferLeader(cluster::TransferArgs),
     /// Last resort where a majority is lost for good: make a stopped store the only member
     ForceSingle(recover::ForceSingleArgs),
+}
+
+/// Asks before something is destroyed that cannot be had back: `question` says what, with its count. `yes` is the
+/// flag `--yes`; without it and without a terminal nothing is done.
+#[expect(dead_code, reason = "nothing that is destroyed asks yet")]
+fn confirm(yes: bool, question: &str) -> Done {
+    if yes {
+        return Ok(());
+    }
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Err(Failure::unconfirmed(format!(
+            "{question}: not done without --yes, because nobody can be asked here"
+        )));
+    }
+    // Nobody reads: then the answer will not be yes.
+    let _ = write!(io::stderr(), "{question}? [y/N] ");
+    let mut answer = String::new();
+    let read = io::stdin().read_line(&mut answer);
+    read.map_err(|error| Failure::world(format!("cannot read the answer: {error}")))?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Failure::unconfirmed("not confirmed; nothing is changed")),
+    }
 }
 
 /// Where the server is, and how it is spoken to.

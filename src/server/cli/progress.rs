@@ -271,7 +271,7 @@ impl Meter {
 
     fn plain(&self, now: Duration) -> String {
         let shown = |count: u64| match self.unit {
-            Unit::Bytes => super::admin::size(count),
+            Unit::Bytes => super::output::size(count),
             Unit::Items => count.to_string(),
         };
         let mut line = format!("{}: {} {}", self.task, self.phase, shown(self.done));

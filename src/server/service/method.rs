@@ -106,7 +106,7 @@ const TINYKV_METHODS: [&str; 14] = [
 /// Those of them that other stores call.
 const PEER_METHODS: [&str; 2] = ["Raft", "Snapshot"];
 
-const ADMIN_METHODS: [&str; 8] = [
+const ADMIN_METHODS: [&str; 13] = [
     "Status",
     "Flush",
     "Compact",
@@ -115,6 +115,11 @@ const ADMIN_METHODS: [&str; 8] = [
     "RemoveMember",
     "TransferLeader",
     "Configure",
+    "CompactWatched",
+    "Backup",
+    "Explain",
+    "Stats",
+    "Examine",
 ];
 
 /// The time of a `grpc-timeout` header: up to eight digits and a unit. Anything else is no timeout.
