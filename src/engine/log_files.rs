@@ -26,6 +26,10 @@ use crate::{
 /// The newest batches of append families take at most this part of `Options::memory_budget_bytes`.
 const TAIL_PART: usize = 16;
 
+/// Times that a new segment is larger than the one before: each change of segments may wait for the disk, so that a
+/// database that is written much should have few soon.
+const GROWTH: u64 = 4;
+
 /// A segment that recovery may need.
 #[derive(Clone, Debug)]
 pub(crate) struct LiveSegment {
@@ -189,7 +193,7 @@ impl LogFiles {
             };
             let capacity = state.capacity.max(need);
             if reused.is_none() {
-                state.capacity = (state.capacity * 2).min(self.capacity_max);
+                state.capacity = (state.capacity * GROWTH).min(self.capacity_max);
             }
             (reused, capacity)
         };

@@ -10,6 +10,8 @@
 
 use std::{ops::Range, sync::Arc};
 
+use byteorder::{ByteOrder as _, LittleEndian};
+
 use crate::{
     cache::{BlockBytes, share},
     coding::{Reader, put_u32, put_varint},
@@ -55,27 +57,30 @@ pub(crate) fn pack<V: AsRef<[u8]>>(
     first: u64,
     values: &[V],
 ) -> Option<(Vec<u8>, Block)> {
-    let raw: Vec<u8> = values.iter().flat_map(AsRef::as_ref).copied().collect();
-    let mut body = Vec::with_capacity(raw.len());
-    put_u32(&mut body, u32::try_from(raw.len()).ok()?);
-    put_u32(&mut body, u32::try_from(values.len()).ok()?);
+    let lengths = || values.iter().map(|value| value.as_ref().len());
+    let mut raw = Vec::with_capacity(lengths().sum());
     for value in values {
-        put_varint(&mut body, value.as_ref().len() as u64);
+        raw.extend_from_slice(value.as_ref());
     }
-    let head = body.len();
     let most = lz4_flex::block::get_maximum_output_size(raw.len());
-    body.resize(head + most, 0);
-    let used = lz4_flex::block::compress_into(&raw, &mut body[head..]).ok()?;
-    body.truncate(head + used);
-    if body.len() + HEAD_LEN > raw.len() - raw.len() / 8 {
+    let mut block = Vec::with_capacity(HEAD_LEN + (2 + values.len()) * 5 + most);
+    block.resize(HEAD_LEN, 0);
+    put_u32(&mut block, u32::try_from(raw.len()).ok()?);
+    put_u32(&mut block, u32::try_from(values.len()).ok()?);
+    for len in lengths() {
+        put_varint(&mut block, len as u64);
+    }
+    let at = block.len();
+    block.resize(at + most, 0);
+    let used = lz4_flex::block::compress_into(&raw, &mut block[at..]).ok()?;
+    block.truncate(at + used);
+    if block.len() > raw.len() - raw.len() / 8 {
         return None;
     }
-    let mut block = Vec::with_capacity(HEAD_LEN + body.len());
-    put_u32(&mut block, crc.of(first, &body));
-    put_u32(&mut block, u32::try_from(body.len()).ok()?);
-    block.extend_from_slice(&body);
-    let lengths = values.iter().map(|value| value.as_ref().len());
-    Some((block, Block::new(&raw, lengths)))
+    let (head, body) = block.split_at_mut(HEAD_LEN);
+    LittleEndian::write_u32(&mut head[..4], crc.of(first, body));
+    LittleEndian::write_u32(&mut head[4..], u32::try_from(body.len()).ok()?);
+    Some((block, Block::new(&raw, lengths())))
 }
 
 /// Raw length and lengths of a body, and where its values begin; `None` where they do not fit together.

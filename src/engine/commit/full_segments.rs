@@ -24,6 +24,8 @@ impl Commit {
                 let queue = self.lock();
                 queue.unsynced.iter().any(|s| s.number == segment.number)
             };
+            // All of it is written, and the next segment has begun.
+            segment.file.rest();
             let result = segment.sync_if(is_unsynced);
             if result.is_ok()
                 && let Err(error) = self

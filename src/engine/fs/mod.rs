@@ -109,6 +109,9 @@ pub trait LogFile: Send + Sync + fmt::Debug {
     /// # Errors
     /// The system's. Nothing written since the last good sync may be trusted from then on.
     fn sync(&self) -> io::Result<()>;
+    /// Says that nothing will be written for a while: what makes the next write quick may go. A hint, before a sync
+    /// of a file that is full.
+    fn rest(&self) {}
     /// Bytes that may be written, from offset 0.
     fn capacity(&self) -> u64;
 }

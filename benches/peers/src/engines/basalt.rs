@@ -82,6 +82,12 @@ impl Store for Basalt {
         }
     }
 
+    fn remove(&self, from: &Key, to: &Key) {
+        let options = WriteOptions::NO_SYNC;
+        let done = self.db.delete_range(&self.family, from, to, options);
+        done.expect("a range delete");
+    }
+
     fn settle(&self) {
         self.db.flush_all().expect("flush");
         wait_until_still(|| {

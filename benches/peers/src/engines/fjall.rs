@@ -86,6 +86,14 @@ impl Store for Fjall {
         };
     }
 
+    fn remove(&self, from: &Key, to: &Key) {
+        let mut batch = self.db.batch();
+        for guard in self.keys.range(from.as_slice()..to.as_slice()) {
+            batch.remove(&self.keys, guard.key().expect("an entry"));
+        }
+        batch.commit().expect("a batch");
+    }
+
     fn settle(&self) {
         self.keys.rotate_memtable_and_wait().expect("flush");
         // No call waits for compactions.

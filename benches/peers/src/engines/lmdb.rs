@@ -90,6 +90,17 @@ impl Store for Lmdb {
         }
     }
 
+    fn remove(&self, from: &Key, to: &Key) {
+        let mut write = self.env.write_txn().expect("a transaction");
+        let range = (
+            Bound::Included(from.as_slice()),
+            Bound::Excluded(to.as_slice()),
+        );
+        let removed = self.keys.delete_range(&mut write, &range);
+        removed.expect("a range");
+        write.commit().expect("a commit");
+    }
+
     fn settle(&self) {
         self.env.force_sync().expect("sync");
     }

@@ -1,4 +1,5 @@
-//! Basalt's engine beside fjall, RocksDB, redb and LMDB at the same work in the same run.
+//! Basalt's engine beside fjall, RocksDB, redb and LMDB, and as a store of Raft logs beside raft-engine too, at the same work in the
+//! same run.
 //!
 //! ```text
 //! engines [--groups a,b] [--engines a,b] [--entries N] [--seconds S] [--rounds N] [--dir DIR] [--write FILE] [--raw FILE]
@@ -14,7 +15,9 @@ mod files;
 mod fjall;
 mod limits;
 mod lmdb;
+mod logs;
 mod measure;
+mod raft_engine;
 mod redb;
 mod report;
 #[cfg(feature = "rocksdb")]
@@ -179,6 +182,9 @@ fn measure(arguments: &Arguments) -> Run<'_> {
             // Another one is first in each round.
             for place in 0..kinds.len() {
                 let kind = kinds[(round + place) % kinds.len()];
+                if kind.is_for_logs_only() && *group != Group::Logs {
+                    continue;
+                }
                 keep(Some(kind), child(arguments, kind.name(), Some(*group)));
             }
         }

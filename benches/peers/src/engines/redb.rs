@@ -89,6 +89,13 @@ impl Store for Redb {
         }
     }
 
+    fn remove(&self, from: &Key, to: &Key) {
+        self.write(false, |table| {
+            let range = from.as_slice()..to.as_slice();
+            table.retain_in(range, |_, _| false).expect("a range");
+        });
+    }
+
     fn settle(&self) {
         self.write(true, |_| ());
     }

@@ -62,7 +62,7 @@ impl Run<'_> {
     pub fn times(&self, row: &Row, against: Against) -> Vec<f64> {
         let is_meant = |kind: Kind| match against {
             Against::Lsm => kind.is_lsm(),
-            Against::All => kind != Kind::Basalt,
+            Against::All => !matches!(kind, Kind::Basalt | Kind::BasaltPlain),
             Against::RocksDb => kind == Kind::RocksDb,
         };
         let ours = self.figures(Some(Kind::Basalt), row);

@@ -83,6 +83,13 @@ impl Store for Rocks {
         cursor.status().expect("a walk");
     }
 
+    fn remove(&self, from: &Key, to: &Key) {
+        let mut batch = WriteBatch::default();
+        batch.delete_range(from, to);
+        let done = self.db.write_opt(batch, &writing(false));
+        done.expect("a range delete");
+    }
+
     fn settle(&self) {
         self.db.flush().expect("flush");
         let options = WaitForCompactOptions::default();

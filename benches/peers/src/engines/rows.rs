@@ -67,8 +67,8 @@ pub const LIMITS: [Row; 6] = [
     limit("BTreeMap, get", "1/s"),
 ];
 
-/// What the engines do. Rows of Raft logs are to follow.
-pub const ROWS: [Row; 34] = {
+/// What the engines do.
+pub const ROWS: [Row; 68] = {
     use Against::{All, Lsm, RocksDb};
     [
         rate("fill random, one writer", "entries/s", 1.5, Lsm),
@@ -115,5 +115,59 @@ pub const ROWS: [Row; 34] = {
         cost("disk space after overwrites", "of the data", 1.0, RocksDb),
         cost("write amplification", "of the data", 1.0, RocksDb),
         cost("peak memory of its own", "MiB", 1.0, RocksDb),
+        rate("Raft append, 1 regions, 1 x 256 B", "entries/s", 1.2, All),
+        rate("Raft append, 1 regions, 16 x 256 B", "entries/s", 1.2, All),
+        rate("Raft append, 1 regions, 64 x 256 B", "entries/s", 1.2, All),
+        rate("Raft append, 100 regions, 1 x 256 B", "entries/s", 1.2, All),
+        rate("Raft append, 100 regions, 16 x 256 B", "entries/s", 1.2, All),
+        rate("Raft append, 100 regions, 64 x 256 B", "entries/s", 1.2, All),
+        rate("Raft append, 1 regions, 1 x 4096 B", "entries/s", 1.2, All),
+        rate("Raft append, 1 regions, 16 x 4096 B", "entries/s", 1.2, All),
+        rate("Raft append, 1 regions, 64 x 4096 B", "entries/s", 1.2, All),
+        rate("Raft append, 100 regions, 1 x 4096 B", "entries/s", 1.2, All),
+        rate("Raft append, 100 regions, 16 x 4096 B", "entries/s", 1.2, All),
+        rate("Raft append, 100 regions, 64 x 4096 B", "entries/s", 1.2, All),
+        rate("Raft append, 1 regions, 1 x 256 B, synced", "entries/s", 1.2, All),
+        rate("Raft append, 1 regions, 16 x 256 B, synced", "entries/s", 1.2, All),
+        rate("Raft append, 1 regions, 64 x 256 B, synced", "entries/s", 1.2, All),
+        rate("Raft append, 100 regions, 1 x 256 B, synced", "entries/s", 1.2, All),
+        rate("Raft append, 100 regions, 16 x 256 B, synced", "entries/s", 1.2, All),
+        rate("Raft append, 100 regions, 64 x 256 B, synced", "entries/s", 1.2, All),
+        rate("Raft append, 1 regions, 1 x 4096 B, synced", "entries/s", 1.2, All),
+        rate("Raft append, 1 regions, 16 x 4096 B, synced", "entries/s", 1.2, All),
+        rate("Raft append, 1 regions, 64 x 4096 B, synced", "entries/s", 1.2, All),
+        rate("Raft append, 100 regions, 1 x 4096 B, synced", "entries/s", 1.2, All),
+        rate("Raft append, 100 regions, 16 x 4096 B, synced", "entries/s", 1.2, All),
+        rate("Raft append, 100 regions, 64 x 4096 B, synced", "entries/s", 1.2, All),
+        rate(
+            "Raft fetch of the last 1000, 1 regions, 256 B",
+            "entries/s",
+            1.2,
+            All,
+        ),
+        rate(
+            "Raft fetch of the last 1000, 100 regions, 256 B",
+            "entries/s",
+            1.2,
+            All,
+        ),
+        rate(
+            "Raft fetch of the last 1000, 1 regions, 4096 B",
+            "entries/s",
+            1.2,
+            All,
+        ),
+        rate(
+            "Raft fetch of the last 1000, 100 regions, 4096 B",
+            "entries/s",
+            1.2,
+            All,
+        ),
+        rate("Raft append and cut, 1 regions", "entries/s", 1.2, All),
+        cost("Raft append and cut, 1 regions: bytes written", "of the data", 1.0, All),
+        cost("Raft append and cut, 1 regions: disk", "MiB", 1.0, All),
+        rate("Raft append and cut, 100 regions", "entries/s", 1.2, All),
+        cost("Raft append and cut, 100 regions: bytes written", "of the data", 1.0, All),
+        cost("Raft append and cut, 100 regions: disk", "MiB", 1.0, All),
     ]
 };

@@ -42,6 +42,8 @@ pub trait Store: Send + Sync {
     /// Shows entries, until `see` says false: from the first at or after `from` on, or backward from the last
     /// at or before it; from the end where there is no `from`.
     fn walk(&self, from: Option<&Key>, backward: bool, see: &mut dyn FnMut(&[u8], &[u8]) -> bool);
+    /// Removes every key from one on and below another.
+    fn remove(&self, from: &Key, to: &Key);
     /// Brings memory into files, and waits until nothing goes on in the background.
     fn settle(&self);
     /// Closes the store.
@@ -52,6 +54,9 @@ pub trait Store: Send + Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Basalt,
+    /// Basalt with Raft logs in a plain family.
+    BasaltPlain,
+    RaftEngine,
     Fjall,
     RocksDb,
     Redb,
@@ -66,11 +71,15 @@ impl Kind {
         Self::RocksDb,
         Self::Redb,
         Self::Lmdb,
+        Self::RaftEngine,
+        Self::BasaltPlain,
     ];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Basalt => "Basalt",
+            Self::BasaltPlain => "Basalt-plain",
+            Self::RaftEngine => "raft-engine",
             Self::Fjall => "fjall",
             Self::RocksDb => "RocksDB",
             Self::Redb => "redb",
@@ -87,11 +96,19 @@ impl Kind {
         matches!(self, Self::Fjall | Self::RocksDb)
     }
 
+    /// Keeps Raft logs and nothing else, or is another way to keep them.
+    pub fn is_for_logs_only(self) -> bool {
+        matches!(self, Self::RaftEngine | Self::BasaltPlain)
+    }
+
     /// Opens the store in `dir`, or makes one there.
     pub fn open(self, dir: &Path, settings: Settings) -> Box<dyn Store> {
         std::fs::create_dir_all(dir).expect("a directory");
         match self {
-            Self::Basalt => Box::new(crate::basalt::Basalt::open(dir, settings)),
+            Self::Basalt | Self::BasaltPlain => {
+                Box::new(crate::basalt::Basalt::open(dir, settings))
+            }
+            Self::RaftEngine => panic!("raft-engine keeps logs only"),
             Self::Fjall => Box::new(crate::fjall::Fjall::open(dir, settings)),
             #[cfg(feature = "rocksdb")]
             Self::RocksDb => Box::new(crate::rocks::Rocks::open(dir, settings)),

@@ -48,10 +48,12 @@ pub enum Group {
     Ycsb,
     Reopen,
     Space,
+    /// Raft logs.
+    Logs,
 }
 
 impl Group {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Core,
         Self::FillFour,
         Self::FillSequential,
@@ -61,6 +63,7 @@ impl Group {
         Self::Ycsb,
         Self::Reopen,
         Self::Space,
+        Self::Logs,
     ];
 
     pub fn name(self) -> &'static str {
@@ -74,6 +77,7 @@ impl Group {
             Self::Ycsb => "ycsb",
             Self::Reopen => "reopen",
             Self::Space => "space",
+            Self::Logs => "logs",
         }
     }
 
@@ -123,6 +127,7 @@ impl Work<'_> {
             (Group::Reopen, 0) => self.reopen_load(),
             (Group::Reopen, stage) => self.reopen(stage == 1),
             (Group::Space, _) => self.space(),
+            (Group::Logs, _) => self.logs(),
         }
     }
 
@@ -130,7 +135,7 @@ impl Work<'_> {
         self.kind.open(self.dir, settings)
     }
 
-    fn tell(&self, row: &str, done: &Done) {
+    pub fn tell(&self, row: &str, done: &Done) {
         (self.tell)(Figure::new(row, done.rate()).times(&done.times));
     }
 

@@ -29,12 +29,13 @@ use memmap2::MmapMut;
 
 use crate::fs::LogFile;
 
-/// Bytes that are brought into memory at a time, ahead of the writes.
-const CHUNK: usize = 256 << 10;
+/// Bytes that are brought into memory at a time, ahead of the writes, ready to be written: a fault for each page costs
+/// more than the copy. They are dirty from then on, so a sync may write up to this much that nobody has written yet, once.
+const CHUNK: usize = 64 << 10;
 
-/// Writes of this size and more go by call also where there is a map: a store to each page costs a fault,
-/// and from two pages on (measured on ext4) one call costs less. Both reach the same pages.
-const CALL_FROM: usize = 8 << 10;
+/// Writes of this size and more go by call also where there is a map: the kernel need not clear pages that a
+/// call fills whole, which outweighs the call from about here on (measured on ext4). Both reach the same pages.
+const CALL_FROM: usize = 32 << 10;
 
 /// A log segment or a mark on the real disk.
 #[derive(Debug)]
@@ -42,8 +43,30 @@ pub(super) struct RealLog {
     file: File,
     capacity: u64,
     /// One writer at a time is the engine's rule, so this is never contended; it is what makes the
-    /// copy sound whoever calls.
-    map: Option<Mutex<LogMap>>,
+    /// copy sound whoever calls. `None` where the file is not to be mapped.
+    map: Option<Mutex<MapState>>,
+}
+
+/// The map of a file that may be mapped: made when something is written.
+#[derive(Debug)]
+enum MapState {
+    Not,
+    /// The system refused it once, so write calls have to do.
+    Refused,
+    Mapped(LogMap),
+}
+
+impl MapState {
+    /// The map, if there can be one.
+    fn get(&mut self, file: &File, capacity: u64) -> Option<&mut LogMap> {
+        if matches!(self, Self::Not) {
+            *self = LogMap::new(file, capacity).map_or(Self::Refused, Self::Mapped);
+        }
+        match self {
+            Self::Mapped(map) => Some(map),
+            Self::Not | Self::Refused => None,
+        }
+    }
 }
 
 impl RealLog {
@@ -59,7 +82,7 @@ impl RealLog {
         let capacity = capacity.max(old_len);
         let space = preallocate(&file, old_len, capacity)?;
         let map = match space {
-            Space::InPlace => LogMap::new(&file, capacity).map(Mutex::new),
+            Space::InPlace => Some(Mutex::new(MapState::Not)),
             Space::Unknown => None,
         };
         Ok(Self {
@@ -79,7 +102,11 @@ impl RealLog {
 
     #[cfg(test)]
     pub(super) fn is_mapped(&self) -> bool {
-        self.map.is_some()
+        let is_mapped = |map: &Mutex<MapState>| {
+            let state = map.lock().unwrap_or_else(PoisonError::into_inner);
+            matches!(*state, MapState::Mapped(_))
+        };
+        self.map.as_ref().is_some_and(is_mapped)
     }
 }
 
@@ -98,13 +125,15 @@ impl RealLog {
 impl LogFile for RealLog {
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.check_room(offset, data)?;
-        match &self.map {
-            Some(map) if data.len() < CALL_FROM => {
-                let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
-                map.write(&self.file, offset, data)
+        if let Some(map) = &self.map
+            && data.len() < CALL_FROM
+        {
+            let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(map) = map.get(&self.file, self.capacity) {
+                return map.write(&self.file, offset, data);
             }
-            _ => self.file.write_all_at(data, offset),
         }
+        self.file.write_all_at(data, offset)
     }
 
     fn write_before_sync(&self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -122,6 +151,17 @@ impl LogFile for RealLog {
         // metadata needed to read them (such as extents turned from preallocated to written). An
         // msync would do no more. Other systems promise less and never get a map.
         self.file.sync_data()
+    }
+
+    fn rest(&self) {
+        // While a page is mapped for writing, its write-back takes it from the map first, and each time interrupts every
+        // processor that runs a thread of ours. All at once that is one interruption.
+        if let Some(map) = &self.map {
+            let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
+            if matches!(*map, MapState::Mapped(_)) {
+                *map = MapState::Not;
+            }
+        }
     }
 
     fn capacity(&self) -> u64 {
@@ -195,7 +235,7 @@ fn space_of(_: &File, _: u64) -> Space {
 /// A writable map of a whole log file.
 struct LogMap {
     map: MmapMut,
-    /// For each chunk: it was brought into memory.
+    /// For each chunk: it was brought into memory, to be written.
     populated: Vec<bool>,
 }
 
@@ -255,7 +295,7 @@ impl LogMap {
     #[cfg(target_os = "linux")]
     fn advise(&self, from: usize, len: usize) -> io::Result<()> {
         self.map
-            .advise_range(memmap2::Advice::PopulateRead, from, len)
+            .advise_range(memmap2::Advice::PopulateWrite, from, len)
     }
 
     #[cfg(not(target_os = "linux"))]

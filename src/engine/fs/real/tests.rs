@@ -242,6 +242,7 @@ fn a_log_file_reads_back_what_was_written_mapped_and_not() {
         ] {
             log.write_at(offset as u64, &data[..len]).unwrap();
             expected[offset..offset + len].copy_from_slice(&data[..len]);
+            log.rest();
         }
         log.write_at(capacity - 5, b"12345").unwrap();
         expected.truncate(expected.len() - 5);
@@ -302,7 +303,14 @@ fn a_log_is_mapped_exactly_where_its_space_is_real() {
         .unwrap()
         .f_type;
     let in_place = [0xEF53, 0x5846_5342, 0x0102_1994].contains(&magic);
+    assert!(!log.is_mapped(), "before anything is written");
+    log.write_at(3, b"abc").unwrap();
     assert_eq!(log.is_mapped(), in_place, "file system {magic:#x}");
+    log.rest();
+    assert!(!log.is_mapped());
+    log.write_at(6, b"def").unwrap();
+    assert_eq!(log.is_mapped(), in_place, "it is written again");
+    assert_eq!(RealFs.read(&path).unwrap()[..9], *b"\0\0\0abcdef");
     if in_place {
         assert!(std::fs::metadata(&path).unwrap().blocks() * 512 >= 1 << 20);
     }
