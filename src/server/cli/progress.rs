@@ -62,11 +62,17 @@ pub(super) enum Unit {
     /// Shown as KiB, MiB, GiB.
     Bytes,
     /// Keys, rows, files: shown as they are.
-    #[cfg_attr(not(test), expect(dead_code, reason = "import and export count rows"))]
     Items,
 }
 
 impl ProgressArgs {
+    /// Says nothing.
+    pub(super) fn none() -> Self {
+        Self {
+            progress: How::None,
+        }
+    }
+
     /// Begins work called `task`, which counts `unit`.
     pub(super) fn begin(self, task: &'static str, unit: Unit) -> Work {
         let how = match self.progress {

@@ -2,12 +2,18 @@
 
 pub mod admin;
 pub mod admission;
+mod backups;
 mod bodies;
 pub(crate) mod front;
 pub mod gate;
+mod insight;
 mod method;
 pub mod peers;
+mod streams;
 pub mod tinykv;
+
+pub(crate) use backups::{describe, now};
+pub(crate) use insight::{engine_figures, explained};
 
 use basalt_proto::errorpb;
 use tonic::Status;

@@ -14,6 +14,7 @@
 
 use std::{fmt, future::Future, pin::Pin, time::Instant};
 
+use basalt_engine::{ColumnFamily, Db};
 use basalt_proto::{basaltpb, errorpb, kvrpcpb};
 use bytes::Bytes;
 
@@ -212,6 +213,32 @@ pub trait Storage: Send + Sync + 'static {
     ///
     /// As [`Storage::write`].
     fn compact(&self, cf: &'static str, start: Option<&[u8]>, end: Option<&[u8]>) -> Result<()>;
+
+    /// The engines under it, to look into them and to maintain them: that of user data first. Empty for a storage
+    /// without any, before its start and after its stop.
+    fn engines(&self) -> Vec<OpenEngine> {
+        Vec::new()
+    }
+}
+
+/// An engine of a storage, open.
+#[derive(Clone, Debug)]
+pub struct OpenEngine {
+    /// `kv` or `raft`.
+    pub name: &'static str,
+    /// The engine.
+    pub db: Db,
+    /// The families of users, in the order of [`FAMILIES`]; empty in one that has none.
+    pub families: Vec<ColumnFamily>,
+}
+
+impl OpenEngine {
+    /// A family of users by the name they know.
+    #[must_use]
+    pub fn family(&self, name: &str) -> Option<&ColumnFamily> {
+        let at = FAMILIES.iter().position(|known| *known == name)?;
+        self.families.get(at)
+    }
 }
 
 /// A view of one moment. Its calls may block on a disk.

@@ -23,8 +23,8 @@ use basalt_raftstore::{CommandError, DATA_FAMILIES, RegionSnapshot, Target};
 use bytes::Bytes;
 
 use super::{
-    BoxFuture, Context, Error, Modify, Result, Status, Storage, StorageIter, StorageReader,
-    StoreCode,
+    BoxFuture, Context, Error, Modify, OpenEngine, Result, Status, Storage, StorageIter,
+    StorageReader, StoreCode,
 };
 use crate::{limits::MAX_BUSY_WAIT, replicated::Cluster};
 
@@ -154,6 +154,23 @@ impl Storage for RaftStorage {
         let family = place.map(|place| &engines.data[place]);
         let family = family.ok_or_else(|| Error::InvalidArgument(format!("no family {cf:?}")))?;
         Ok(engines.kv.compact_range(family, start, end)?)
+    }
+
+    fn engines(&self) -> Vec<OpenEngine> {
+        let Ok(engines) = self.0.engines() else {
+            return Vec::new();
+        };
+        let kv = OpenEngine {
+            name: "kv",
+            db: engines.kv,
+            families: engines.data.to_vec(),
+        };
+        let raft = OpenEngine {
+            name: "raft",
+            db: engines.raft,
+            families: Vec::new(),
+        };
+        vec![kv, raft]
     }
 }
 

@@ -23,8 +23,8 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{
-    BoxFuture, Context, EngineSettings, Error, FAMILIES, Modify, Result, Status, Storage,
-    StorageIter, StorageReader, engine_status, explain_open, report_recovery,
+    BoxFuture, Context, EngineSettings, Error, FAMILIES, Modify, OpenEngine, Result, Status,
+    Storage, StorageIter, StorageReader, engine_status, explain_open, report_recovery,
 };
 use crate::limits::MAX_BUSY_WAIT;
 
@@ -210,6 +210,16 @@ impl Storage for StandaloneStorage {
     fn compact(&self, cf: &'static str, start: Option<&[u8]>, end: Option<&[u8]>) -> Result<()> {
         let open = self.open()?;
         Ok(open.db.compact_range(open.family(cf), start, end)?)
+    }
+
+    fn engines(&self) -> Vec<OpenEngine> {
+        let open = self.open().into_iter();
+        open.map(|open| OpenEngine {
+            name: "kv",
+            db: open.db.clone(),
+            families: open.families.to_vec(),
+        })
+        .collect()
     }
 }
 
