@@ -304,7 +304,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_unique_and_say_their_unit() {
+    fn names_are_unique_and_plain() {
         let names = ENGINE.iter().map(|shape| shape.name);
         let names: Vec<_> = names.chain(FAMILY.iter().map(|shape| shape.name)).collect();
         let unique: BTreeSet<_> = names.iter().collect();
