@@ -10,9 +10,13 @@
 
 #[path = "server/certificates.rs"]
 mod certificates;
+#[path = "cluster/devtools.rs"]
+mod devtools;
 #[path = "cluster/processes.rs"]
 mod processes;
 
+#[path = "cluster/browser.rs"]
+mod browser;
 #[path = "cluster/clients.rs"]
 mod clients;
 

@@ -10,7 +10,7 @@ use std::sync::{
 
 use basalt_engine::{
     CfOptions, ColumnFamily, Compression, Db, Error, Ingest, LEVELS, MAX_KEY_LEN, Options,
-    ReadOptions, WriteBatch, WriteOptions,
+    ReadOptions, TableFile, WriteBatch, WriteOptions,
     executor::SimExecutor,
     fs::{Fs, ReadMode, SimFs, sim::Survival},
 };
@@ -375,12 +375,10 @@ fn a_checkpoint_inside_the_database_and_tables_taken_in_twice_harm_nothing() {
         db.ingest(once).expect("a good disk");
     }
     let empty = db.table_writer(&cf, "/empty.sst").expect("a good disk");
-    let empty = empty.finish();
-    if let Ok(empty) = empty {
-        let mut request = Ingest::new();
-        request.table(&cf, empty);
-        let _ = db.ingest(request);
-    }
+    invalid(empty.finish());
+    // Its file is none that could be taken in.
+    let fs: Arc<dyn Fs> = disk.clone();
+    assert!(TableFile::open(&fs, "/empty.sst".as_ref()).is_err());
     db.compact_range(&cf, None, None).expect("a good disk");
     db.close().expect("a good disk");
     let db = open(&disk);

@@ -411,15 +411,13 @@ fn internal_key() {
 
 /// Writes a table on a simulated disk: its bytes.
 fn encode_table(options: &CfOptions, content: &table::Content) -> Vec<u8> {
-    let disk = SimFs::new();
-    let path = Path::new("/000001.sst");
+    let (disk, path) = (SimFs::new(), Path::new("/000001.sst"));
     table::write(&*disk, path, TABLE_ID, options, content).expect("a sound disk");
     disk.read_raw(path).expect("just written")
 }
 
 fn decode_table(bytes: &[u8], mode: ReadMode) -> Option<(u64, table::Content)> {
-    let disk = SimFs::new();
-    let path = Path::new("/000001.sst");
+    let (disk, path) = (SimFs::new(), Path::new("/000001.sst"));
     disk.write_raw(path, bytes).expect("an empty disk");
     table::read(&*disk, path, mode).ok()
 }
@@ -526,6 +524,15 @@ fn compressed_block() {
     );
 }
 
+/// Settings of FORMAT.md's examples.
+fn as_stated(mut options: CfOptions) -> CfOptions {
+    options.max_immutable_memtables = 3;
+    if options.append_prefix_bytes.is_none() {
+        options.compression[..2].fill(Compression::None);
+    }
+    options
+}
+
 #[test]
 fn version_edit() {
     let fields = version::Edit {
@@ -534,14 +541,14 @@ fn version_edit() {
         last_seq: Some(400),
         log: Some((7, 1000)),
         next_family_id: Some(3),
-        created: vec![(2, "lock".to_owned(), CfOptions::unlogged())],
+        created: vec![(2, "lock".to_owned(), as_stated(CfOptions::unlogged()))],
         dropped: vec![1],
         options: vec![(
             0,
-            CfOptions {
+            as_stated(CfOptions {
                 table_bytes: 1 << 40,
                 ..CfOptions::default()
-            },
+            }),
         )],
         flushed: vec![(0, 310)],
         removed: vec![(0, 6, 4)],

@@ -12,11 +12,12 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use basalt_engine::{
-    CfOptions, ColumnFamily, Compression, Db, Error, Ingest, KeyValue, LEVELS, Options,
-    ReadOptions, WriteBatch, WriteOptions,
+    ByteOrderOf, CfOptions, ColumnFamily, Compression, Db, Error, Ingest, KeyValue, LEVELS,
+    ManualClock, Options, ReadOptions, U64Add, WriteBatch, WriteOptions,
     executor::SimExecutor,
     fs::{Fs, ReadMode, SimFs, sim::Survival},
     testing::wal::encode_current,
@@ -32,7 +33,17 @@ const ROWS: &str = "ROWS";
 /// A kept directory: its name, the format version of its manifest, and the life that wrote it.
 type Kept = (&'static str, u32, fn(&mut Life));
 
-const KEPT: [Kept; 2] = [("v1", 1, Life::plain), ("v2", 2, Life::plain_and_appends)];
+const KEPT: [Kept; 3] = [
+    ("v1", 1, Life::plain),
+    ("v2", 2, Life::plain_and_appends),
+    ("v3", 3, Life::of_version_3),
+];
+
+/// Milliseconds: when a life begins, and when it ends and what is kept is read.
+const BEGUN: u64 = 1_000_000_000;
+const READ: u64 = BEGUN + 7_200_000;
+/// How long rows of the family `short` live: of those written at the beginning none is left.
+const TTL: Duration = Duration::from_secs(3600);
 
 type Rows = BTreeMap<(String, Vec<u8>), Vec<u8>>;
 
@@ -45,6 +56,7 @@ fn options(disk: &Arc<SimFs>, mode: ReadMode) -> Options {
         read_mode: mode,
         log_segment_bytes: (1024, 4096),
         reserve_bytes: 0,
+        clock: Arc::new(ManualClock::new(READ)),
         ..Options::with(disk.clone(), Arc::new(SimExecutor::new(1)))
     }
 }
@@ -59,9 +71,30 @@ fn small(compression: Compression) -> CfOptions {
     }
 }
 
+/// A family that adds numbers.
+fn sums() -> CfOptions {
+    small(Compression::Lz4).merge_operator(Arc::new(U64Add(ByteOrderOf::BigEndian)))
+}
+
+/// A family whose values are large from 200 bytes on.
+fn large() -> CfOptions {
+    CfOptions {
+        large_value_bytes: Some(200),
+        ..small(Compression::Lz4)
+    }
+}
+
+/// Gives a family that has a merge operator its operator, as each open must.
+fn give_operators(db: &Db) {
+    if db.cf("sums").is_ok() {
+        db.open_cf("sums", sums()).expect("the operator it had");
+    }
+}
+
 /// A database that is being written, and its rows.
 struct Life {
     disk: Arc<SimFs>,
+    clock: Arc<ManualClock>,
     db: Db,
     rows: Rows,
 }
@@ -69,9 +102,15 @@ struct Life {
 impl Life {
     fn new() -> Self {
         let disk = SimFs::new();
-        let db = Db::open(DIR, options(&disk, ReadMode::Mapped)).expect("a new database");
+        let clock = Arc::new(ManualClock::new(BEGUN));
+        let options = Options {
+            clock: clock.clone(),
+            ..options(&disk, ReadMode::Mapped)
+        };
+        let db = Db::open(DIR, options).expect("a new database");
         Self {
             disk,
+            clock,
             db,
             rows: Rows::new(),
         }
@@ -244,6 +283,82 @@ impl Life {
     }
 }
 
+impl Life {
+    fn add(&mut self, cf: &ColumnFamily, key: &str, number: u64) {
+        let operand = number.to_be_bytes();
+        self.db
+            .merge(cf, key.as_bytes(), &operand, WriteOptions::SYNC)
+            .expect("a good disk");
+        let row = self.rows.entry((cf.name().into(), key.into()));
+        let sum = row.or_insert_with(|| vec![0; 8]);
+        let old = u64::from_be_bytes(sum[..].try_into().expect("eight bytes"));
+        *sum = (old + number).to_be_bytes().to_vec();
+    }
+
+    fn put_large(&mut self, cf: &ColumnFamily, number: u32, len: usize) {
+        let (key, byte) = (format!("large-{number:02}"), number.to_le_bytes()[0]);
+        // Half of it does not compress.
+        let value: Vec<u8> = (0..len)
+            .map(|at| match at < len / 2 {
+                true => (at * at % 251).to_le_bytes()[0] ^ byte,
+                false => byte,
+            })
+            .collect();
+        self.db
+            .put(cf, key.as_bytes(), &value, WriteOptions::SYNC)
+            .expect("a good disk");
+        self.rows.insert((cf.name().into(), key.into()), value);
+    }
+
+    /// The same, and what version 3 of the manifest is for: operands, rows with a time, values in files of their own; each in
+    /// tables and in the log.
+    fn of_version_3(&mut self) {
+        self.plain_and_appends();
+        let sums = self.db.create_cf("sums", sums()).expect("a new name");
+        let large = self.db.create_cf("large", large()).expect("a new name");
+        let short = small(Compression::None).ttl(TTL);
+        let short = self.db.create_cf("short", short).expect("a new name");
+        self.put(&short, 0..20, "over by the end");
+        for number in 0..10_u8 {
+            self.add(&sums, &format!("sum-{number}"), 1 << number);
+            self.put_large(&large, number.into(), 150 + 40 * usize::from(number));
+        }
+        // A snapshot tells operands apart, so that the table has them one by one.
+        let held = self.db.snapshot();
+        for number in 5..15 {
+            self.add(&sums, &format!("sum-{number}"), 1_000_000);
+        }
+        self.db.flush_all().expect("a good disk");
+        for number in 3..8 {
+            self.put_large(&large, number, 500);
+        }
+        self.delete_range_of(&large, "large-08", "large-09");
+        self.db.flush(&large).expect("a good disk");
+        self.db
+            .compact_range(&large, None, None)
+            .expect("a good disk");
+        drop(held);
+        self.clock.set(READ);
+        self.rows.retain(|(family, _), _| family != "short");
+        self.put(&short, 10..40, "alive");
+        self.db.flush(&short).expect("a good disk");
+        // What stays in the log.
+        self.put(&short, 35..45, "alive in the log");
+        self.add(&sums, "sum-3", 7);
+        self.add(&sums, "sum-new", 9);
+        self.put_large(&large, 20, 700);
+    }
+
+    fn delete_range_of(&mut self, cf: &ColumnFamily, start: &str, end: &str) {
+        let mut batch = WriteBatch::new();
+        batch.delete_range(cf, start.as_bytes(), end.as_bytes());
+        self.write(batch);
+        self.rows.retain(|(family, key), _| {
+            family != cf.name() || !(start.as_bytes()..end.as_bytes()).contains(&key.as_slice())
+        });
+    }
+}
+
 fn list(rows: &Rows) -> String {
     let hex = |bytes: &[u8]| {
         bytes.iter().fold(String::new(), |mut text, byte| {
@@ -299,15 +414,11 @@ fn load(name: &str) -> Arc<SimFs> {
     disk
 }
 
-/// The path of the manifest in use.
+/// The path of the newest manifest. The one before may be there still: its removal need not be durable.
 fn manifest(disk: &SimFs) -> PathBuf {
-    let mut manifests = disk
-        .files()
-        .into_iter()
-        .filter(|path| path.to_string_lossy().contains("MANIFEST-"));
-    let path = manifests.next().expect("there is a manifest");
-    assert_eq!(manifests.next(), None, "there is one");
-    path
+    let files = disk.files().into_iter();
+    let manifests = files.filter(|path| path.to_string_lossy().contains("MANIFEST-"));
+    manifests.max().expect("there is a manifest")
 }
 
 fn version_of(header: &[u8]) -> u32 {
@@ -334,6 +445,7 @@ fn databases_of_earlier_engines_open_hold_their_rows_and_go_on() {
             let report = verify_dir(DIR, &options(&disk, mode)).expect("a good disk");
             assert!(report.damage.is_empty(), "{name}: {:?}", report.damage);
             let db = Db::open(DIR, options(&disk, mode)).expect("it opens");
+            give_operators(&db);
             assert!(db.recovery().operations > 0, "{name} had much in its log");
             let mut rows = rows_of(&db);
             assert!(list(&rows) == expected, "{name} holds other rows");
@@ -361,6 +473,7 @@ fn databases_of_earlier_engines_open_hold_their_rows_and_go_on() {
             db.close().expect("a good disk");
             let disk = disk.crash(Survival::LoseUnsynced);
             let db = Db::open(DIR, options(&disk, mode)).expect("it opens again");
+            give_operators(&db);
             assert!(rows_of(&db) == rows, "{name} after a reopening");
             assert!(db.verify().expect("a good disk").damage.is_empty());
         }
@@ -416,7 +529,11 @@ fn what_is_to_be_kept_of_the_present_engine_is_written() {
     for (name, version, live) in KEPT {
         let mut life = Life::new();
         live(&mut life);
+        // That old files are gone is durable with the next name that is.
+        let synced = life.disk.sync_dir(Path::new(DIR));
+        synced.expect("a good disk");
         let image = life.disk.crash(Survival::LoseUnsynced);
+        give_operators(&life.db);
         assert!(
             rows_of(&life.db) == life.rows,
             "{name}: the life and its list of rows differ"

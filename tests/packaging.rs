@@ -203,3 +203,65 @@ fn a_server_tells_the_service_manager_that_it_is_ready_and_that_it_stops() {
     assert_eq!(told(), "STOPPING=1");
     assert_eq!(server.wait().unwrap().code(), Some(0));
 }
+
+/// Every figure that is named in a query, without the end that a histogram's parts have.
+fn figures(text: &str) -> BTreeSet<String> {
+    let is_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let words = text.split(|letter| !is_word(letter));
+    let words = words.filter(|word| word.starts_with("basalt_"));
+    let name = |word: &str| {
+        let ends = ["_bucket", "_sum", "_count"].iter();
+        let bare = ends.clone().find_map(|end| word.strip_suffix(end));
+        bare.unwrap_or(word).to_owned()
+    };
+    words.map(name).collect()
+}
+
+#[test]
+fn the_dashboard_and_the_alerts_ask_for_figures_that_there_are() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let metrics = fs::read_to_string(root.join("docs/metrics.md")).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(&file("grafana.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let mut asked = BTreeSet::new();
+    let mut ids = BTreeSet::new();
+    for panel in panels {
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "an id twice");
+        for target in panel["targets"].as_array().unwrap() {
+            asked.extend(figures(target["expr"].as_str().unwrap()));
+        }
+    }
+    let alerts = file("alerts.yaml");
+    assert!(!alerts.contains('\t'), "YAML has no tabs");
+    let in_dashboard = asked.len();
+    asked.extend(
+        alerts
+            .lines()
+            .filter(|line| line.contains("expr:"))
+            .flat_map(figures),
+    );
+    assert!(in_dashboard > 15 && asked.len() > in_dashboard, "{asked:?}");
+    for figure in asked {
+        assert!(
+            metrics.contains(&format!("| `{figure}` |")),
+            "{figure} is not in docs/metrics.md"
+        );
+    }
+
+    let alarms = fs::read_to_string(root.join("docs/operations/alarms.md")).unwrap();
+    let headings = alarms.lines().filter_map(|line| line.strip_prefix("## "));
+    let headings: BTreeSet<_> = headings.map(str::to_owned).collect();
+    let names = alerts
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("- alert: "));
+    let names: BTreeSet<_> = names.map(str::to_owned).collect();
+    assert!(names.len() > 10);
+    assert_eq!(
+        headings, names,
+        "each rule has its part of the document, and each part its rule"
+    );
+    for name in names {
+        let link = format!("docs/operations/alarms.md#{}\"", name.to_lowercase());
+        assert!(alerts.contains(&link), "{name} does not link to its part");
+    }
+}

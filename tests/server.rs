@@ -35,3 +35,5 @@ mod settings;
 mod signals;
 #[path = "server/starting.rs"]
 mod starting;
+#[path = "server/status_api.rs"]
+mod status_api;

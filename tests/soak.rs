@@ -1,4 +1,4 @@
-//! A long mixed load on the real disk: every operation there is, from several threads, each answer checked, memory bounded,
+//! A long mixed load on the real disk: the operations of plain and append families, from several threads, each answer checked, memory bounded,
 //! and no operation held up for long.
 //!
 //! Each worker owns its keys, so that it knows what each must hold: the number of the last write, or nothing. In the normal

@@ -15,7 +15,12 @@ use crate::{
     error::{Error, Result},
     events::Event,
     executor::Priority,
+    options::LEVELS,
 };
+
+/// Log files that are kept for reuse take at most this part of what tables and log take, or `MIN_SPARE_LOG` bytes.
+const SPARE_LOG_PART: u64 = 8;
+const MIN_SPARE_LOG: u64 = 4 << 20;
 
 /// Which work is queued or running.
 #[derive(Debug, Default)]
@@ -78,6 +83,35 @@ impl Drop for Closing {
     fn drop(&mut self) {
         self.0.lock().closed = true;
         self.0.changed.notify_all();
+    }
+}
+
+impl crate::Db {
+    /// Blocks until no flush, compaction or removal of files runs or is due. What writes meanwhile may prolong it. With
+    /// [`flush_all`](crate::Db::flush_all) before it, the files are as small as the settings make them.
+    ///
+    /// # Errors
+    /// `ReadOnly` with the cause where such work has failed; `Closed`; `InvalidArgument` on a thread that does such
+    /// work, as a listener's callback is.
+    pub fn wait_for_background_work(&self) -> Result<()> {
+        if is_in_a_job() {
+            let why = "background work that waits for itself never ends";
+            return Err(Error::InvalidArgument(why.to_owned()));
+        }
+        let inner = &self.inner;
+        let mut flags = inner.background.lock();
+        loop {
+            if inner.is_closing() {
+                return Err(Error::Closed);
+            }
+            if let Some(cause) = inner.read_only_cause() {
+                return Err(Error::ReadOnly { cause });
+            }
+            if flags.jobs == 0 {
+                return Ok(());
+            }
+            flags = inner.wait_for_a_job(flags);
+        }
     }
 }
 
@@ -297,9 +331,24 @@ impl DbInner {
             self.commit.sync_full_segments();
             self.bound_manifest()?;
             self.release_log()?;
+            self.bound_spare_log()?;
             self.rewrite_lagging()?;
         }
         self.remove_obsolete_tables()
+    }
+
+    /// Keeps fewer log files for reuse where they are large beside what the database holds.
+    fn bound_spare_log(&self) -> Result<()> {
+        let version = |family: &ColumnFamily| family.inner.peek().version.clone();
+        let tables = |family: &ColumnFamily| -> u64 {
+            let version = version(family);
+            (0..LEVELS).map(|level| version.level_bytes(level)).sum()
+        };
+        let held: u64 = self.families().iter().map(tables).sum();
+        let end = self.commit.lock().end_pos();
+        let held = held.saturating_add(self.logs.live_bytes(end));
+        self.logs
+            .bound_recyclable((held / SPARE_LOG_PART).max(MIN_SPARE_LOG))
     }
 
     /// Removes the files of tables that nobody uses any more.

@@ -15,7 +15,7 @@ use crate::{
     key::SequenceNumber,
     limiter::IoPriority,
     log_files::LiveSegment,
-    values::live_bytes,
+    values::needed_by,
     version::ManifestState,
     wal::{
         current,
@@ -111,10 +111,10 @@ impl DbInner {
                 let from = filename::table(&self.dir, table.number);
                 link_or_copy(fs, &from, &filename::table(path, table.number))?;
             }
-            for &number in live_bytes(&family.version).keys() {
-                let from = filename::values(&self.dir, number);
-                link_or_copy(fs, &from, &filename::values(path, number))?;
-            }
+        }
+        for &number in needed_by(&point.state).keys() {
+            let from = filename::values(&self.dir, number);
+            link_or_copy(fs, &from, &filename::values(path, number))?;
         }
         for (at, segment) in point.segments.iter().enumerate() {
             let from = filename::log(&self.dir, segment.number);

@@ -479,6 +479,14 @@ impl DbInner {
         self.wait_for_background(|| ended() != before || !running() || give_up());
     }
 
+    /// The levels that running compactions, and ingests, of a family put tables into.
+    pub(crate) fn running_into(&self, family: FamilyId) -> Vec<usize> {
+        let families = self.compactions.lock();
+        let places = families.get(&family).into_iter();
+        let running = places.flat_map(|places| &places.running);
+        running.map(|target| target.level).collect()
+    }
+
     fn compactions_ended(&self) -> u64 {
         let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         get(&self.counters.compactions)

@@ -30,6 +30,7 @@ use crate::{
     memory::MemoryShare,
     numbers::FileNumbers,
     options::{CfOptions, Options, ReadOptions, WriteOptions},
+    paced::WritePace,
     progress::Pacing,
     read::{CopyInto, Pin},
     recovery::RecoveryReport,
@@ -441,7 +442,8 @@ impl Db {
         self.inner.checkpoint(path.as_ref())
     }
 
-    /// Begins a table file at `path`, outside the database, to be ingested into `cf` later.
+    /// Begins a table file at `path`, outside the database, to be ingested into `cf` later. As a write of the caller it is
+    /// not bound by [`Options::rate_limiter`].
     ///
     /// # Errors
     ///
@@ -451,15 +453,8 @@ impl Db {
         if cf.is_append() {
             return Err(Error::invalid("an append family has no tables"));
         }
-        let options = &self.inner.options;
-        let now = || self.inner.snapshots.time.now();
-        TableWriter::create(
-            &*options.fs,
-            path.as_ref(),
-            cf,
-            options.executor.random(),
-            now,
-        )
+        self.inner
+            .table_writer(cf, path.as_ref(), &WritePace::default())
     }
 
     /// Takes in tables, range deletes and a batch in one step: first the range deletes, then the tables, then

@@ -3,6 +3,7 @@
 use std::{
     ptr,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use crate::{
@@ -68,15 +69,20 @@ impl DbIter {
     /// As for [`Db::iter`](crate::Db::iter); the cursor stays as it was then.
     pub fn refresh(&mut self) -> Result<()> {
         {
-            // The state first, then the number, as for `get`.
+            // The state first, then the number, as for `get`; and then what the number makes visible: a range delete up to it
+            // is in the memtable by now, and would not be seen.
             let now = self.cf.inner.peek();
             let active = &now.active.memtable;
+            let mut seq = self.db.commit.visible();
             let is_same = ptr::eq(self.state.as_ptr(), Arc::as_ptr(&now))
                 && (self.has_active || active.is_empty())
                 && !active.has_tombstones();
             let is_same = is_same || self.db.options.faults.is(Fault::RefreshInPlace);
             if is_same && !self.cf.is_append() && !self.cf.is_dropped() {
-                let seq = self.db.commit.visible();
+                if self.db.options.faults.is(Fault::RefreshNumberLast) {
+                    self.db.options.executor.rest(Duration::from_micros(20));
+                    seq = self.db.commit.visible();
+                }
                 if self.inner.refresh(seq) {
                     return Ok(());
                 }

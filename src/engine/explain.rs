@@ -114,6 +114,8 @@ pub struct RangeTable {
     pub file_bytes: u64,
     /// Bytes of its data blocks in the range, as stored, about.
     pub bytes: u64,
+    /// Bytes of its large values in the range, in value files, as stored, about.
+    pub value_bytes: u64,
     /// Entries in the range, about: versions and deletes are entries too.
     pub entries: u64,
     /// Range deletes of the whole table.
@@ -134,10 +136,11 @@ pub struct RangeExplanation {
 }
 
 impl RangeExplanation {
-    /// Bytes of the range in memtables and tables, as stored.
+    /// Bytes of the range in memtables, tables and value files, as stored.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.memtable_bytes + self.tables.iter().map(|table| table.bytes).sum::<u64>()
+        let bytes = |table: &RangeTable| table.bytes + table.value_bytes;
+        self.memtable_bytes + self.tables.iter().map(bytes).sum::<u64>()
     }
 
     /// Entries of the range.
@@ -330,7 +333,7 @@ impl DbInner {
         Ok(Outcome::Absent)
     }
 
-    fn explain_range(
+    pub(crate) fn explain_range(
         &self,
         cf: &ColumnFamily,
         start: Option<&[u8]>,
@@ -373,14 +376,18 @@ impl DbInner {
                 let (first, data) = (table.offset_of(start)?, table.data_bytes());
                 let last = end.map_or(Ok(data), |end| table.offset_behind(end))?;
                 let bytes = last.saturating_sub(first);
-                let entries = u128::from(meta.info.entries) * u128::from(bytes);
-                let entries = entries / u128::from(data.max(1));
+                let share = |of: u64| {
+                    let share = u128::from(of) * u128::from(bytes) / u128::from(data.max(1));
+                    u64::try_from(share).unwrap_or(u64::MAX)
+                };
+                let values = meta.values.iter().map(|(_, bytes)| bytes);
                 all.tables.push(RangeTable {
                     level,
                     number: meta.number,
                     file_bytes: meta.info.size,
                     bytes,
-                    entries: u64::try_from(entries).unwrap_or(u64::MAX),
+                    value_bytes: share(values.sum()),
+                    entries: share(meta.info.entries),
                     range_deletes: meta.info.tombstones,
                 });
             }

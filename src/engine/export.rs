@@ -11,15 +11,15 @@ use std::{
 
 use crate::{
     column_family::ColumnFamily,
-    db::{Db, DbInner},
+    db::Db,
     error::{Error, Result},
     filename,
     fs::Fs,
     ingest::{TableFile, TableWriter},
+    limiter::IoPriority,
     options::ReadOptions,
     progress::{Pace, Pacing},
     recovery::create_directory,
-    version::{KeySpan, TableMeta},
 };
 
 /// How a range is exported.
@@ -109,7 +109,8 @@ impl Db {
     ) -> Result<Vec<TableFile>> {
         let mut iter = self.iter(cf, range)?;
         let inner = &self.inner;
-        let total = inner.bytes_within(cf, range);
+        let within = inner.explain_range(cf, range.lower.as_deref(), range.upper.as_deref())?;
+        let total = within.bytes();
         let mut pace: Pace<'_> = options.pacing.begin(&*inner.options.executor, total);
         pace.turn_to("rows")?;
         let (mut files, mut writer) = (Vec::new(), None::<TableWriter>);
@@ -121,7 +122,8 @@ impl Db {
                 None => {
                     *written += 1;
                     let path = filename::temporary(&filename::table(dir, *written));
-                    writer.insert(self.table_writer(cf, path)?)
+                    let pace = inner.pace(IoPriority::Backup);
+                    writer.insert(inner.table_writer(cf, &path, &pace)?)
                 }
             };
             table.put(iter.key(), iter.value())?;
@@ -193,25 +195,4 @@ pub fn exported_files(fs: &Arc<dyn Fs>, dir: impl AsRef<Path>) -> Result<Vec<Tab
         );
     }
     Ok(files)
-}
-
-impl DbInner {
-    /// About how many bytes a range has: those of its tables with their values, and memtables.
-    fn bytes_within(&self, cf: &ColumnFamily, range: &ReadOptions) -> u64 {
-        let span = KeySpan {
-            start: range.lower.as_deref().unwrap_or_default(),
-            end: range
-                .upper
-                .as_deref()
-                .map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded),
-        };
-        let state = cf.inner.peek();
-        let tables = state.version.tables();
-        let tables = tables.filter(|(_, table)| table.span().overlaps(span));
-        let bytes = |table: &TableMeta| {
-            let values = table.values.iter().map(|(_, bytes)| bytes);
-            table.info.size + values.sum::<u64>()
-        };
-        tables.map(|(_, table)| bytes(table)).sum::<u64>() + state.memory_bytes() as u64
-    }
 }

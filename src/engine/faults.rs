@@ -50,6 +50,8 @@ pub enum Fault {
     ForgetValueUse,
     /// Refresh a cursor without a look whether its sources are still all there are.
     RefreshInPlace,
+    /// Read the number that a refreshed cursor reads at after the look whether its sources are all there are.
+    RefreshNumberLast,
     /// Give up the oldest log segment in which entries of append families are live.
     ReleaseLive,
     /// Write entries forward under another sequence number than that which appended them.

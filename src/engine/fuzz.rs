@@ -14,6 +14,7 @@ use byteorder::{ByteOrder, LittleEndian};
 
 use crate::{
     CfOptions, Db, Options, ReadOptions, WriteBatch, WriteOptions,
+    backup::testing as backup,
     batch::{Operation, Operations, Values},
     coding::{Reader, put_slice, put_u32, put_varint},
     error::Result,
@@ -21,6 +22,7 @@ use crate::{
     fs::{SimFs, sim::Survival},
     key::InternalKey,
     table::fuzz as table,
+    values::ValuePointer,
     verify::verify_dir,
     version::testing as version,
     wal::testing as wal,
@@ -30,7 +32,7 @@ use crate::{
 pub type Body = fn(&[u8]) -> bool;
 
 /// Every target of the engine, by name.
-pub const TARGETS: [(&str, Body); 17] = [
+pub const TARGETS: [(&str, Body); 20] = [
     ("coding", coding),
     ("key", key),
     ("batch", batch),
@@ -47,6 +49,9 @@ pub const TARGETS: [(&str, Body); 17] = [
     ("footer", table::footer),
     ("lz4", table::lz4),
     ("table", table::table),
+    ("value-pointer", value_pointer),
+    ("value-file", table::value_file),
+    ("backup", backup),
     ("directory", directory),
 ];
 
@@ -242,7 +247,7 @@ fn record(data: &[u8]) -> bool {
     true
 }
 
-/// The mark, under a right checksum where the first byte is even.
+/// The mark; bytes that are none give the fields of one, which must come back.
 fn mark(data: &[u8]) -> bool {
     let Some(mark) = wal::decode_mark(data) else {
         let mut reader = Reader::new(data);
@@ -286,6 +291,29 @@ fn edit(data: &[u8]) -> bool {
     true
 }
 
+/// A pointer into a value file.
+fn value_pointer(data: &[u8]) -> bool {
+    let Some(pointer) = ValuePointer::decode(data) else {
+        return false;
+    };
+    let mut again = Vec::new();
+    pointer.encode_to(&mut again);
+    assert_eq!(again, data, "one spelling");
+    true
+}
+
+/// A `BACKUP-` file behind its magic, under a right checksum.
+fn backup(data: &[u8]) -> bool {
+    let crc = crc32fast::hash(data).to_le_bytes();
+    let bytes = [b"BSLTBAK1", &crc[..], data].concat();
+    let Some(record) = backup::decode(&bytes) else {
+        return false;
+    };
+    assert!(backup::encode(&record) == bytes, "one spelling");
+    let _ = backup::has_state(&bytes);
+    true
+}
+
 /// Where the database of [`directory`] is on its disk.
 const DIR: &str = "/db";
 
@@ -299,7 +327,7 @@ fn options(disk: &Arc<SimFs>) -> Options {
     }
 }
 
-/// A small database with each kind of file.
+/// A small database with each kind of file that version 2 of the format has.
 fn small() -> &'static (Arc<SimFs>, Vec<PathBuf>) {
     static SMALL: OnceLock<(Arc<SimFs>, Vec<PathBuf>)> = OnceLock::new();
     SMALL.get_or_init(|| {

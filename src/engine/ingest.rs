@@ -22,6 +22,7 @@ use crate::{
     flush::FlushWork,
     fs::{Fs, ReadMode},
     key::{InternalKey, MAX_KEY_LEN, MAX_VALUE_LEN, SequenceNumber, ValueKind},
+    paced::WritePace,
     table::{Table, TableBuilder, TableIdentity, TableInfo, file_crc},
     version::{TableAdded, TableRecord, VersionEdit},
     wal::segment::VERSION_TABLES,
@@ -62,8 +63,10 @@ impl TableWriter {
         family: &ColumnFamily,
         table_id: u64,
         now: impl FnOnce() -> u64,
+        pace: &WritePace,
     ) -> Result<Self> {
         let file = fs.create(path).map_err(|e| Error::io("create", path, e))?;
+        let file = pace.wrap(file);
         let options = family.inner.options();
         // Ingested tables mostly stay where they are put, so they are stored as the last level is.
         let level = crate::options::LEVELS - 1;
@@ -146,6 +149,21 @@ impl TableWriter {
             info: self.builder.finish()?,
             path: self.path,
         })
+    }
+}
+
+impl DbInner {
+    /// A table file of a family of tables, written at some pace.
+    pub(crate) fn table_writer(
+        &self,
+        cf: &ColumnFamily,
+        path: &Path,
+        pace: &WritePace,
+    ) -> Result<TableWriter> {
+        let options = &self.options;
+        let now = || self.snapshots.time.now();
+        let id = options.executor.random();
+        TableWriter::create(&*options.fs, path, cf, id, now, pace)
     }
 }
 

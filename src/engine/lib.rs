@@ -36,7 +36,7 @@
 //! - [`Options`], [`CfOptions`]: unit, default and effect of each.
 //! - Memory and bandwidth: [`Options::memory_budget_bytes`], [`SharedMemory`], [`RateLimiter`]; options that change while it is
 //!   open: [`Db::set_options`], [`Db::set_cf_options`].
-//! - What it tells: [`Db::stats`], [`Db::explain`], [`Db::explain_range`], [`Db::add_listener`].
+//! - What it tells: [`Db::stats`], [`Db::layout`], [`Db::explain`], [`Db::explain_range`], [`Db::add_listener`].
 //! - [`inspect`]: what one file says, whatever state it is in.
 //! - [`fs`] and [`executor`]: all the engine asks of the world; with [`fs::SimFs`] and
 //!   [`executor::SimExecutor`] a whole database runs on one thread from a seed, and its disk can lose power.
@@ -82,6 +82,7 @@ mod ingest;
 pub mod inspect;
 mod iter;
 pub mod key;
+mod layout;
 mod limiter;
 mod log_files;
 mod manifest;
@@ -131,6 +132,7 @@ pub use export::{ExportOptions, exported_files};
 pub use faults::{Fault, Faults};
 pub use ingest::{Ingest, TableFile, TableWriter};
 pub use key::{MAX_KEY_LEN, MAX_VALUE_LEN, SequenceNumber};
+pub use layout::{Layout, TablePlace};
 pub use limiter::{IoPriority, RateLimiter, RateStats};
 pub use memory::{MemoryStats, SharedMemory};
 pub use merge::{

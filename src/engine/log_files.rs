@@ -23,9 +23,6 @@ use crate::{
     options::Options,
 };
 
-/// The newest batches of append families take at most this part of `Options::memory_budget_bytes`.
-const TAIL_PART: usize = 16;
-
 /// Times that a new segment is larger than the one before: each change of segments may wait for the disk, so that a
 /// database that is written much should have few soon.
 const GROWTH: u64 = 4;
@@ -98,9 +95,6 @@ impl Retired {
 impl LogFiles {
     pub(crate) fn new(dir: &Path, options: &Options, numbers: Arc<FileNumbers>) -> Self {
         let capacity = options.log_segment_bytes;
-        // Of a bound on all memory the newest batches take a small part.
-        let budget = options.memory_budget_bytes / TAIL_PART;
-        let tail_bytes = options.append_tail_bytes.min(budget);
         Self {
             dir: dir.to_path_buf(),
             fs: Arc::clone(&options.fs),
@@ -112,7 +106,7 @@ impl LogFiles {
             synced: Arc::default(),
             segments: ArcSwap::default(),
             max_pinned: AtomicU64::new(options.max_pinned_log_bytes),
-            tail: Tail::new(tail_bytes),
+            tail: Tail::new(options.append_tail_bytes),
             making: Mutex::default(),
             state: Mutex::new(State {
                 live: VecDeque::new(),
@@ -336,15 +330,35 @@ impl LogFiles {
         Ok(())
     }
 
-    /// Removes the files that are kept for reuse.
-    pub(crate) fn remove_recyclable(&self) -> Result<()> {
-        let spare = std::mem::take(&mut self.lock().recyclable);
-        spare.into_iter().try_for_each(|(number, _)| {
+    /// Removes files that are kept for reuse, oldest first, until they have at most so many bytes.
+    pub(crate) fn bound_recyclable(&self, max_bytes: u64) -> Result<()> {
+        let remove: Vec<u64> = {
+            let mut state = self.lock();
+            if state.pins > 0 {
+                return Ok(());
+            }
+            let bytes = |files: &[(u64, Arc<dyn LogFile>)]| -> u64 {
+                files.iter().map(|(_, file)| file.capacity()).sum()
+            };
+            let spare = &mut state.recyclable;
+            let is_within = |&skipped: &usize| bytes(&spare[skipped..]) <= max_bytes;
+            let skipped = (0..spare.len()).find(is_within).unwrap_or(spare.len());
+            spare.drain(..skipped).map(|(number, _)| number).collect()
+        };
+        remove.into_iter().try_for_each(|number| {
             let path = filename::log(&self.dir, number);
             self.fs
                 .remove_file(&path)
                 .map_err(|e| Error::io("remove", path, e))
         })
+    }
+
+    /// Bytes of the log that recovery needs or readers hold, up to where `end` says that it ends.
+    pub(crate) fn live_bytes(&self, end: u64) -> u64 {
+        let state = self.lock();
+        let first = state.live.front().map_or(end, |segment| segment.base);
+        let retired: u64 = state.retired.iter().map(|old| old.bytes).sum();
+        end - first + retired
     }
 
     /// Bytes of log that only readers hold.

@@ -2,7 +2,7 @@
 //!
 //! What is counted: memtables as allocated, those also that were flushed and are still read; the block cache; what open
 //! tables keep beside it (index and filter where they are not mapped, slots and heads of blocks, range deletes); blocks that
-//! values handed out keep alive; the indexes of append families. What moves is the cache, which gives way at once, and then
+//! values handed out keep alive; the indexes and the newest batches of append families. What moves is the cache, which gives way at once, and then
 //! memtables, of which the largest is flushed; writers wait only for that. What cannot move (the rest) takes from both,
 //! but memtables keep [`LEAST_SHARE`] of the budget, else nothing could be written.
 //!
@@ -22,6 +22,8 @@ use crate::{cache::BlockCache, column_family::Slot, db::DbInner, memtable::Memta
 const LEAST_SHARE: usize = 8;
 /// Writers wait from this part on, in sixteenths, of what memtables may have: the rest is what arrives until it is seen.
 const STALL_SIXTEENTHS: usize = 15;
+/// The newest batches of append families take at most the budget divided by this, in each database.
+const TAIL_PART: usize = 16;
 
 /// Bytes in use by things that each know their size.
 #[derive(Clone, Debug, Default)]
@@ -336,11 +338,19 @@ impl DbInner {
     /// Says what this database holds, and looks whether that is too much. May be called under the commit lock.
     pub(crate) fn balance_memory(&self) -> Verdict {
         let pool = &self.memory.memory.pool;
+        self.bound_tail();
         // Without a bound nobody needs it but those who ask.
         if pool.budget.load(Ordering::Relaxed) != usize::MAX {
             self.measure_memory();
         }
         pool.balance()
+    }
+
+    /// Has the newest batches of append families take no more than their part.
+    fn bound_tail(&self) {
+        let budget = self.memory.memory.pool.budget.load(Ordering::Relaxed);
+        let most = self.options.append_tail_bytes;
+        self.logs.tail.set_max(most.min(budget / TAIL_PART));
     }
 
     /// Says what memtables and the newest batches of append families hold.
@@ -356,6 +366,7 @@ impl DbInner {
 
     /// What all databases of the pool hold; this one is looked at for it.
     pub(crate) fn memory_stats(&self) -> MemoryStats {
+        self.bound_tail();
         self.measure_memory();
         let memory = &self.memory.memory;
         memory.pool.balance();

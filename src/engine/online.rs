@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     limiter::IoPriority,
     options::{CfOptions, Options},
-    paced::Pace,
+    paced::WritePace,
 };
 
 impl Db {
@@ -138,9 +138,9 @@ impl DbInner {
     }
 
     /// How fast a job writes.
-    pub(crate) fn pace(&self, priority: IoPriority) -> Pace {
+    pub(crate) fn pace(&self, priority: IoPriority) -> WritePace {
         let live = self.live.load();
-        Pace {
+        WritePace {
             limiter: live.rate_limiter.clone(),
             priority: Some(priority),
             bytes_per_sync: live.bytes_per_sync,

@@ -35,22 +35,23 @@ pub struct Options {
     /// Bytes that values handed out may hold in place, in maps and blocks (default 256 MiB); beyond, they are
     /// copies.
     pub max_pinned_bytes: usize,
-    /// Smallest and largest log segment in bytes (default 1 MiB and 64 MiB): segments double in between.
+    /// Smallest and largest log segment in bytes (default 1 MiB and 32 MiB): each new one is four times
+    /// as large as the last in between.
     pub log_segment_bytes: (u64, u64),
     /// Bytes of log that may be kept for unflushed memtables (default 512 MiB); above, the memtable
     /// that holds the oldest segment is flushed.
     pub max_log_bytes: u64,
     /// Bytes of a manifest after which a new one is begun (default 16 MiB).
     pub max_manifest_bytes: u64,
-    /// Obsolete log segments kept for reuse (default 2).
+    /// Obsolete log segments kept for reuse (default 2), where they take at most an eighth of what tables and log take, or 4 MiB.
     pub recycled_segments: usize,
     /// Compactions at a time (default 2).
     pub max_compactions: usize,
     /// Bytes of the file that is given up on a full disk so that deletes and compaction can go on
     /// (default 1 MiB; 0 keeps none).
     pub reserve_bytes: u64,
-    /// Bytes of memory of memtables, block cache, what open tables keep beside it, blocks pinned by values, and
-    /// indexes of append families together (default `usize::MAX`: no bound but those of the parts). Near it the block
+    /// Bytes of memory of memtables, block cache, what open tables keep beside it, blocks pinned by values, indexes of
+    /// append families, and their newest batches (at most a sixteenth of it) together (default `usize::MAX`: no bound but those of the parts). Near it the block
     /// cache gives way first, then the largest memtable is flushed, and then writes wait for that flush. It holds within
     /// a tenth, buffers of jobs and cursors left out, as long as what cannot give way leaves memtables an eighth of it.
     pub memory_budget_bytes: usize,
@@ -78,7 +79,8 @@ pub struct Options {
     /// else needs them (default 1 GiB); beyond, what holds the oldest of them answers `Expired`.
     pub max_pinned_log_bytes: u64,
     /// Bytes of the newest batches of append families that are kept in memory as they were written, for reads (default
-    /// 64 MiB, as a memtable has; 0 keeps none). It holds the batch that is over it, and no older one.
+    /// 64 MiB, as a memtable has; 0 keeps none; a sixteenth of the memory budget where that is less). It holds the batch
+    /// that is over it, and no older one.
     pub append_tail_bytes: usize,
     /// Threads, time and randomness (default: four threads of this database's own: two for compactions,
     /// one for flushes, one for log syncs).
@@ -106,7 +108,7 @@ impl Options {
             read_mode: ReadMode::Mapped,
             block_cache_bytes: 128 << 20,
             max_pinned_bytes: 256 << 20,
-            log_segment_bytes: (1 << 20, 64 << 20),
+            log_segment_bytes: (1 << 20, 32 << 20),
             max_log_bytes: 512 << 20,
             max_manifest_bytes: 16 << 20,
             recycled_segments: 2,
@@ -216,7 +218,8 @@ pub struct CfOptions {
     /// What keeps a memtable in order (default a tree). Not stored: it holds until the database is closed, for the
     /// memtables that are begun from then on. What an open finds in the log goes into trees.
     pub memtable: MemtableKind,
-    /// Frozen memtables waiting for flush before writes wait (default 3).
+    /// Frozen memtables waiting for flush before writes wait (default 1): a flush is as quick as a writer, so more of them only
+    /// take memory.
     pub max_immutable_memtables: usize,
     /// Uncompressed bytes of a data block (default 4 KiB).
     pub block_bytes: usize,
@@ -224,7 +227,7 @@ pub struct CfOptions {
     pub restart_interval: usize,
     /// Filter bits a key (default 10; 0 makes no filter).
     pub filter_bits_per_key: usize,
-    /// Compression of each level (default: none on L0 and L1, LZ4 below).
+    /// Compression of each level (default LZ4).
     pub compression: [Compression; LEVELS],
     /// Largest table a compaction writes, in bytes (default 32 MiB).
     pub table_bytes: u64,
@@ -261,18 +264,15 @@ pub struct CfOptions {
 
 impl Default for CfOptions {
     fn default() -> Self {
-        let mut compression = [Compression::Lz4; LEVELS];
-        compression[0] = Compression::None;
-        compression[1] = Compression::None;
         Self {
             logged: true,
             write_buffer_bytes: 64 << 20,
             memtable: MemtableKind::default(),
-            max_immutable_memtables: 3,
+            max_immutable_memtables: 1,
             block_bytes: 4096,
             restart_interval: 16,
             filter_bits_per_key: 10,
-            compression,
+            compression: [Compression::Lz4; LEVELS],
             table_bytes: 32 << 20,
             base_level_bytes: 256 << 20,
             level_multiplier: 10,
@@ -388,7 +388,6 @@ impl CfOptions {
     pub fn append(prefix_bytes: usize) -> Self {
         Self {
             append_prefix_bytes: Some(prefix_bytes),
-            compression: [Compression::Lz4; LEVELS],
             ..Self::default()
         }
     }

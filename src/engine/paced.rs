@@ -15,7 +15,7 @@ use crate::{
 
 /// How fast a job writes. The default is as fast as it can.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Pace {
+pub(crate) struct WritePace {
     pub(crate) limiter: Option<RateLimiter>,
     pub(crate) priority: Option<IoPriority>,
     /// Bytes after which a file is synced on the way; 0: only at its end.
@@ -24,7 +24,7 @@ pub(crate) struct Pace {
     pub(crate) stop: Arc<AtomicBool>,
 }
 
-impl Pace {
+impl WritePace {
     /// Has `file` written at this pace.
     pub(crate) fn wrap(&self, file: Box<dyn WritableFile>) -> Box<dyn WritableFile> {
         if self.limiter.is_none() && self.bytes_per_sync == 0 {
@@ -41,7 +41,7 @@ impl Pace {
 #[derive(Debug)]
 struct PacedFile {
     file: Box<dyn WritableFile>,
-    pace: Pace,
+    pace: WritePace,
     unsynced: u64,
 }
 

@@ -21,7 +21,8 @@ pub struct ProgressStep {
     pub total: u64,
 }
 
-/// Is told how far some work is, from the thread that does it, at least after each file and each megabyte.
+/// Is told how far some work is, from the thread that does it, at least after each file and each megabyte (a repair, of what
+/// it writes, after each family, and of the log not at all).
 ///
 /// `Break` ends the work, which then answers [`Error::Cancelled`] and leaves what it would leave at a failure.
 pub trait Progress: Send + Sync {
@@ -86,6 +87,7 @@ impl Pacing {
             paid: 0,
             what: "",
             done: 0,
+            small: 0,
             total,
         }
     }
@@ -106,6 +108,8 @@ pub(crate) struct Pace<'a> {
     paid: u64,
     what: &'static str,
     done: u64,
+    /// Bytes done that are not told of.
+    small: u64,
     total: u64,
 }
 
@@ -127,12 +131,22 @@ impl<'a> Pace<'a> {
         usize::try_from(even).map_or(STEP_BYTES, |even| even.clamp(512, STEP_BYTES))
     }
 
+    /// As [`Pace::advance`], of steps however small: they are told of together.
+    pub(crate) fn creep(&mut self, bytes: u64) -> Result<()> {
+        self.small += bytes;
+        match self.small < self.step_bytes() as u64 {
+            true => Ok(()),
+            false => self.advance(0),
+        }
+    }
+
     /// So many bytes more are done. Waits where the rate asks for it.
     ///
     /// # Errors
     ///
     /// `Cancelled`.
     pub(crate) fn advance(&mut self, bytes: u64) -> Result<()> {
+        let bytes = bytes + std::mem::take(&mut self.small);
         self.done += bytes;
         self.total = self.total.max(self.done);
         if let Some(rate) = self.rate {
@@ -152,7 +166,7 @@ impl<'a> Pace<'a> {
 
     /// The last bytes are done; what was expected and did not come counts too.
     pub(crate) fn finish(&mut self, bytes: u64) -> Result<()> {
-        self.total = self.done + bytes;
+        self.total = self.done + self.small + bytes;
         self.advance(bytes)
     }
 

@@ -256,12 +256,14 @@ fn check_state(state: &ManifestState) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Applies the records of the log to the memtables of `families`; answers the last sequence number.
+/// Applies the records of the log to the memtables of `families`; answers the last sequence number. Each record is told of
+/// by its length.
 pub(crate) fn replay(
     fs: &dyn Fs,
     dir: &Path,
     found: &mut Found,
     families: &[ColumnFamily],
+    tell: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<SequenceNumber> {
     let source = DirSegments { fs, dir };
     let mut last = found.state.last_seq;
@@ -274,6 +276,7 @@ pub(crate) fn replay(
         let path = filename::log(dir, segment.number);
         log.replay(&source, segment, |position, record| {
             report.records += 1;
+            tell(record.header.record_len())?;
             let damaged = |what: &str| Error::corruption(&path, record.offset, what);
             let end = position + record.header.record_len();
             let mut record = *record;
@@ -397,7 +400,7 @@ fn start(
         .expect("checked when the manifest was read");
     let instance = next_instance();
     let families = make_families(&found.state, instance);
-    let last_seq = replay(&*fs, dir, &mut found, &families)?;
+    let last_seq = replay(&*fs, dir, &mut found, &families, &mut |_| Ok(()))?;
     let numbers = Arc::new(FileNumbers::new(first_free_number(dir, &found)?));
     let logs = Arc::new(LogFiles::new(dir, &options, Arc::clone(&numbers)));
     let previous = seal(dir, &options, &numbers, &logs, &mut found)?;

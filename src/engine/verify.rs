@@ -110,7 +110,12 @@ pub(crate) fn verify_unlocked(
     let mut pace = pacing.begin(&*options.executor, total);
     pace.turn_to("log")?;
     let families = recovery::make_families(&found.state, next_instance());
-    if let Err(error) = recovery::replay(fs, dir, &mut found, &families) {
+    let mut told = 0;
+    let mut tell = |bytes| {
+        told += bytes;
+        pace.creep(bytes)
+    };
+    if let Err(error) = recovery::replay(fs, dir, &mut found, &families, &mut tell) {
         note(&mut report, error)?;
     } else {
         let appends = families.iter().filter_map(|f| f.inner.append.as_ref());
@@ -120,7 +125,7 @@ pub(crate) fn verify_unlocked(
         }
     }
     report.log_records = found.report.records;
-    pace.advance(log_bytes)?;
+    pace.advance(log_bytes.saturating_sub(told))?;
     let tables = Tables {
         dir: dir.to_path_buf(),
         fs: Arc::clone(&options.fs),
@@ -220,10 +225,18 @@ impl DbInner {
         let mut pace = pacing.begin(&*self.options.executor, total);
         pace.turn_to("log")?;
         for at in 0..point.segments.len() {
-            if let Err(error) = self.verify_segment(fs, &point, at, &mut report) {
+            let mut told = 0;
+            report.log_segments += 1;
+            let records = &mut report.log_records;
+            let checked = self.check_segment(fs, &point, at, |bytes| {
+                *records += 1;
+                told += bytes;
+                pace.creep(bytes)
+            });
+            if let Err(error) = checked {
                 note(&mut report, error)?;
             }
-            pace.advance(point.len(at))?;
+            pace.advance(point.len(at).saturating_sub(told))?;
         }
         report.append_entries = self.verify_appends(|error| note(&mut damage, error))?;
         report.damage.append(&mut damage.damage);
@@ -241,31 +254,20 @@ impl DbInner {
         Ok(report)
     }
 
-    fn verify_segment(
-        &self,
-        fs: &dyn Fs,
-        point: &Point,
-        at: usize,
-        report: &mut VerifyReport,
-    ) -> Result<()> {
-        report.log_segments += 1;
-        self.check_segment(fs, point, at, &mut report.log_records)?;
-        Ok(())
-    }
-
     /// The bytes of a segment of the point that count, every record of them checked.
     pub(crate) fn checked_segment(&self, fs: &dyn Fs, point: &Point, at: usize) -> Result<Vec<u8>> {
-        let mut bytes = self.check_segment(fs, point, at, &mut 0)?;
+        let mut bytes = self.check_segment(fs, point, at, |_| Ok(()))?;
         bytes.truncate(usize::try_from(point.len(at)).unwrap_or(usize::MAX));
         Ok(bytes)
     }
 
+    /// All bytes of a segment, whose records up to the point check; each is told of by its length.
     fn check_segment(
         &self,
         fs: &dyn Fs,
         point: &Point,
         at: usize,
-        count: &mut u64,
+        mut tell: impl FnMut(u64) -> Result<()>,
     ) -> Result<Vec<u8>> {
         let segment = &point.segments[at];
         let path = filename::log(&self.dir, segment.number);
@@ -282,7 +284,9 @@ impl DbInner {
         let seed = FileSeed::new(self.id, segment.number, self.options.faults);
         let (kind, end) = (RecordKind::Batch, Some(point.len(at)));
         let mut records = Records::new(&bytes, HEADER_LEN, seed, kind, end, SequenceNumber::ZERO);
-        *count += records.by_ref().count() as u64;
+        for record in records.by_ref() {
+            tell(record.header.record_len())?;
+        }
         let stop = records.stop();
         match stop.bad {
             Some(bad) => Err(Error::corruption(path, stop.offset as u64, bad.text())),

@@ -23,6 +23,7 @@ use tonic::Status;
 
 use crate::{
     config::{live::Reload, parse_toml},
+    logging::AUDIT,
     storage::family,
     tls::Identity,
 };
@@ -174,7 +175,8 @@ pub struct Auth {
     file: PathBuf,
     table: RwLock<Arc<Table>>,
     peer: Arc<Who>,
-    stamp: Mutex<Option<Stamp>>,
+    /// Of the file as it was last looked at; nothing where it is to be read whatever its stamp.
+    stamp: Mutex<Option<Option<Stamp>>>,
 }
 
 /// See `tls::stamp`.
@@ -187,7 +189,7 @@ impl Auth {
     ///
     /// What is wrong with it, by line or by name.
     pub fn load(file: &Path) -> Result<Arc<Self>, String> {
-        let stamp = Mutex::new(crate::tls::stamp(file));
+        let stamp = Mutex::new(Some(crate::tls::stamp(file)));
         let table = RwLock::new(Arc::new(read(file)?));
         Ok(Arc::new(Self {
             file: file.to_path_buf(),
@@ -239,14 +241,14 @@ impl Auth {
     ///
     /// # Errors
     ///
-    /// Why it is refused; once for each change.
+    /// Why it is refused, or missing; once for each change.
     pub fn look(&self) -> Result<Option<&'static str>, String> {
         let stamp = crate::tls::stamp(&self.file);
         let mut last = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
-        if *last == stamp && stamp.is_some() {
+        if *last == Some(stamp) {
             return Ok(None);
         }
-        *last = stamp;
+        *last = Some(stamp);
         let table =
             read(&self.file).map_err(|what| format!("the rights stay as they were: {what}"))?;
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
@@ -439,7 +441,7 @@ impl Refusal<'_> {
     pub(crate) fn note(self, why: &str, cf: &str) {
         let remote = self.remote.map(|remote| remote.to_string());
         tracing::warn!(
-            target: "basalt::audit",
+            target: AUDIT,
             method = self.method,
             who = self.who.unwrap_or("unknown"),
             remote = remote.as_deref().unwrap_or("unknown"),

@@ -60,6 +60,42 @@ impl fmt::Display for Origin {
     }
 }
 
+/// What the key browser of the web page shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Browse {
+    /// Nothing.
+    Off,
+    /// Keys and the sizes of their values.
+    #[default]
+    Keys,
+    /// Keys and values.
+    Values,
+}
+
+impl Browse {
+    /// Its words, from the least to the most.
+    const WORDS: &'static [&'static str] = &["off", "keys", "values"];
+
+    fn of(word: &str) -> Self {
+        match word {
+            "off" => Self::Off,
+            "keys" => Self::Keys,
+            "values" => Self::Values,
+            other => unreachable!("the table takes {other:?} for a word of it"),
+        }
+    }
+
+    /// Its word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Keys => "keys",
+            Self::Values => "values",
+        }
+    }
+}
+
 /// The files of certificates and keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
@@ -121,6 +157,8 @@ pub struct Config {
     pub insecure: bool,
     /// The status pages are plain text whatever the rest is.
     pub status_plain: bool,
+    /// What the key browser shows.
+    pub browse: Browse,
     /// How much at a time.
     pub limits: Limits,
     /// The settings that some layer has set: their values, and the highest layer.
@@ -146,6 +184,7 @@ impl Default for Config {
             auth_file: None,
             insecure: false,
             status_plain: false,
+            browse: Browse::default(),
             limits: Limits::default(),
             said: BTreeMap::new(),
         };

@@ -4,6 +4,7 @@
 //! Not here: how data is stored (`basalt_engine`), how it is replicated (`basalt_raftstore`), messages
 //! (`basalt_proto`).
 
+pub mod api;
 pub mod auth;
 pub mod cli;
 pub mod config;
@@ -12,6 +13,7 @@ mod doctor;
 mod figures;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod insight;
 pub mod limits;
 pub mod listen;
 pub mod logging;
@@ -24,3 +26,4 @@ pub mod status_pages;
 pub mod storage;
 pub mod stubs;
 pub mod tls;
+mod web;

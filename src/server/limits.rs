@@ -1,4 +1,5 @@
-//! Every limit of the server, with its unit. README repeats those that clients meet.
+//! Every limit of the server that is no setting, with its unit. Those that are stand in the table of settings
+//! (`config/table.rs`). README repeats those that clients meet.
 
 use std::time::Duration;
 
@@ -17,17 +18,11 @@ pub const MAX_SCAN_ANSWER_LEN: usize = 8 * 1024 * 1024;
 /// Longest message this crate's own clients accept: a full scan answer and some.
 pub const MAX_ANSWER_LEN: usize = 16 * 1024 * 1024;
 
-/// Open gRPC connections; one more is closed at once.
-pub const MAX_CONNECTIONS: usize = 4096;
+/// Streams of gRPC health at a time: one for each client that looks whether its connection is good.
+pub const MAX_HEALTH_WATCHES: usize = 4096;
 
 /// Open connections to the status pages.
 pub const MAX_STATUS_CONNECTIONS: usize = 64;
-
-/// Requests at a time on one connection.
-pub const MAX_STREAMS_PER_CONNECTION: u32 = 256;
-
-/// Bytes of the headers of one request.
-pub const MAX_HEADER_LIST_LEN: u32 = 16 * 1024;
 
 /// Requests that were reset before they were accepted, on one connection.
 pub const MAX_PENDING_RESETS: usize = 20;
@@ -37,20 +32,8 @@ pub const STREAM_WINDOW_LEN: u32 = 1024 * 1024;
 /// See [`STREAM_WINDOW_LEN`].
 pub const CONNECTION_WINDOW_LEN: u32 = 4 * 1024 * 1024;
 
-/// Requests of clients in flight together; one more is refused.
-pub const MAX_REQUESTS_IN_FLIGHT: usize = 8192;
-
-/// Bytes of all requests in flight together; one that would pass them is refused.
-pub const MAX_REQUEST_BYTES_IN_FLIGHT: usize = 256 * 1024 * 1024;
-
 /// Bytes a request counts for beside its message: its state, and an answer of up to this size.
 pub const REQUEST_BASE_LEN: usize = 16 * 1024;
-
-/// Bytes of all answers that clients have not taken yet; one that would pass them is refused.
-pub const MAX_ANSWER_BYTES_IN_FLIGHT: usize = 128 * 1024 * 1024;
-
-/// Time a client has to take an answer of more than some bytes.
-pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Scans that run at a time; others wait within their deadline.
 pub const MAX_RUNNING_SCANS: usize = 16;
@@ -58,8 +41,8 @@ pub const MAX_RUNNING_SCANS: usize = 16;
 /// Threads for calls that may wait for a disk.
 pub const BLOCKING_THREADS: usize = 64;
 
-/// Deadline of a request that states none.
-pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
+/// Time for one command of a change of members.
+pub const MEMBER_COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest time a write waits for a store that is behind, whatever its deadline.
 pub const MAX_BUSY_WAIT: Duration = Duration::from_secs(1);
@@ -83,9 +66,6 @@ pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Time that requests in flight have to finish once the server drains.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Requests that took longer are logged.
-pub const SLOW_REQUEST: Duration = Duration::from_secs(1);
 
 /// Raft messages that wait for one other store; more are dropped.
 pub const MAX_PEER_QUEUE_MESSAGES: usize = 4096;

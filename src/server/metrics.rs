@@ -34,8 +34,9 @@ use tonic::Code;
 use self::store::{LoopCollector, PeerCollector};
 use crate::{
     figures::{ENGINE, FAMILY},
+    insight::Insight,
     replicated::Cluster,
-    storage::Storage,
+    storage::{Storage, open_engines},
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -60,6 +61,8 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Connections closed at once because there were too many.
     pub connections_refused: Counter,
+    /// What is remembered of the last minutes.
+    pub insight: Insight,
 }
 
 /// From 50 us to 26 s, each twice the one before.
@@ -112,11 +115,13 @@ impl Metrics {
             in_flight,
             connections,
             connections_refused,
+            insight: Insight::default(),
         }
     }
 
     /// Counts a request that was answered.
     pub fn on_request(&self, method: &'static str, code: Code, took: Duration) {
+        self.insight.on_request(method, code == Code::Ok, took);
         self.requests
             .get_or_create(&RequestLabels {
                 method,
@@ -328,7 +333,7 @@ impl Collector for EngineCollector {
             "Bytes of table files",
             per_level(families, |level| level.table_bytes),
         )?;
-        let engines = storage.engines();
+        let engines = open_engines(&*storage);
         let stats: Vec<_> = engines
             .iter()
             .map(|engine| (engine.name, engine.db.stats()))

@@ -18,6 +18,10 @@ use tonic::service::Routes;
 use tonic_health::ServingStatus;
 
 use crate::{
+    api::{
+        self,
+        access::{Access, Remote},
+    },
     auth::Auth,
     config::{
         Config,
@@ -25,6 +29,7 @@ use crate::{
     },
     connections::{self, Transport},
     doctor::Examiner,
+    insight::{SAMPLE_INTERVAL, rates::Sampler},
     limits,
     listen::{Listener, Silence},
     logging,
@@ -212,7 +217,9 @@ impl Server {
         let front = Arc::new(Front::new(
             Arc::clone(&tinykv),
             Arc::clone(&admission),
-            routes(tinykv, admin, peers).add_service(health_service),
+            routes(tinykv, admin, peers)
+                // No budget counts what is asked of health.
+                .add_service(health_service.max_decoding_message_size(limits::REQUEST_BASE_LEN)),
         ));
         let transport = Transport {
             streams: limits.streams,
@@ -235,7 +242,18 @@ impl Server {
             Gauge::default(),
             Counter::default(),
         );
-        let router = status_pages::router(state, metrics);
+        let router = status_pages::router(Arc::clone(&state), Arc::clone(&metrics));
+        let router = router.merge(api::router(api::Parts {
+            state,
+            metrics: Arc::clone(&metrics),
+            storage: Arc::clone(&storage),
+            cluster: cluster.clone(),
+            live: Arc::clone(&live),
+            access: Access::new(setup.auth.clone(), &setup.config.status_addr),
+        }));
+        let router = router.into_make_service_with_connect_info::<Remote>();
+        let sampler = Sampler::new(metrics, Arc::clone(&storage));
+        tokio::spawn(take_samples(sampler, told_to_stop(stopped.clone())));
         let told = told_to_stop(stopped.clone());
         let pages = match setup.tls.clone().filter(|_| !setup.config.status_plain) {
             None => {
@@ -314,9 +332,9 @@ impl Server {
             cluster.hand_over(limits::HAND_OVER_TIMEOUT).await;
         }
         self.admission.drain();
+        let until = tokio::time::Instant::now() + limits::DRAIN_TIMEOUT;
         if let Some(cluster) = &self.cluster {
             // What is in flight needs the other stores; their streams would never end by themselves.
-            let until = tokio::time::Instant::now() + limits::DRAIN_TIMEOUT;
             while self.admission.in_flight() > 0 && tokio::time::Instant::now() < until {
                 tokio::time::sleep(LOOK / 10).await;
             }
@@ -324,16 +342,28 @@ impl Server {
         }
         self.stop.send_replace(true);
         let both = async { (self.grpc.await, self.pages.await) };
-        if tokio::time::timeout(limits::DRAIN_TIMEOUT, both)
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout_at(until, both).await.is_err() {
             tracing::warn!("requests or connections were left when the time to drain was over");
         }
         let storage = self.storage.0;
         tokio::task::spawn_blocking(move || storage.stop())
             .await
             .expect("closing does not panic")
+    }
+}
+
+/// Takes a sample each second.
+async fn take_samples(mut sampler: Sampler, stopped: impl Future<Output = ()>) {
+    let mut stopped = std::pin::pin!(stopped);
+    let mut ticks = tokio::time::interval(SAMPLE_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // The first is due at once.
+    ticks.tick().await;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => sampler.take(),
+            () = &mut stopped => return,
+        }
     }
 }
 

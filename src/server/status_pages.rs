@@ -1,9 +1,11 @@
-//! The status pages: `/livez`, `/readyz`, `/health`, `/status` and `/metrics` over HTTP/1.
+//! The status pages for programs: `/livez`, `/readyz`, `/health`, `/status` and `/metrics` over HTTP/1; and where the web page is.
 //!
 //! Promises: they answer from memory, at every state of the server; `/livez` is 200 while the process serves its
 //! pages; `/readyz` is 200 while every check passes and 503 otherwise, and names each that fails, with the reason (all
 //! of them with `?verbose`, all but one with `?exclude=NAME`); `/health` is 200 while reads are
 //! served and 503 otherwise, with the reason either way.
+//!
+//! Not here: the page (`web`), what it shows (`api`).
 
 use std::{fmt::Write as _, sync::Arc};
 
@@ -20,6 +22,7 @@ use serde::Serialize;
 use crate::{
     metrics::Metrics,
     state::{ServerState, StatusJson, state_word},
+    web,
 };
 
 #[derive(Clone)]
@@ -31,17 +34,16 @@ struct Pages {
 /// The pages.
 pub fn router(state: Arc<ServerState>, metrics: Arc<Metrics>) -> Router {
     Router::new()
-        .route("/", get(index))
+        .route("/", get(web::index))
+        .route("/style.css", get(web::style))
+        .route("/app.js", get(web::script))
+        .route("/icon.svg", get(web::icon))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/health", get(health))
         .route("/status", get(status))
         .route("/metrics", get(show_metrics))
         .with_state(Pages { state, metrics })
-}
-
-async fn index() -> &'static str {
-    "Basalt status pages: /livez /readyz /health /status /metrics\n"
 }
 
 /// A process that cannot answer this is to be started again.

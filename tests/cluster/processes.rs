@@ -133,6 +133,8 @@ pub(crate) struct Cluster {
     /// `--initial-cluster`.
     pub(crate) founders: String,
     stores: Vec<Option<Process>>,
+    /// Where the founders serve their status pages.
+    status_addrs: Vec<String>,
 }
 
 impl Cluster {
@@ -146,6 +148,7 @@ impl Cluster {
             addrs,
             founders,
             stores: vec![None, None, None],
+            status_addrs: Vec::new(),
         };
         for id in 1..=3 {
             let name = id.to_string();
@@ -158,9 +161,17 @@ impl Cluster {
                 line.contains(&format!("as store {id} of cluster")),
                 "{line}"
             );
+            let status = line.split_once("http://").unwrap().1;
+            let status = status.split(['/', ')']).next().unwrap();
+            cluster.status_addrs.push(status.to_owned());
         }
         cluster.leader();
         cluster
+    }
+
+    /// Where a founder that was not started again serves its status pages.
+    pub(crate) fn status_addr(&self, id: usize) -> &str {
+        &self.status_addrs[id - 1]
     }
 
     pub(crate) fn dir(&self, id: usize) -> PathBuf {

@@ -10,7 +10,7 @@ use basalt_engine::{
     testing::{append, version},
 };
 
-use crate::check;
+use crate::{as_stated, check};
 
 #[test]
 fn append_batch() {
@@ -120,7 +120,7 @@ fn append_packed() {
 #[test]
 fn append_options() {
     let fields = version::Edit {
-        created: vec![(1, "log".to_owned(), CfOptions::append(11))],
+        created: vec![(1, "log".to_owned(), as_stated(CfOptions::append(11)))],
         ..version::Edit::default()
     };
     let encoded = version::encode_edit(&fields);

@@ -10,7 +10,7 @@ use basalt_engine::{
     testing::{append, version},
 };
 
-use crate::check;
+use crate::{as_stated, check};
 
 fn sums() -> CfOptions {
     CfOptions::default().merge_operator(Arc::new(U64Add(ByteOrderOf::LittleEndian)))
@@ -57,9 +57,10 @@ fn rows_edit() {
         times: Some((1000, 2000)),
         values: Vec::new(),
     };
-    let rows = CfOptions::default().ttl(Duration::from_secs(60));
+    let rows = as_stated(CfOptions::default().ttl(Duration::from_secs(60)));
+    let sums = as_stated(sums());
     let edit = version::Edit {
-        created: vec![(1, "sums".to_owned(), sums()), (2, "rows".to_owned(), rows)],
+        created: vec![(1, "sums".to_owned(), sums), (2, "rows".to_owned(), rows)],
         added: vec![(2, 0, table)],
         ..version::Edit::default()
     };

@@ -297,3 +297,70 @@ fn tokens_have_rights_and_the_log_has_refusals_without_user_data() {
         assert!(line["why"].as_str().unwrap().contains(why), "{line}");
     }
 }
+
+/// The commands of a block of the document, each on one line.
+fn recipe() -> (String, Vec<String>) {
+    let page = include_str!("../../docs/operations/security.md");
+    let block = page.split_once("```sh\n").unwrap().1;
+    let (certificates, commands) = block.split_once("\n\n").unwrap();
+    let commands = commands.split_once("```").unwrap().0;
+    let commands = commands.lines().map(str::to_owned).collect();
+    (certificates.to_owned(), commands)
+}
+
+/// What the document says, done as it says.
+#[test]
+fn the_certificates_of_the_document_serve_its_commands() {
+    let has_openssl = Command::new("openssl").arg("version").output();
+    if !has_openssl.is_ok_and(|told| told.stdout.starts_with(b"OpenSSL 3")) {
+        eprintln!(
+            "SKIPPED: the recipe of docs/operations/security.md needs the command openssl, version 3"
+        );
+        return;
+    }
+    let (certificates, commands) = recipe();
+    let (root, dir) = data_dir();
+    let mut shell = Command::new("sh");
+    shell.args(["-e", "-c", &certificates]).current_dir(&root);
+    let made = shell.output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+
+    // As the document has them, but for this machine's address and full names of files.
+    let words = |line: &str| -> Vec<String> {
+        let words = line.strip_prefix("basalt ").unwrap().split(' ');
+        let words = words.map(
+            |word| match word.ends_with(".pem") || word.ends_with(".key") {
+                true => root.path().join(word).to_str().unwrap().to_owned(),
+                false => word.to_owned(),
+            },
+        );
+        words.collect()
+    };
+    let [server, put] = &commands[..] else {
+        panic!("a server and a command: {commands:?}");
+    };
+    let server = words(server);
+    assert_eq!(
+        server[..5],
+        [
+            "server",
+            "--addr",
+            "db1.example:20160",
+            "--status-addr",
+            "db1.example:20180"
+        ]
+    );
+    let more: Vec<&str> = server[5..].iter().map(String::as_str).collect();
+    let server = Logging::start(&dir, &more);
+    let mut put = words(put);
+    let name = put
+        .iter()
+        .position(|word| word == "db1.example:20160")
+        .unwrap();
+    put[name].clone_from(&server.addr);
+    put.extend(["--tls-server-name".to_owned(), "db1.example".to_owned()]);
+    let put: Vec<&str> = put.iter().map(String::as_str).collect();
+    let (code, _, stderr) = run(&put);
+    assert_eq!(code, 0, "{stderr}");
+    server.end(&dir);
+}

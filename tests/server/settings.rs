@@ -74,16 +74,20 @@ fn an_address_that_others_reach_is_not_plain_text_by_an_oversight() {
         (open, own, "--addr 0.0.0.0:0"),
         (own, open, "--status-addr"),
     ] {
-        let args = [
-            "server",
+        let flags = [
             "--path",
             path,
             "--addr",
             addr,
             "--status-addr",
             status_addr,
+            // It says nothing of a server that has no certificate.
+            "--status-plain",
         ];
-        assert_refused(&args, 2, &[named, "plain text", "--tls-cert", "--insecure"]);
+        for command in [&["config", "check"][..], &["server"]] {
+            let args = [command, &flags].concat();
+            assert_refused(&args, 2, &[named, "plain text", "--tls-cert", "--insecure"]);
+        }
     }
     assert!(!dir.exists());
     let server = Running::start_with(&dir, &["--insecure"]);
@@ -103,6 +107,21 @@ fn an_address_that_others_reach_is_not_plain_text_by_an_oversight() {
     let mut args = other;
     args[2] = fresh.to_str().unwrap();
     assert_refused(&args, 2, &["--addr 0.0.0.0:1", "--insecure"]);
+}
+
+#[test]
+fn a_check_of_the_settings_looks_at_what_the_directory_states() {
+    let (_root, dir) = data_dir();
+    Running::start(&dir).stop();
+    let path = dir.to_str().unwrap();
+    let check = ["config", "check", "--path", path];
+    assert_eq!(run(&check).0, 0);
+    let contrary = [
+        &check[..],
+        &["--store-id", "1", "--initial-cluster", "1=127.0.0.1:1"],
+    ]
+    .concat();
+    assert_refused(&contrary, 1, &["holds a standalone store"]);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! entry = seq varint | position varint | tag varint
 //! ```
 //! An entry is expected to have the sequence number of the one before, to stand behind it in the log, and to be as
-//! long; in a block of packed values, to be the next one there. So most entries take five to seven bytes, where they take
+//! long; in a block of packed values, to be the next one there. So most entries take three to seven bytes, where they take
 //! twenty as they are. Nothing of this is on disk.
 
 use std::{ops::Range, sync::Arc};

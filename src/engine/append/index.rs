@@ -1,7 +1,7 @@
 //! The index of an append family: where each entry stands, by prefix and index. Copies share what they can.
 //!
 //! ```text
-//! Index -> leaves of up to 64 prefixes -> prefix -> chunks of up to 512 entries -> entry (20 bytes, packed 5 to 7)
+//! Index -> leaves of up to 64 prefixes -> prefix -> chunks of up to 512 entries -> entry (20 bytes, packed 3 to 7)
 //! ```
 //! The newest chunks of a prefix are as they are, the others packed (`chunk`).
 //!

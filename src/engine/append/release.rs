@@ -166,7 +166,7 @@ impl DbInner {
             .is_some_and(|cause| cause.is_disk_full())
         {
             // Room is what is missing: no file is kept for later.
-            self.logs.remove_recyclable()?;
+            self.logs.bound_recyclable(0)?;
         }
         Ok(())
     }

@@ -118,13 +118,23 @@ impl TailBlock {
 /// The newest batches.
 #[derive(Debug)]
 pub(crate) struct Tail {
-    max_bytes: usize,
-    /// Bytes of batches after which a block is full.
-    block_bytes: usize,
+    max_bytes: AtomicUsize,
     /// Ascending.
     blocks: ArcSwap<VecDeque<Arc<TailBlock>>>,
     /// Bytes of all blocks; held by who adds to them, one at a time.
     bytes: Mutex<usize>,
+}
+
+/// Lets the oldest blocks go until the others have `max` bytes, or one is left; whether any went.
+fn trim(blocks: &mut VecDeque<Arc<TailBlock>>, total: &mut usize, max: usize) -> bool {
+    let before = blocks.len();
+    while *total > max
+        && blocks.len() > 1
+        && let Some(oldest) = blocks.pop_front()
+    {
+        *total -= oldest.bytes.load(Ordering::Relaxed);
+    }
+    blocks.len() < before
 }
 
 /// Where a cursor was in the tail: the next batch it wants is mostly near.
@@ -134,10 +144,21 @@ pub(crate) struct TailPlace(Option<(Arc<TailBlock>, usize)>);
 impl Tail {
     pub(crate) fn new(max_bytes: usize) -> Self {
         Self {
-            max_bytes,
-            block_bytes: BLOCK_BYTES.min(max_bytes / MIN_BLOCKS),
+            max_bytes: AtomicUsize::new(max_bytes),
             blocks: ArcSwap::default(),
             bytes: Mutex::new(0),
+        }
+    }
+
+    /// From now on it keeps so many bytes; what is over goes, but for the block that is being filled.
+    pub(crate) fn set_max(&self, bytes: usize) {
+        if self.max_bytes.swap(bytes, Ordering::Relaxed) <= bytes {
+            return;
+        }
+        let mut total = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = VecDeque::clone(&self.blocks.load());
+        if trim(&mut all, &mut total, bytes) {
+            self.blocks.store(Arc::new(all));
         }
     }
 
@@ -150,7 +171,9 @@ impl Tail {
     pub(crate) fn keep(&self, batch: &mut WriteBatch, start: u64) {
         // What is written forward is old: it would only push out what is read.
         let appends = |kind| kind == AppendKind::Append;
-        if self.max_bytes == 0 || !batch.appends.iter().any(|op| appends(op.kind)) {
+        if self.max_bytes.load(Ordering::Relaxed) == 0
+            || !batch.appends.iter().any(|op| appends(op.kind))
+        {
             return;
         }
         let end = start + batch.bytes.len() as u64;
@@ -171,10 +194,12 @@ impl Tail {
     fn push(&self, kept: Kept) {
         let mut total = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         let (start, held) = (kept.start, kept.held());
+        let max = self.max_bytes.load(Ordering::Relaxed);
+        let block_bytes = BLOCK_BYTES.min(max / MIN_BLOCKS);
         let blocks = self.blocks.load();
         let open = blocks.back().filter(|block| {
             block.len.load(Ordering::Relaxed) < SLOTS
-                && block.bytes.load(Ordering::Relaxed) < self.block_bytes
+                && block.bytes.load(Ordering::Relaxed) < block_bytes
         });
         let block = if let Some(open) = open {
             Arc::clone(open)
@@ -182,12 +207,7 @@ impl Tail {
             let mut all = VecDeque::clone(&blocks);
             let begun = Arc::new(TailBlock::new(start));
             all.push_back(Arc::clone(&begun));
-            while *total + held > self.max_bytes
-                && all.len() > 1
-                && let Some(oldest) = all.pop_front()
-            {
-                *total -= oldest.bytes.load(Ordering::Relaxed);
-            }
+            trim(&mut all, &mut total, max.saturating_sub(held));
             self.blocks.store(Arc::new(all));
             begun
         };

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use crate::{
-    CfOptions, ColumnFamily, Db, Options, ReadOptions, WriteBatch, WriteOptions,
+    CfOptions, ColumnFamily, Db, Options, ReadOptions, SharedMemory, WriteBatch, WriteOptions,
     executor::SimExecutor,
     fs::{
         SimFs,
@@ -206,4 +206,32 @@ fn large_values_of_the_tail_are_handed_out_in_place_and_outlive_it() {
     }
     drop(held);
     assert_eq!(db.stats().pinned_bytes, 0);
+}
+
+#[test]
+fn the_tail_takes_a_sixteenth_of_the_memory_that_is_shared_whatever_becomes_of_that() {
+    const MIB: usize = 1 << 20;
+    // A block is filled beyond its end by one batch.
+    const BATCH: usize = 200_000;
+    let fs = SimFs::new();
+    let memory = SharedMemory::new(64 * MIB, 0, 0);
+    let mut options = Options::with(Arc::clone(&fs) as _, Arc::new(SimExecutor::new(7)));
+    options.shared_memory = Some(memory.clone());
+    let db = Db::open("db", options).expect("opened");
+    let cf = db.open_cf("log", CfOptions::append(1)).expect("a family");
+    fill(&db, &cf, 6400, 64, 1000);
+    let held = || db.memory_stats().append_tails;
+    assert!(
+        (3 * MIB..4 * MIB + MIB / 2 + BATCH).contains(&held()),
+        "{}",
+        held()
+    );
+    memory.set_budget_bytes(16 * MIB);
+    assert!((MIB / 4..=MIB + BATCH).contains(&held()), "{}", held());
+    check(&db, &cf, 1, 6400, 1000);
+    memory.set_budget_bytes(usize::MAX);
+    fill(&db, &cf, 6400, 64, 1000);
+    // What was written before is in it too: it is not known to be dead.
+    assert!(held() > 6 * MIB, "{}", held());
+    check(&db, &cf, 1, 6400, 1000);
 }

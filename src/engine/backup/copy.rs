@@ -78,7 +78,7 @@ pub(super) struct Writing {
     /// Not synced: the planted faults.
     pub(super) unsynced: bool,
     /// The share of the database's rate limiter.
-    pub(super) pace: paced::Pace,
+    pub(super) pace: paced::WritePace,
 }
 
 /// The checksum of what is copied, as it goes by.

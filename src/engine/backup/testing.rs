@@ -73,3 +73,10 @@ pub fn decode(bytes: &[u8]) -> Option<Record> {
         manifest: record.manifest,
     })
 }
+
+/// Whether the manifest in a file's bytes, and what it lists, can be read.
+#[must_use]
+pub fn has_state(bytes: &[u8]) -> bool {
+    let path = "BACKUP".as_ref();
+    BackupRecord::decode(bytes, path).is_ok_and(|record| record.state(path).is_ok())
+}

@@ -31,7 +31,7 @@ use crate::{
     key::{InternalKey, RangeTombstone, SequenceNumber, ValueKind, pack_trailer},
     merge::Merger,
     options::{CfOptions, LEVELS},
-    paced::Pace,
+    paced::WritePace,
     table::{TableBuilder, TableIter},
     tombstones::Tombstones,
     version::{TableMeta, TableOpener, TableRecord, Version},
@@ -62,7 +62,7 @@ pub(crate) struct JobContext<'a> {
     /// Once true, the job ends with [`Error::Closed`].
     pub(crate) stop: &'a AtomicBool,
     /// How fast tables are written.
-    pub(crate) pace: &'a Pace,
+    pub(crate) pace: &'a WritePace,
     /// Called every now and then, so that more urgent work can go first on this thread.
     /// (bytes of entries read so far). An error ends the job.
     pub(crate) pause: &'a dyn Fn(u64) -> Result<()>,
@@ -228,8 +228,8 @@ impl Sink for Outputs<'_> {
         let Some(mut rows) = self.rows.take() else {
             return self.write(&entry);
         };
-        // A filter sees the value, wherever it lies; what it keeps stays there.
-        let pointed = if entry.key.kind() == Some(ValueKind::Pointer) && rows.has_filter() {
+        // A filter that is asked sees the value, wherever it lies; what it keeps stays there.
+        let pointed = if entry.key.kind() == Some(ValueKind::Pointer) && rows.asks(&entry) {
             Some(self.context.opener.value(entry.value)?)
         } else {
             None

@@ -181,7 +181,7 @@ impl World {
             },
             faults: self.faults,
             stop: &self.stop,
-            pace: &crate::paced::Pace::default(),
+            pace: &crate::paced::WritePace::default(),
             pause: &|_| Ok(()),
         })
     }

@@ -486,8 +486,11 @@ impl Picker<'_> {
         } else {
             0
         };
+        // On the way out of L0 each row meets the filter and each operand what it is about.
+        let looks_at_rows =
+            self.options.compaction_filter.is_some() || self.options.merge_operator.is_some();
         level != output_level
-            && (level > 0 || upper.len() == 1)
+            && (level > 0 || (upper.len() == 1 && !looks_at_rows))
             && self.options.compression[level] == self.options.compression[output_level]
             && overlapped <= overlap_limit(self.options)
             && !cleans

@@ -56,9 +56,11 @@ impl<'a> Rows<'a> {
         })
     }
 
-    /// Somebody is asked about rows.
-    pub(super) fn has_filter(&self) -> bool {
-        self.rules.filter.is_some()
+    /// Whether a filter is asked about an entry that has a value.
+    pub(super) fn asks(&self, entry: &Kept<'_>) -> bool {
+        let is_held = entry.key.seq() <= self.rules.newest_snapshot;
+        let is_held = is_held && !self.rules.faults.is(Fault::FilterSeenBySnapshot);
+        self.rules.filter.is_some() && entry.stripe.is_some() && !is_held
     }
 
     /// What becomes of an entry.
@@ -84,13 +86,9 @@ impl<'a> Rows<'a> {
             }
             value = user_value;
         }
-        let Some(filter) = rules.filter else {
+        let Some(filter) = rules.filter.filter(|_| self.asks(entry)) else {
             return Ok(Judged::Keep);
         };
-        if entry.key.seq() <= rules.newest_snapshot && !rules.faults.is(Fault::FilterSeenBySnapshot)
-        {
-            return Ok(Judged::Keep);
-        }
         let row = FilterRow {
             key: entry.key.user_key,
             value,

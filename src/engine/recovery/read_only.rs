@@ -70,7 +70,8 @@ fn open(dir: &Path, mut options: Options) -> Result<Arc<DbInner>> {
         .expect("checked when the manifest was read");
     let instance = next_instance();
     let families = make_families(&found.state, instance);
-    let last_seq = replay(&*fs, dir, &mut found, &families)?.max(found.state.last_seq);
+    let last_seq = replay(&*fs, dir, &mut found, &families, &mut |_| Ok(()))?;
+    let last_seq = last_seq.max(found.state.last_seq);
     let numbers = Arc::new(FileNumbers::new(super::first_free_number(dir, &found)?));
     let logs = Arc::new(LogFiles::new(dir, &options, Arc::clone(&numbers)));
     for segment in &found.log.segments {

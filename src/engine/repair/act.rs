@@ -77,7 +77,7 @@ pub(super) fn log_is_sound(
         report: RecoveryReport::default(),
     };
     let replayed = recovery::make_families(&found.state, next_instance());
-    if let Err(error) = recovery::replay(fs, dir, &mut found, &replayed) {
+    if let Err(error) = recovery::replay(fs, dir, &mut found, &replayed, &mut |_| Ok(())) {
         return is_damage(error);
     }
     let numbers = Arc::new(FileNumbers::new(u64::MAX / 2));

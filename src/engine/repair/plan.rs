@@ -12,7 +12,7 @@ use std::{
 use super::{
     FamilyPlan, Fate, FileReport, KnownValues, LogPlan, Plan, RepairOptions, RepairReport, STRAY,
     TablePlan, act, log, log_name, read_past,
-    state::{self, Known, KnownFamily},
+    state::{self, Known},
     table_name,
     values::Placer,
     values_name,
@@ -433,22 +433,7 @@ impl Planner<'_> {
                     });
                 }
             }
-            let KnownFamily {
-                name,
-                options,
-                flushed,
-                ..
-            } = family.clone();
-            families.insert(
-                id,
-                FamilyPlan {
-                    name,
-                    options,
-                    flushed,
-                    tables,
-                    merge,
-                },
-            );
+            families.insert(id, family.plan(tables, merge));
         }
         Ok(families)
     }
@@ -635,25 +620,11 @@ impl Planner<'_> {
             if let Some(bytes) = prefix {
                 family.options = CfOptions::append(bytes);
             }
-            let KnownFamily {
-                name,
-                options,
-                flushed,
-                ..
-            } = family.clone();
             self.report.doubts.push(format!(
-                "family {id} is known from the log alone; it is named {name:?}"
+                "family {id} is known from the log alone; it is named {:?}",
+                family.name
             ));
-            families.insert(
-                id,
-                FamilyPlan {
-                    name,
-                    options,
-                    flushed,
-                    tables: Vec::new(),
-                    merge: false,
-                },
-            );
+            families.insert(id, family.plan(Vec::new(), false));
         }
         let appends = families
             .iter()

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::{FamilyPlan, TablePlan};
 use crate::{
     batch::FamilyId,
     faults::Faults,
@@ -24,6 +25,19 @@ pub(super) struct KnownFamily {
     pub(super) flushed: SequenceNumber,
     /// Level and record of each table, by number.
     pub(super) tables: BTreeMap<u64, (usize, TableRecord)>,
+}
+
+impl KnownFamily {
+    /// The same with what is to become of its tables.
+    pub(super) fn plan(&self, tables: Vec<TablePlan>, merge: bool) -> FamilyPlan {
+        FamilyPlan {
+            name: self.name.clone(),
+            options: self.options.clone(),
+            flushed: self.flushed,
+            tables,
+            merge,
+        }
+    }
 }
 
 /// What a manifest says.

@@ -20,12 +20,13 @@ use super::{
 };
 use crate::{
     cache::BlockCache,
-    coding::Reader,
+    coding::{Reader, put_u32, put_varint},
     error::Result,
     fs::{Fs, ReadMode, SimFs},
     iter::InternalIterator,
     key::{InternalKey, SequenceNumber},
     table::{SeqRule, file_crc},
+    values::testing as values,
 };
 
 /// The id of the tables made here.
@@ -253,6 +254,37 @@ fn make(reader: &mut Reader<'_>) -> Option<Vec<u8>> {
     let footer = footer.encode(file.len() as u64);
     file.extend_from_slice(&footer);
     Some(file)
+}
+
+/// A value file of one record under a right checksum: the first byte says whether it is compressed.
+pub(crate) fn value_file(data: &[u8]) -> bool {
+    let Some((&kind, stored)) = data.split_first() else {
+        return false;
+    };
+    let kind = if kind & 1 == 0 { RAW } else { LZ4 };
+    let (mut file, _) = values::file(TABLE_ID, &[]);
+    let start = file.len();
+    file.extend_from_slice(stored);
+    let crc = seal_block(&mut file, start, TABLE_ID, start as u64, kind);
+    let len = match kind {
+        RAW => stored.len() as u64,
+        _ => Reader::new(stored).u32().map_or(0, u64::from),
+    };
+    let pointer = |crc| {
+        let mut bytes = Vec::new();
+        for number in [8, start as u64, (file.len() - start) as u64, len] {
+            put_varint(&mut bytes, number);
+        }
+        put_u32(&mut bytes, crc);
+        bytes
+    };
+    let Some(value) = values::read(TABLE_ID, &file, &pointer(crc)) else {
+        return false;
+    };
+    assert_eq!(value.len() as u64, len);
+    let other = values::read(TABLE_ID, &file, &pointer(!crc));
+    assert!(other.is_none(), "a pointer to another record");
+    true
 }
 
 /// Opens a table and uses it in every way; true where it is whole.

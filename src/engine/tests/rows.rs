@@ -57,6 +57,8 @@ fn random_operations_agree_with_the_model_through_crashes() {
         crashes: 200,
         lost: 10,
         compactions: 2_000,
+        value_files: 200,
+        refreshed: 2_000,
     };
     assert!(total.reaches(&least), "{total:?} does not reach {least:?}");
 }
@@ -83,6 +85,8 @@ fn planted_faults_are_found() {
         Fault::FilterSeenBySnapshot,
         Fault::RemoveWithoutDelete,
         Fault::DropSeenBySnapshot,
+        Fault::ForgetValueUse,
+        Fault::RefreshInPlace,
     ];
     let mut missed = Vec::new();
     for fault in planted {

@@ -233,8 +233,13 @@ fn a_file_that_changes_is_taken_and_a_bad_one_leaves_the_rights_as_they_were() {
     assert_eq!(auth.look(), Ok(Some("rights")));
     assert!(!known(), "an empty file denies everybody");
     fs::remove_file(&file).unwrap();
+    assert!(auth.look().is_err());
+    assert_eq!(auth.look(), Ok(None), "a missing file is told of once");
     assert!(auth.reload().is_err());
     assert!(!known());
+    fs::write(&file, text()).unwrap();
+    assert_eq!(auth.look(), Ok(Some("rights")));
+    assert!(known());
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::config::{SETTINGS, document};
 pub(super) enum ConfigCommand {
     /// Print a config file with every setting at its default
     Default,
-    /// Check the settings that a server would have with these flags, and the files that they name
+    /// Check the settings that a server would have with these flags, the files that they name and the directory
     Check(ServerArgs),
     /// Show the settings that a server would have with these flags, and where each comes from
     Show(ShowArgs),
@@ -61,7 +61,7 @@ pub(super) fn run(command: &ConfigCommand) -> Done {
     match command {
         ConfigCommand::Default => print(document::default_file().as_bytes()),
         ConfigCommand::Check(args) => {
-            args.setup()?;
+            args.check()?;
             print(b"the settings are fine\n")
         }
         ConfigCommand::Show(args) => show(args),

@@ -100,6 +100,8 @@ fn configs(root: &Path) -> Result<Vec<Config>, Failure> {
         let mut flags = vec![
             ("path", path.clone().into_os_string()),
             ("status-addr", "127.0.0.1:0".into()),
+            // Whose data it is, is clear, and it is there to be looked at.
+            ("status-browse", "values".into()),
         ];
         if !path.join("MODE").exists() {
             flags.push(("store-id", id.to_string().into()));
@@ -147,10 +149,10 @@ fn greeting(root: &Path, stores: &[Booted]) -> String {
     let mut text = format!("three stores of one cluster, in {}\n", shown.display());
     for (id, store) in (1..).zip(stores) {
         let (addr, status) = (store.addr, store.status_addr);
-        let _ = writeln!(
-            text,
-            "  store {id} on {addr} (status http://{status}/status)"
-        );
+        let _ = writeln!(text, "  store {id} on {addr} (status http://{status}/)");
+    }
+    if let Some(first) = stores.first() {
+        let _ = writeln!(text, "web page http://{}/", first.status_addr);
     }
     let addrs: Vec<String> = stores.iter().map(|store| store.addr.to_string()).collect();
     let addrs = addrs.join(",");

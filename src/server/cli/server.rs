@@ -90,6 +90,14 @@ impl ServerArgs {
         Setup::load(config, self.0.clone()).map_err(Failure::usage)
     }
 
+    /// Checks everything that a start would before it binds or writes: also what the directory states, and what would be
+    /// open to everybody.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        let setup = self.setup()?;
+        let planned = setup::plan(&setup.config).map_err(refused)?;
+        check_exposure(&setup, &planned)
+    }
+
     /// The settings alone.
     pub(super) fn config(&self) -> Result<Config, Failure> {
         self.0.load().map_err(Failure::usage)
@@ -235,11 +243,8 @@ fn check_exposure(setup: &Setup, planned: &Planned) -> Result<(), Failure> {
     };
     for (name, addr, is_plain) in [
         ("addr", &planned.addr, tls.is_none()),
-        (
-            "status-addr",
-            &planned.status_addr,
-            tls.is_none() && !config.status_plain,
-        ),
+        // `--status-plain` says it of a server whose other port is not.
+        ("status-addr", &planned.status_addr, tls.is_none()),
     ] {
         if is_plain && is_open(addr) && !config.insecure {
             return Err(Failure::usage(format!(

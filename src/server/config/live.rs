@@ -116,6 +116,12 @@ impl Live {
         shown.collect()
     }
 
+    /// The settings in force.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        self.lock().config.clone()
+    }
+
     /// Reads all layers and all files again. Blocks on the disk.
     ///
     /// # Errors

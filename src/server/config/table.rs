@@ -4,7 +4,7 @@
 //!
 //! Promises: names are unique and stay; a default parses.
 
-use super::{Config, Kind, Value};
+use super::{Browse, Config, Kind, Value};
 
 /// One setting of a server.
 #[derive(Clone, Copy, Debug)]
@@ -130,7 +130,7 @@ pub const SETTINGS: &[Setting] = &[
         default: "127.0.0.1:20180",
         group: Group::Network,
         online: false,
-        meaning: "Address of the HTTP pages /livez, /readyz, /health, /status and /metrics",
+        meaning: "Address of the web page, and of /livez, /readyz, /health, /status and /metrics",
         take: |config, value| config.status_addr = value.text(),
     },
     Setting {
@@ -246,6 +246,15 @@ pub const SETTINGS: &[Setting] = &[
         take: |config, value| config.status_plain = value.is_on(),
     },
     Setting {
+        name: "status-browse",
+        kind: Kind::Choice(Browse::WORDS),
+        default: "keys",
+        group: Group::Security,
+        online: true,
+        meaning: "What the key browser of the web page shows: nothing, keys, or keys and values. Without --auth-file only to callers on this machine, with it only what their rights allow",
+        take: |config, value| config.browse = Browse::of(&value.text()),
+    },
+    Setting {
         name: "max-connections",
         kind: Kind::Count(1, 65_536),
         default: "4096",
@@ -323,7 +332,7 @@ pub const SETTINGS: &[Setting] = &[
         default: "info",
         group: Group::Log,
         online: true,
-        meaning: "Least important events that are logged",
+        meaning: "Least important events that are logged; refusals of callers (basalt::audit) always are",
         take: |config, value| config.log_level = value.level(),
     },
     Setting {

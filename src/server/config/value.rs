@@ -33,6 +33,8 @@ pub enum Kind {
     Founders,
     /// A name on one line.
     Name,
+    /// One of these words.
+    Choice(&'static [&'static str]),
 }
 
 /// The value of a setting.
@@ -40,7 +42,7 @@ pub enum Kind {
 pub enum Value {
     /// Of [`Kind::Path`].
     Path(PathBuf),
-    /// Of [`Kind::Address`] and [`Kind::Name`].
+    /// Of [`Kind::Address`], [`Kind::Name`] and [`Kind::Choice`].
     Text(String),
     /// Of [`Kind::Level`].
     Level(LevelFilter),
@@ -97,6 +99,10 @@ impl Kind {
             }),
             Self::Founders => Value::Founders(parse_founders(&text, check_addr)?),
             Self::Name => Value::Text(check_name(text)?),
+            Self::Choice(words) if words.contains(&text.as_str()) => Value::Text(text),
+            Self::Choice(words) => {
+                return Err(format!("{text:?} is none of {}", words.join(", ")));
+            }
         })
     }
 
@@ -119,6 +125,7 @@ impl Kind {
             Self::Switch => "true or false".to_owned(),
             Self::Founders => "ID=HOST:PORT,ID=HOST:PORT,...".to_owned(),
             Self::Name => format!("1 to {MAX_CLUSTER_NAME_LEN} plain characters"),
+            Self::Choice(words) => words.join(", "),
         }
     }
 
@@ -135,6 +142,7 @@ impl Kind {
             Self::Switch => "BOOL",
             Self::Founders => "STORES",
             Self::Name => "NAME",
+            Self::Choice(_) => "WORD",
         }
     }
 }

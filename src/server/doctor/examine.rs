@@ -14,7 +14,11 @@ use super::{
     check_backups, check_certificate, check_clock, check_disk, check_engine, check_exposure,
     check_open_files, check_region, disk_space, finding,
 };
-use crate::{config::Config, storage::Storage, tls::Tls};
+use crate::{
+    config::Config,
+    storage::{Storage, open_engines},
+    tls::Tls,
+};
 
 /// What a server has to look at beside its status.
 pub(crate) struct Examiner {
@@ -71,7 +75,7 @@ impl Examiner {
             "backups",
         ];
         findings.extend(self.check_disks());
-        let engines = self.storage.engines();
+        let engines = open_engines(&*self.storage);
         let mut tables = 0;
         for engine in &engines {
             let stats = engine.db.stats();

@@ -402,15 +402,13 @@ impl Cluster {
         let read_only = read_only.map(ToString::to_string);
         let (mut kv, mut raft) = (engine_status(kv), engine_status(raft));
         for engine in [&mut kv, &mut raft] {
-            // The families named so by an engine stay empty in a store; users mean theirs.
-            engine
-                .column_families
-                .retain(|family| family.name != "default");
-        }
-        for family in &mut kv.column_families {
-            if let Some(name) = family.name.strip_prefix("data-") {
-                family.name = name.to_owned();
-            }
+            engine.column_families.retain_mut(|family| {
+                let word = family_word(&family.name).map(str::to_owned);
+                word.is_some_and(|word| {
+                    family.name = word;
+                    true
+                })
+            });
         }
         Status {
             read_only,
@@ -427,6 +425,15 @@ impl fmt::Debug for Cluster {
         f.debug_struct("Cluster")
             .field("identity", &self.identity())
             .finish_non_exhaustive()
+    }
+}
+
+/// What users call the family of an engine of a store. Those named so by an engine stay empty in a store; users
+/// mean theirs.
+pub(crate) fn family_word(name: &str) -> Option<&str> {
+    match name.strip_prefix("data-") {
+        Some(word) => Some(word),
+        None => (name != "default").then_some(name),
     }
 }
 

@@ -31,7 +31,7 @@ use basalt_raftstore::{RegionStatus, StoreStatus};
 
 use super::{Cluster, hello};
 use crate::{
-    limits::{DEFAULT_DEADLINE, MAX_PROMOTION_LAG},
+    limits::{MAX_PROMOTION_LAG, MEMBER_COMMAND_TIMEOUT},
     storage::{Error, Result},
 };
 
@@ -438,7 +438,7 @@ impl Cluster {
             requests: Vec::new(),
             admin_request: Some(admin),
         };
-        let deadline = Instant::now() + DEFAULT_DEADLINE;
+        let deadline = Instant::now() + MEMBER_COMMAND_TIMEOUT;
         self.propose(request, deadline).await
     }
 }

@@ -28,12 +28,15 @@ mod queue;
 pub(crate) mod revive;
 pub mod setup;
 mod snapshot;
+mod survey;
 mod watch;
 
 pub(crate) use ask::header;
 pub use clock::BootClock;
 pub use cluster::Cluster;
+pub(crate) use cluster::family_word;
 pub use directory::{Directory, MAX_ADDRESS_LEN, MAX_STORES};
 pub use identity::{Card, Refusal, checksum, cluster_id, draw};
 pub(crate) use link::root_cause;
 pub use link::{Dialer, GrpcTransport, Links, Traffic};
+pub(crate) use survey::Seen;

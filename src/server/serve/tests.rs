@@ -21,7 +21,7 @@ mod quick;
 mod refused;
 mod secure;
 use crate::{
-    service::admission::{AdmissionLayer, Budgets},
+    service::admission::Budgets,
     storage::{Error, MemStorage, StoreCode},
     stubs::{basaltpb::admin_client::AdminClient, tinykvpb::tiny_kv_client::TinyKvClient},
 };
@@ -34,9 +34,14 @@ struct Fixture {
     status_addr: SocketAddr,
 }
 
+/// The budgets of a server to which nothing is said.
+fn usual() -> Budgets {
+    Config::default().limits.budgets
+}
+
 impl Fixture {
     async fn new() -> Self {
-        Self::with(Budgets::default()).await
+        Self::of(Config::default()).await
     }
 
     async fn with(budgets: Budgets) -> Self {
@@ -461,7 +466,7 @@ async fn requests_over_their_budget_are_refused_and_given_back() {
     let base = limits::REQUEST_BASE_LEN;
     let server = Fixture::with(Budgets {
         request_bytes: base + 100_000,
-        ..Budgets::default()
+        ..usual()
     })
     .await;
     for _ in 0..3 {
@@ -475,7 +480,7 @@ async fn requests_over_their_budget_are_refused_and_given_back() {
 async fn answers_over_their_budget_are_refused_and_given_back() {
     let server = Fixture::with(Budgets {
         answer_bytes: 100_000,
-        ..Budgets::default()
+        ..usual()
     })
     .await;
     server.put("", b"big", &[0; 200_000]).await.unwrap();
@@ -666,23 +671,23 @@ async fn a_taken_address_is_named_in_one_sentence() {
 
 #[tokio::test]
 async fn a_request_is_answered_by_its_deadline() {
-    use tower::{Layer as _, Service as _};
     let storage: Arc<dyn Storage> = Arc::new(MemStorage::new());
     let admission = Arc::new(Admission::new(
         Arc::new(Metrics::new(&storage, None)),
-        Budgets::default(),
+        usual(),
     ));
     let never = tower::service_fn(|_: axum::http::Request<tonic::body::Body>| {
         std::future::pending::<
             Result<axum::http::Response<tonic::body::Body>, std::convert::Infallible>,
         >()
     });
-    let mut service = AdmissionLayer::new(admission).layer(never);
     let request = axum::http::Request::post("/tinykvpb.TinyKv/RawPut")
         .header("grpc-timeout", "30m")
         .body(tonic::body::Body::empty())
         .unwrap();
-    let answer = tokio::time::timeout(Duration::from_secs(5), service.call(request)).await;
-    let answer = answer.expect("answered by the deadline").unwrap();
+    let admitted = admission.admit(&request).unwrap();
+    let answer = admitted.through(never, request);
+    let answer = tokio::time::timeout(Duration::from_secs(5), answer).await;
+    let answer = answer.expect("answered by the deadline");
     assert_eq!(answer.headers()["grpc-status"], "4");
 }

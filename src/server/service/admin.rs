@@ -25,7 +25,7 @@ use crate::{
     doctor::Examiner,
     replicated::Cluster,
     state::ServerState,
-    storage::{self, OpenEngine, Result as StorageResult, Storage, family},
+    storage::{self, OpenEngine, Result as StorageResult, Storage, family, open_engines},
     stubs::basaltpb::admin_server::Admin,
 };
 
@@ -73,7 +73,7 @@ impl AdminService {
 
     /// The engine of user data.
     fn engine(&self) -> Result<OpenEngine, Status> {
-        let engines = self.storage.engines();
+        let engines = open_engines(&*self.storage);
         let engine = engines.into_iter().next();
         engine.ok_or_else(|| Status::unavailable("the store has no engine open"))
     }
@@ -312,7 +312,7 @@ impl Admin for AdminService {
 
     async fn stats(&self, _: Request<StatsRequest>) -> Result<Response<StatsResponse>, Status> {
         let status = self.state.status().await;
-        let engines = self.storage.engines();
+        let engines = open_engines(&*self.storage);
         let mut response = self.state.stats();
         response.regions = insight::regions(&status);
         response.engines = engines.iter().map(insight::engine).collect();

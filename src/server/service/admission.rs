@@ -13,6 +13,9 @@
 //! Streams between stores last as long as both do: they have no deadline and no share of the budgets, and they go on
 //! while the server drains, as its last writes need them. Their own bounds are those of the store behind them.
 //!
+//! Nor has health a share of the budgets: whoever is let in to nothing else may ask for it, and would lock all others out. Its
+//! streams are counted for themselves. They, and those of reflection, end when the server drains.
+//!
 //! Without certificates and a file of rights nobody is asked who he is, and it costs one look at that (`Gate`).
 //!
 //! Not here: limits of keys and values (`tinykv`), connections (`listen`), HTTP/2 (`serve`).
@@ -23,29 +26,27 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use axum::http;
+use tokio::sync::watch;
 use tonic::{Code, Status, body::Body};
 
 use super::{
-    bodies::{AnswerBody, RequestBody},
+    bodies::{AnswerBody, LastingBody, RequestBody},
     gate::Gate,
-    method::Method,
+    method::{Kind, Method},
 };
 use crate::{
     auth::{Refusal, Right, Who},
-    limits::{
-        ANSWER_TIMEOUT, DEFAULT_DEADLINE, MAX_ANSWER_BYTES_IN_FLIGHT, MAX_REQUEST_BYTES_IN_FLIGHT,
-        MAX_REQUESTS_IN_FLIGHT, REQUEST_BASE_LEN, SLOW_REQUEST,
-    },
+    insight::{SlowRequest, now_ms},
+    limits::{MAX_HEALTH_WATCHES, REQUEST_BASE_LEN},
     metrics::{Metrics, code_name},
-    storage::BoxFuture,
+    serve::told_to_stop,
 };
 
-/// Bytes that may be in flight together.
+/// Bytes, or what else there is, that may be in flight together.
 #[derive(Debug)]
 struct Budget {
     used: AtomicUsize,
@@ -74,8 +75,8 @@ impl Budget {
     }
 }
 
-/// How much may be in flight, and for how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How much may be in flight, and for how long: by default nothing, as the table of settings says how much.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Budgets {
     /// Requests of clients.
     pub requests: usize,
@@ -91,25 +92,16 @@ pub struct Budgets {
     pub slow_time: Duration,
 }
 
-impl Default for Budgets {
-    fn default() -> Self {
-        Self {
-            requests: MAX_REQUESTS_IN_FLIGHT,
-            request_bytes: MAX_REQUEST_BYTES_IN_FLIGHT,
-            answer_bytes: MAX_ANSWER_BYTES_IN_FLIGHT,
-            request_time: DEFAULT_DEADLINE,
-            answer_time: ANSWER_TIMEOUT,
-            slow_time: SLOW_REQUEST,
-        }
-    }
-}
-
 /// What all requests of a server share.
 #[derive(Debug)]
 pub struct Admission {
     draining: AtomicBool,
+    /// The same for those who wait for it.
+    drains: watch::Sender<bool>,
     requests: Budget,
     answers: Budget,
+    /// Streams of health.
+    watches: Budget,
     max_requests: AtomicUsize,
     request_time: Time,
     answer_time: Time,
@@ -146,8 +138,10 @@ impl Admission {
     pub fn new(metrics: Arc<Metrics>, budgets: Budgets) -> Self {
         Self {
             draining: AtomicBool::new(false),
+            drains: watch::Sender::new(false),
             requests: Budget::new(budgets.request_bytes),
             answers: Budget::new(budgets.answer_bytes),
+            watches: Budget::new(MAX_HEALTH_WATCHES),
             max_requests: AtomicUsize::new(budgets.requests),
             request_time: Time::new(budgets.request_time),
             answer_time: Time::new(budgets.answer_time),
@@ -175,12 +169,13 @@ impl Admission {
         self.slow_time.set(budgets.slow_time);
     }
 
-    /// From now on requests of TinyKV's service are refused.
+    /// From now on requests of TinyKV's service are refused, and streams that would last are ended.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.drains.send_replace(true);
     }
 
-    /// Requests of clients that are being worked on.
+    /// Requests of clients that are being worked on, but for those of health.
     #[must_use]
     pub fn in_flight(&self) -> i64 {
         self.metrics.in_flight.get()
@@ -202,7 +197,7 @@ impl Admission {
     /// # Errors
     ///
     /// Why it is refused; that is counted already, and in the audit log where it is for who asks.
-    pub(super) fn admit<B>(
+    pub(crate) fn admit<B>(
         self: &Arc<Self>,
         request: &http::Request<B>,
     ) -> Result<Admitted, Status> {
@@ -228,7 +223,7 @@ impl Admission {
         request: &http::Request<B>,
         deadline: Option<Instant>,
     ) -> Result<Arc<InFlight>, Status> {
-        if method.is_tinykv && !method.is_peer && self.is_draining() {
+        if method.is_tinykv && method.kind != Kind::Peer && self.is_draining() {
             return Err(Status::unavailable(
                 "the server is draining and takes no more requests",
             ));
@@ -239,17 +234,22 @@ impl Admission {
         };
         // A deadline has to be some moment; an hour is none to wait for.
         let deadline = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+        if method.kind == Kind::Watch && !self.watches.take(1) {
+            return Err(Status::resource_exhausted(
+                "too many watches of health; ask with Check",
+            ));
+        }
         let in_flight = InFlight {
             admission: Arc::clone(self),
             request_bytes: AtomicUsize::new(0),
             answer_bytes: AtomicUsize::new(0),
-            is_peer: method.is_peer,
+            kind: method.kind,
             method: method.name,
             arrived: OnceLock::new(),
             who,
             deadline,
         };
-        if !method.is_peer {
+        if method.kind.is_in_flight() {
             let before = self.metrics.in_flight.inc();
             let limit = self.max_requests.load(Ordering::Relaxed);
             // Whoever looks what is wrong is let in.
@@ -265,7 +265,7 @@ impl Admission {
 }
 
 /// A request that was let in.
-pub(super) struct Admitted {
+pub(crate) struct Admitted {
     /// Its share of the budgets, and who asks.
     pub(super) in_flight: Arc<InFlight>,
     outcome: Outcome,
@@ -289,6 +289,38 @@ impl Admitted {
         })
     }
 
+    /// What `service` answers, with everything that is to be done for a request before and after.
+    pub(crate) async fn through<S>(
+        self,
+        mut service: S,
+        mut request: http::Request<Body>,
+    ) -> http::Response<Body>
+    where
+        S: tower::Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    {
+        let in_flight = Arc::clone(&self.in_flight);
+        let kind = in_flight.kind;
+        let drains = in_flight.admission.drains.subscribe();
+        request.extensions_mut().insert(Arc::clone(&in_flight));
+        if kind.is_in_flight() {
+            request = request.map(|inner| RequestBody::wrap(inner, in_flight));
+        }
+        let handled = async {
+            let Ok(response) = service.call(request).await;
+            Ok(response)
+        };
+        let response = self.in_time(handled).await;
+        let response = name_malformed(response.unwrap_or_else(Status::into_http));
+        let in_flight = self.end(code_of(&response));
+        response.map(|inner| {
+            let inner = match kind.lasts() {
+                true => LastingBody::wrap(inner, told_to_stop(drains)),
+                false => inner,
+            };
+            AnswerBody::wrap(inner, in_flight)
+        })
+    }
+
     /// Counts and logs how it ended; its share of the budgets is held on to until its answer was taken.
     pub(super) fn end(mut self, code: Code) -> Arc<InFlight> {
         self.outcome.end(code, Some(&self.in_flight));
@@ -302,8 +334,7 @@ pub struct InFlight {
     admission: Arc<Admission>,
     request_bytes: AtomicUsize,
     answer_bytes: AtomicUsize,
-    /// A stream of another store.
-    is_peer: bool,
+    kind: Kind,
     /// A name of our own.
     method: &'static str,
     /// When its message was there, whole.
@@ -319,12 +350,12 @@ impl InFlight {
     ///
     /// # Panics
     ///
-    /// When the service stands without the admission layer.
+    /// When the service stands without admission before it.
     #[must_use]
     pub fn of(extensions: &http::Extensions) -> Arc<Self> {
         let in_flight = extensions
             .get::<Arc<Self>>()
-            .expect("services stand behind `AdmissionLayer`");
+            .expect("services stand behind `Admission`");
         // A handler asks once, when it has the message.
         in_flight.has_arrived();
         Arc::clone(in_flight)
@@ -422,95 +453,17 @@ impl Drop for InFlight {
         self.admission
             .answers
             .give_back(*self.answer_bytes.get_mut());
-        if !self.is_peer {
+        if self.kind.is_in_flight() {
             self.admission.metrics.in_flight.dec();
+        }
+        if self.kind == Kind::Watch {
+            self.admission.watches.give_back(1);
         }
     }
 }
 
 fn too_many_requests() -> Status {
     Status::resource_exhausted("too many bytes of requests in flight; try again later")
-}
-
-/// Puts [`Admission`] before the services of a server.
-#[derive(Clone, Debug)]
-pub struct AdmissionLayer(Arc<Admission>);
-
-impl AdmissionLayer {
-    /// A layer over shared state.
-    #[must_use]
-    pub fn new(admission: Arc<Admission>) -> Self {
-        Self(admission)
-    }
-}
-
-impl<S> tower::Layer<S> for AdmissionLayer {
-    type Service = AdmissionService<S>;
-
-    fn layer(&self, inner: S) -> AdmissionService<S> {
-        AdmissionService {
-            inner,
-            admission: Arc::clone(&self.0),
-        }
-    }
-}
-
-/// A service behind [`Admission`].
-#[derive(Clone, Debug)]
-pub struct AdmissionService<S> {
-    inner: S,
-    admission: Arc<Admission>,
-}
-
-impl<S> tower::Service<http::Request<Body>> for AdmissionService<S>
-where
-    S: tower::Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        match self.admission.admit(&request) {
-            Ok(admitted) => self.go_on(request, admitted),
-            Err(status) => Box::pin(std::future::ready(Ok(status.into_http()))),
-        }
-    }
-}
-
-impl<S> AdmissionService<S>
-where
-    S: tower::Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    /// The rest of [`tower::Service::call`], for a request that was let in already.
-    pub(super) fn go_on(
-        &mut self,
-        mut request: http::Request<Body>,
-        admitted: Admitted,
-    ) -> BoxFuture<'static, Result<http::Response<Body>, Infallible>> {
-        let in_flight = Arc::clone(&admitted.in_flight);
-        request.extensions_mut().insert(Arc::clone(&in_flight));
-        if !in_flight.is_peer {
-            request = request.map(|inner| RequestBody::wrap(inner, in_flight));
-        }
-        let handler = self.inner.call(request);
-        Box::pin(async move {
-            let handled = async {
-                let Ok(response) = handler.await;
-                Ok(response)
-            };
-            let response = admitted.in_time(handled).await;
-            let response = name_malformed(response.unwrap_or_else(Status::into_http));
-            let in_flight = admitted.end(code_of(&response));
-            Ok(response.map(|inner| AnswerBody::wrap(inner, in_flight)))
-        })
-    }
 }
 
 /// The codec answers `INTERNAL` for bytes that are not the method's message; no handler of ours ran.
@@ -550,7 +503,7 @@ impl Outcome {
     fn begin(method: &Method, admission: &Admission) -> Self {
         Self {
             method: method.name,
-            is_peer: method.is_peer,
+            is_peer: method.kind == Kind::Peer,
             began: Instant::now(),
             slow_time: admission.slow_time.get(),
             metrics: Arc::clone(&admission.metrics),
@@ -580,6 +533,16 @@ impl Outcome {
         let request_bytes =
             in_flight.map_or(0, |request| request.request_bytes.load(Ordering::Relaxed));
         let answer_bytes = in_flight.map_or(0, InFlight::answer_bytes);
+        self.metrics.insight.on_slow(SlowRequest {
+            at_ms: now_ms(),
+            method: self.method,
+            code: code_name(code),
+            took_ms: millis(took),
+            arriving_ms: millis(arriving),
+            working_ms: millis(took.saturating_sub(arriving)),
+            request_bytes,
+            answer_bytes,
+        });
         tracing::warn!(
             method = self.method,
             code = code_name(code),

@@ -2,7 +2,7 @@
 //!
 //! Promises: what a request's body brings is counted before anybody keeps it; an answer leaves in
 //! pieces, each taken when the client has room for it, so that what waits for a slow client stays
-//! where it is counted; an answer that is not taken in its time is given up.
+//! where it is counted; an answer that is not taken in its time is given up; one without an end ends when the server drains.
 
 use std::{
     pin::Pin,
@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use axum::http::HeaderMap;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::task::AbortHandle;
@@ -58,6 +59,52 @@ impl HttpBody for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+/// The body of an answer that has no end of its own. It ends when the server drains, behind what is there to be said.
+pub(super) struct LastingBody {
+    inner: Body,
+    /// Resolves when it is to end; nothing once it has resolved.
+    drains: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    has_ended: bool,
+}
+
+impl LastingBody {
+    /// Sends `inner` until `drains` resolves.
+    pub(super) fn wrap(inner: Body, drains: impl Future<Output = ()> + Send + 'static) -> Body {
+        Body::new(Self {
+            inner,
+            drains: Some(Box::pin(drains)),
+            has_ended: false,
+        })
+    }
+}
+
+impl HttpBody for LastingBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.has_ended {
+            return Poll::Ready(None);
+        }
+        self.drains
+            .take_if(|drains| drains.as_mut().poll(cx).is_ready());
+        match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Pending if self.drains.is_none() => self.has_ended = true,
+            polled => return polled,
+        }
+        let mut trailers = HeaderMap::new();
+        Status::unavailable("the server is draining").add_header(&mut trailers)?;
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.has_ended || self.inner.is_end_stream()
     }
 }
 

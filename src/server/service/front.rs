@@ -27,10 +27,9 @@ use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
 use prost::Message;
 use tonic::{Code, Status, body::Body, service::Routes};
-use tower::Layer as _;
 
 use super::{
-    admission::{Admission, AdmissionLayer, AdmissionService, Admitted, InFlight},
+    admission::{Admission, Admitted, InFlight},
     bodies::AnswerBody,
     tinykv::{TinyKvService, delete_answer, put_answer},
 };
@@ -43,7 +42,7 @@ const PREFIX_LEN: usize = 5;
 pub(crate) struct Front {
     tinykv: Arc<TinyKvService>,
     admission: Arc<Admission>,
-    routes: AdmissionService<Routes>,
+    routes: Routes,
 }
 
 impl Front {
@@ -55,7 +54,7 @@ impl Front {
     ) -> Self {
         Self {
             tinykv,
-            routes: AdmissionLayer::new(Arc::clone(&admission)).layer(routes.prepare()),
+            routes: routes.prepare(),
             admission,
         }
     }
@@ -95,8 +94,8 @@ impl Front {
         request: http::Request<Body>,
         admitted: Admitted,
     ) -> BoxFuture<'static, Result<http::Response<FrontBody>, Infallible>> {
-        let handler = self.routes.clone().go_on(request, admitted);
-        Box::pin(async move { Ok(handler.await?.map(FrontBody::Routes)) })
+        let answer = admitted.through(self.routes.clone(), request);
+        Box::pin(async move { Ok(answer.await.map(FrontBody::Routes)) })
     }
 
     async fn quickly(
@@ -118,7 +117,7 @@ impl Front {
             Asked::Get(request) => {
                 let answer = match self.tinykv.get_at_once(in_flight, &request) {
                     Some(answer) => answer?,
-                    None => Box::pin(self.tinykv.get(in_flight, request)).await?,
+                    None => Box::pin(self.tinykv.get_slowly(in_flight, request)).await?,
                 };
                 return Ok(Done::Answer(framed(&answer)));
             }

@@ -25,6 +25,8 @@ pub(super) enum Need {
     Keys,
     /// Somebody with the right to read and write all keys.
     Everything,
+    /// Somebody who administrates, or another store.
+    Look,
     /// Somebody who administrates.
     Administration,
     /// Another store.
@@ -56,6 +58,7 @@ impl Gate {
     ) -> Result<Option<Arc<Who>>, Status> {
         let caller = request.extensions().get::<Arc<Caller>>();
         let identity = caller.and_then(|caller| caller.identity());
+        let names = identity.map_or(&[][..], |identity| &identity.names);
         let mut refusal = Refusal {
             method,
             who: None,
@@ -64,20 +67,12 @@ impl Gate {
         match need {
             Need::Nothing => return Ok(None),
             Need::Peer if self.knows_peers => {
-                return match identity.is_some_and(|identity| identity.is_peer) {
-                    true => Ok(None),
-                    false => {
-                        let names = identity.map_or(&[][..], |identity| &identity.names);
-                        let names = names.join(", ");
-                        refusal.who = Some(&names)
-                            .filter(|names| !names.is_empty())
-                            .map(|names| &**names);
-                        refusal.note("no certificate of a store (--tls-peer-ca)", "");
-                        Err(Status::permission_denied(
-                            "NOT_A_STORE: only stores of the cluster call this, with a certificate of theirs",
-                        ))
-                    }
-                };
+                if identity.is_some_and(|identity| identity.is_peer) {
+                    return Ok(None);
+                }
+                let names = names.join(", ");
+                refusal.who = Some(&*names).filter(|names| !names.is_empty());
+                return Err(not_a_store(refusal));
             }
             _ => {}
         }
@@ -87,11 +82,9 @@ impl Gate {
         let token = request.headers().get(AUTHORIZATION);
         let who = auth.who(token.map(HeaderValue::as_bytes), identity);
         let who = who.inspect_err(|status| {
-            let names = identity.map_or(&[][..], |identity| &identity.names);
             let names = names.join(", ");
-            let shown = Some(names.as_str()).filter(|names| !names.is_empty());
             let refusal = Refusal {
-                who: shown,
+                who: Some(&*names).filter(|names| !names.is_empty()),
                 ..refusal
             };
             refusal.note(status.message(), "");
@@ -100,6 +93,7 @@ impl Gate {
         let is_allowed = match need {
             Need::Nothing | Need::Known | Need::Keys => true,
             Need::Everything => who.may_everything(),
+            Need::Look => who.may_administrate() || who.is_peer(),
             Need::Administration => who.may_administrate(),
             // There is no way to know one: a cluster with rights has certificates.
             Need::Peer => false,
@@ -113,8 +107,16 @@ impl Gate {
                         "NOT_ALLOWED: this method needs the rights read and write on every key of every family",
                     )
                 }
+                Need::Peer => not_a_store(refusal),
                 _ => refusal.right(Right::Admin, ""),
             }),
         }
     }
+}
+
+fn not_a_store(refusal: Refusal<'_>) -> Status {
+    refusal.note("no certificate of a store (--tls-peer-ca)", "");
+    Status::permission_denied(
+        "NOT_A_STORE: only stores of the cluster call this, with a certificate of theirs",
+    )
 }

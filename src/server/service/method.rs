@@ -17,8 +17,34 @@ pub(super) struct Method {
     /// A name of our own, never the client's text.
     pub(super) name: &'static str,
     pub(super) is_tinykv: bool,
+    pub(super) kind: Kind,
+}
+
+/// What is counted of a request, and for how long it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// One request of a client, one answer.
+    Request,
     /// A stream between stores.
-    pub(super) is_peer: bool,
+    Peer,
+    /// A question of gRPC health. Anybody may ask it, so it takes nothing from what others need.
+    Check,
+    /// A stream of gRPC health. So does this one; it lasts until its client goes.
+    Watch,
+    /// A stream of reflection; it lasts until its client goes.
+    Reflection,
+}
+
+impl Kind {
+    /// Whether it counts as a request in flight, with its bytes.
+    pub(super) fn is_in_flight(self) -> bool {
+        matches!(self, Self::Request | Self::Reflection)
+    }
+
+    /// Whether its answer ends only when somebody ends it.
+    pub(super) fn lasts(self) -> bool {
+        matches!(self, Self::Watch | Self::Reflection)
+    }
 }
 
 impl Method {
@@ -31,31 +57,34 @@ impl Method {
             return Self {
                 name,
                 is_tinykv: true,
-                is_peer: PEER_METHODS.contains(&name),
+                kind: match PEER_METHODS.contains(&name) {
+                    true => Kind::Peer,
+                    false => Kind::Request,
+                },
             };
         }
         let ours = name(&ADMIN_METHODS, "/basaltpb.Admin/");
         let ours = ours.or_else(|| name(&["Hello"], "/basaltpb.Peers/"));
-        let name = ours.unwrap_or_else(|| {
-            if path.starts_with("/grpc.health.") {
-                "Health"
-            } else if path.starts_with("/grpc.reflection.") {
-                "Reflection"
-            } else {
-                "unknown"
-            }
-        });
+        let (name, kind) = match ours {
+            Some(name) => (name, Kind::Request),
+            None if path.starts_with("/grpc.health.") => match path.ends_with("/Watch") {
+                true => ("Health", Kind::Watch),
+                false => ("Health", Kind::Check),
+            },
+            None if path.starts_with("/grpc.reflection.") => ("Reflection", Kind::Reflection),
+            None => ("unknown", Kind::Request),
+        };
         Self {
             name,
             is_tinykv: false,
-            is_peer: false,
+            kind,
         }
     }
 
     /// When the client stops waiting: what it says, else ours. Maintenance and streams of the
     /// standard services may take as long as they take.
     pub(super) fn deadline(&self, headers: &http::HeaderMap, usual: Duration) -> Option<Instant> {
-        if self.is_peer {
+        if self.kind == Kind::Peer {
             return None;
         }
         let timeout = match headers
@@ -63,7 +92,7 @@ impl Method {
             .and_then(|text| parse_timeout(text.as_bytes()))
         {
             Some(timeout) => timeout.saturating_sub(DEADLINE_MARGIN.min(timeout / 2)),
-            None if self.is_tinykv => usual,
+            None if self.is_tinykv || self.kind == Kind::Check => usual,
             None => return None,
         };
         Instant::now().checked_add(timeout)
@@ -74,12 +103,13 @@ impl Method {
     /// What its caller has to be. Whatever is not known to look at keys itself needs the right to all of them.
     pub(super) fn need(&self) -> Need {
         match self.name {
-            _ if self.is_peer => Need::Peer,
+            _ if self.kind == Kind::Peer => Need::Peer,
             "Hello" => Need::Peer,
             "RawGet" | "RawPut" | "RawDelete" | "RawScan" => Need::Keys,
             _ if self.is_tinykv => Need::Everything,
             "Health" => Need::Nothing,
             "Reflection" | "Members" => Need::Known,
+            "Status" => Need::Look,
             "unknown" => Need::Known,
             _ => Need::Administration,
         }

@@ -64,14 +64,23 @@ impl TinyKvService {
     }
 
     /// The value of a key.
-    pub(super) async fn get(
+    async fn get(
         &self,
         in_flight: &InFlight,
         request: RawGetRequest,
     ) -> Result<RawGetResponse, Status> {
-        if let Some(answer) = self.get_at_once(in_flight, &request) {
-            return answer;
+        match self.get_at_once(in_flight, &request) {
+            Some(answer) => answer,
+            None => self.get_slowly(in_flight, request).await,
         }
+    }
+
+    /// The same for a request of which is known that it cannot be had at once.
+    pub(super) async fn get_slowly(
+        &self,
+        in_flight: &InFlight,
+        request: RawGetRequest,
+    ) -> Result<RawGetResponse, Status> {
         let RawGetRequest {
             context: region,
             key,

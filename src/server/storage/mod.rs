@@ -163,6 +163,17 @@ pub struct Status {
     pub raft: Option<basaltpb::EngineStatus>,
 }
 
+/// An open engine, for whoever looks into it.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineView<'a> {
+    /// What it is for: `kv` or `raft`.
+    pub name: &'static str,
+    /// The engine itself.
+    pub db: &'a Db,
+    /// What users call the family of a name; nothing for one that is not theirs.
+    pub word: fn(&str) -> Option<&str>,
+}
+
 /// A place that keeps column families of keys and values.
 pub trait Storage: Send + Sync + 'static {
     /// Opens it. May block for as long as recovery takes.
@@ -200,6 +211,12 @@ pub trait Storage: Send + Sync + 'static {
     /// What the storage can do and what it holds. May wait shortly for a lock, never for a disk.
     fn status(&self) -> Status;
 
+    /// Shows each open engine to `see`. May wait shortly for a lock, never for a disk.
+    fn engines(&self, see: &mut dyn FnMut(EngineView<'_>)) {
+        // Whatever has none has none to show.
+        let _ = see;
+    }
+
     /// Writes memtables to tables: of `cf`, or of every family. Blocks until they are durable.
     ///
     /// # Errors
@@ -213,32 +230,44 @@ pub trait Storage: Send + Sync + 'static {
     ///
     /// As [`Storage::write`].
     fn compact(&self, cf: &'static str, start: Option<&[u8]>, end: Option<&[u8]>) -> Result<()>;
-
-    /// The engines under it, to look into them and to maintain them: that of user data first. Empty for a storage
-    /// without any, before its start and after its stop.
-    fn engines(&self) -> Vec<OpenEngine> {
-        Vec::new()
-    }
 }
 
-/// An engine of a storage, open.
+/// An engine of a storage, held open.
 #[derive(Clone, Debug)]
-pub struct OpenEngine {
+pub(crate) struct OpenEngine {
     /// `kv` or `raft`.
-    pub name: &'static str,
-    /// The engine.
-    pub db: Db,
-    /// The families of users, in the order of [`FAMILIES`]; empty in one that has none.
-    pub families: Vec<ColumnFamily>,
+    pub(crate) name: &'static str,
+    pub(crate) db: Db,
+    /// The families of users that it has, by the names they know.
+    families: Vec<(&'static str, ColumnFamily)>,
 }
 
 impl OpenEngine {
     /// A family of users by the name they know.
-    #[must_use]
-    pub fn family(&self, name: &str) -> Option<&ColumnFamily> {
-        let at = FAMILIES.iter().position(|known| *known == name)?;
-        self.families.get(at)
+    pub(crate) fn family(&self, name: &str) -> Option<&ColumnFamily> {
+        let found = self.families.iter().find(|(known, _)| *known == name);
+        found.map(|(_, family)| family)
     }
+}
+
+/// The open engines of a storage, to work on them: that of user data first.
+pub(crate) fn open_engines(storage: &dyn Storage) -> Vec<OpenEngine> {
+    let mut engines = Vec::new();
+    storage.engines(&mut |view| {
+        let all = view.db.list_cfs();
+        let family = |name: &'static str| {
+            let found = all
+                .iter()
+                .find(|family| (view.word)(family.name()) == Some(name));
+            found.map(|family| (name, family.clone()))
+        };
+        engines.push(OpenEngine {
+            name: view.name,
+            db: view.db.clone(),
+            families: FAMILIES.into_iter().filter_map(family).collect(),
+        });
+    });
+    engines
 }
 
 /// A view of one moment. Its calls may block on a disk.

@@ -23,10 +23,13 @@ use basalt_raftstore::{CommandError, DATA_FAMILIES, RegionSnapshot, Target};
 use bytes::Bytes;
 
 use super::{
-    BoxFuture, Context, Error, Modify, OpenEngine, Result, Status, Storage, StorageIter,
+    BoxFuture, Context, EngineView, Error, Modify, Result, Status, Storage, StorageIter,
     StorageReader, StoreCode,
 };
-use crate::{limits::MAX_BUSY_WAIT, replicated::Cluster};
+use crate::{
+    limits::MAX_BUSY_WAIT,
+    replicated::{Cluster, family_word},
+};
 
 /// First and longest pause before a write is tried again.
 const BUSY_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
@@ -141,6 +144,16 @@ impl Storage for RaftStorage {
         self.0.storage_status()
     }
 
+    fn engines(&self, see: &mut dyn FnMut(EngineView<'_>)) {
+        let Ok(engines) = self.0.engines() else {
+            return;
+        };
+        for (name, db) in [("kv", &engines.kv), ("raft", &engines.raft)] {
+            let word = family_word;
+            see(EngineView { name, db, word });
+        }
+    }
+
     fn flush(&self, _: Option<&'static str>) -> Result<()> {
         // Unlogged families are flushed together.
         let engines = self.0.engines()?;
@@ -154,23 +167,6 @@ impl Storage for RaftStorage {
         let family = place.map(|place| &engines.data[place]);
         let family = family.ok_or_else(|| Error::InvalidArgument(format!("no family {cf:?}")))?;
         Ok(engines.kv.compact_range(family, start, end)?)
-    }
-
-    fn engines(&self) -> Vec<OpenEngine> {
-        let Ok(engines) = self.0.engines() else {
-            return Vec::new();
-        };
-        let kv = OpenEngine {
-            name: "kv",
-            db: engines.kv,
-            families: engines.data.to_vec(),
-        };
-        let raft = OpenEngine {
-            name: "raft",
-            db: engines.raft,
-            families: Vec::new(),
-        };
-        vec![kv, raft]
     }
 }
 

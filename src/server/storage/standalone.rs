@@ -23,7 +23,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{
-    BoxFuture, Context, EngineSettings, Error, FAMILIES, Modify, OpenEngine, Result, Status,
+    BoxFuture, Context, EngineSettings, EngineView, Error, FAMILIES, Modify, Result, Status,
     Storage, StorageIter, StorageReader, engine_status, explain_open, report_recovery,
 };
 use crate::limits::MAX_BUSY_WAIT;
@@ -198,6 +198,16 @@ impl Storage for StandaloneStorage {
         }
     }
 
+    fn engines(&self, see: &mut dyn FnMut(EngineView<'_>)) {
+        if let Ok(open) = self.open() {
+            see(EngineView {
+                name: "kv",
+                db: &open.db,
+                word: |name| Some(name),
+            });
+        }
+    }
+
     fn flush(&self, cf: Option<&'static str>) -> Result<()> {
         let open = self.open()?;
         match cf {
@@ -210,16 +220,6 @@ impl Storage for StandaloneStorage {
     fn compact(&self, cf: &'static str, start: Option<&[u8]>, end: Option<&[u8]>) -> Result<()> {
         let open = self.open()?;
         Ok(open.db.compact_range(open.family(cf), start, end)?)
-    }
-
-    fn engines(&self) -> Vec<OpenEngine> {
-        let open = self.open().into_iter();
-        open.map(|open| OpenEngine {
-            name: "kv",
-            db: open.db.clone(),
-            families: open.families.to_vec(),
-        })
-        .collect()
     }
 }
 

@@ -6,7 +6,7 @@ use basalt_engine::{CfOptions, ColumnFamily, Db, Options, ReadOptions, WriteBatc
 
 use crate::{
     data::Key,
-    store::{Pair, Settings, Store, wait_until_still},
+    store::{Pair, Settings, Store},
 };
 
 pub struct Basalt {
@@ -90,11 +90,8 @@ impl Store for Basalt {
 
     fn settle(&self) {
         self.db.flush_all().expect("flush");
-        wait_until_still(|| {
-            let stats = self.db.stats();
-            let levels = stats.families.iter().map(|family| family.levels);
-            (stats.flushes, stats.compactions, levels.collect::<Vec<_>>())
-        });
+        let done = self.db.wait_for_background_work();
+        done.expect("background work");
     }
 
     fn close(self: Box<Self>) {

@@ -4,6 +4,12 @@ use std::{
     fs::{self, File},
     io::Read,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use rustix::fs::{Advice, fadvise};
@@ -54,13 +60,38 @@ pub fn bytes(dir: &Path) -> u64 {
     blocks * 512
 }
 
-/// Most memory of this process so far, less what is mapped files, in MiB.
-pub fn peak_own() -> f64 {
+/// Memory of this process that is not mapped files, in MiB, as it is now.
+fn own() -> f64 {
     let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let field = |name: &str| -> f64 {
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        let number = line.and_then(|rest| rest.trim().split(' ').next());
-        number.and_then(|kib| kib.parse().ok()).unwrap_or(0.0) / 1024.0
-    };
-    field("VmHWM:") - field("RssFile:")
+    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let number = line.and_then(|rest| rest.trim().split(' ').next());
+    number.and_then(|kib| kib.parse().ok()).unwrap_or(0.0) / 1024.0
+}
+
+/// Looks at the memory of this process again and again.
+pub struct Peak {
+    ended: Arc<AtomicBool>,
+    looking: JoinHandle<f64>,
+}
+
+impl Peak {
+    pub fn begin() -> Self {
+        let ended = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&ended);
+        let looking = thread::spawn(move || {
+            let mut most = own();
+            while !seen.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(5));
+                most = most.max(own());
+            }
+            most
+        });
+        Self { ended, looking }
+    }
+
+    /// The most that was seen, in MiB; mapped files are not in it.
+    pub fn end(self) -> f64 {
+        self.ended.store(true, Ordering::Relaxed);
+        self.looking.join().expect("it only looks")
+    }
 }

@@ -67,14 +67,15 @@ impl RaftLog for Plain {
 
     fn fetch(&self, region: u64, from: u64, to: u64, see: &mut dyn FnMut(u64, &[u8])) {
         let end = key(region, to);
-        self.0.walk(Some(&key(region, from)), false, &mut |key, entry| {
-            let is_meant = key < end.as_slice();
-            if is_meant {
-                let index = key[8..].try_into().expect("eight bytes");
-                see(u64::from_be_bytes(index), entry);
-            }
-            is_meant
-        });
+        self.0
+            .walk(Some(&key(region, from)), false, &mut |key, entry| {
+                let is_meant = key < end.as_slice();
+                if is_meant {
+                    let index = key[8..].try_into().expect("eight bytes");
+                    see(u64::from_be_bytes(index), entry);
+                }
+                is_meant
+            });
     }
 
     fn cut(&self, region: u64, from: u64, to: u64) {

@@ -130,9 +130,9 @@ impl RaftLog for RaftEngine {
 
     fn fetch(&self, region: u64, from: u64, to: u64, see: &mut dyn FnMut(u64, &[u8])) {
         let mut entries = Vec::with_capacity((to - from) as usize);
-        let fetched =
-            self.0
-                .fetch_entries_to::<Entries>(region + 1, from, to, None, &mut entries);
+        let fetched = self
+            .0
+            .fetch_entries_to::<Entries>(region + 1, from, to, None, &mut entries);
         fetched.expect("a fetch");
         for entry in &entries {
             see(entry.index, &entry.data);

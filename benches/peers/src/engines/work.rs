@@ -514,7 +514,7 @@ impl Work<'_> {
             cache: 128 << 20,
             ..Settings::default()
         };
-        let before = bytes_written();
+        let (before, peak) = (bytes_written(), files::Peak::begin());
         let store = self.open(settings);
         self.load(&*store, 0, entries, LEN, |at| (at, 0));
         // Odd and not a multiple of the count's factors in the runs there are: each index comes once.
@@ -530,12 +530,11 @@ impl Work<'_> {
             let version = self.check(&*store, &scattered(index), index, LEN);
             assert_eq!(version, 3, "entry {index}");
         }
-        let own = files::peak_own();
         let size = files::bytes(self.dir) as f64 / payload as f64;
         (self.tell)(Figure::new("disk space after overwrites", size));
         store.close();
         let written = (bytes_written() - before) as f64 / (4 * payload) as f64;
         (self.tell)(Figure::new("write amplification", written));
-        (self.tell)(Figure::new("peak memory of its own", own));
+        (self.tell)(Figure::new("peak memory of its own", peak.end()));
     }
 }

@@ -89,6 +89,36 @@ fn an_explanation_names_each_place_and_why_the_walk_ended() {
 }
 
 #[test]
+fn the_size_of_a_range_has_its_large_values_in_it() {
+    let (_, options) = simulated(33);
+    let db = Db::open("db", options).expect("opened");
+    let options = CfOptions {
+        compression: [Compression::None; LEVELS],
+        ..CfOptions::default()
+    };
+    let cf = db.open_cf("data", options).expect("created");
+    let key = |n: u32| n.to_be_bytes();
+    for n in 0..2_000 {
+        put(&db, &cf, &key(n), &[5; 8_000]);
+    }
+    db.flush(&cf).expect("flushed");
+    let size = |from: u32, to: u32| {
+        let size = db.approximate_size(&cf, Some(&key(from)), Some(&key(to)));
+        size.expect("an estimate")
+    };
+    let whole = size(0, 2_000);
+    assert!((16_000_000..16_500_000).contains(&whole), "{whole}");
+    let half = size(500, 1_500);
+    assert!((7_000_000..9_000_000).contains(&half), "{half}");
+    assert_eq!(size(2_000, 3_000), 0);
+    let told = db.explain_range(&cf, None, None).expect("an estimate");
+    assert!(
+        told.tables[0].value_bytes >= 16_000_000 && told.tables[0].bytes < 500_000,
+        "{told:?}"
+    );
+}
+
+#[test]
 fn a_block_is_told_to_come_from_the_file_then_from_the_cache_or_from_the_map() {
     for (mode, compression, first, then) in [
         (
@@ -263,6 +293,7 @@ fn families_tell_their_amplification_work_and_stalls() {
         l0_compaction_trigger: 2,
         l0_slowdown_trigger: 3,
         l0_stop_trigger: 3,
+        compression: [Compression::None; LEVELS],
         ..CfOptions::default()
     };
     let cf = db.open_cf("data", options).expect("created");

@@ -3,13 +3,17 @@
 use std::{
     ops::ControlFlow,
     sync::{Arc, Mutex},
+    thread,
 };
 
 use basalt_engine::{
-    CfOptions, ColumnFamily, Compression, Db, Error, Fault, Faults, LEVELS, Pacing, ProgressStep,
-    ReadOptions, WriteOptions,
+    CfOptions, ColumnFamily, Compression, Db, Error, Fault, Faults, LEVELS, Options, Pacing,
+    ProgressStep, ReadOptions, WriteBatch, WriteOptions,
+    executor::ThreadPool,
+    fs::{Fs, SimFs, sim::Survival},
+    verify_dir_with,
 };
-use basalt_testkit::{Rng, Seeds};
+use basalt_testkit::{Rng, Seeds, long_factor};
 
 use crate::simulated;
 
@@ -197,6 +201,70 @@ fn the_test_above_sees_a_cursor_that_is_refreshed_in_place_whatever_happened() {
     assert!(seeds.count() > 20);
 }
 
+/// A cursor that is refreshed beside batches of a range delete and a put sees each batch whole or not at all; false where it
+/// does not.
+fn refreshed_sees_whole_batches(rounds: u64, fault: Fault) -> bool {
+    let mut options = Options::with(SimFs::new(), Arc::new(ThreadPool::new(2)));
+    options.faults = Faults(fault);
+    let db = Db::open("db", options).expect("opened");
+    let cf = db.default_cf();
+    let put = |key: u64| {
+        db.put(&cf, &key.to_be_bytes(), b"v", WriteOptions::NO_SYNC)
+            .expect("written");
+    };
+    put(0);
+    let mut agrees = true;
+    for round in 0..rounds {
+        // A memtable without range deletes, and a cursor that has it.
+        db.flush(&cf).expect("flushed");
+        put(round);
+        let mut iter = db.iter(&cf, &ReadOptions::default()).expect("a cursor");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut batch = WriteBatch::new();
+                batch.delete_range(&cf, &0_u64.to_be_bytes(), &(round + 1).to_be_bytes());
+                batch.put(&cf, &(round + 1).to_be_bytes(), b"v");
+                db.write(batch, WriteOptions::NO_SYNC).expect("written");
+            });
+            loop {
+                iter.refresh().expect("refreshed");
+                iter.seek_to_first().expect("readable");
+                let mut seen = Vec::new();
+                while iter.valid() {
+                    seen.push(iter.key().to_vec());
+                    iter.next().expect("readable");
+                }
+                let is = |key: u64| seen == [key.to_be_bytes()];
+                agrees &= is(round) || is(round + 1);
+                if !agrees || is(round + 1) {
+                    return;
+                }
+            }
+        });
+        if !agrees {
+            break;
+        }
+    }
+    db.close().expect("closed");
+    agrees
+}
+
+#[test]
+fn a_cursor_that_is_refreshed_beside_range_deletes_sees_batches_whole() {
+    assert!(refreshed_sees_whole_batches(
+        300 * long_factor(),
+        Fault::None
+    ));
+}
+
+#[test]
+fn the_test_above_sees_a_number_that_is_read_too_late() {
+    assert!(!refreshed_sees_whole_batches(
+        20_000,
+        Fault::RefreshNumberLast
+    ));
+}
+
 #[test]
 fn a_cursor_of_a_dropped_family_is_not_refreshed() {
     let (_, options) = simulated(53);
@@ -207,4 +275,112 @@ fn a_cursor_of_a_dropped_family_is_not_refreshed() {
     assert!(matches!(iter.refresh(), Err(Error::NoSuchColumnFamily(_))));
     iter.seek_to_first().expect("as it was");
     assert!(iter.valid());
+}
+
+#[test]
+fn a_check_of_the_log_tells_of_each_megabyte_and_can_be_ended_there() {
+    const STEP: u64 = 1 << 20;
+    let (_, options) = simulated(57);
+    let db = Db::open("db", options.clone()).expect("opened");
+    let cf = db.default_cf();
+    for n in 0..5_000_u32 {
+        db.put(&cf, &n.to_be_bytes(), &[7; 1000], WriteOptions::NO_SYNC)
+            .expect("written");
+    }
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let pacing = |until: u64| {
+        told.lock().expect("sound").clear();
+        let list = Arc::clone(&told);
+        Pacing::told(Arc::new(move |step: ProgressStep| {
+            list.lock().expect("sound").push((step.what, step.done));
+            match step.done < until {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        }))
+    };
+    let check_steps = || {
+        let told = told.lock().expect("sound");
+        let log: Vec<u64> = told
+            .iter()
+            .filter(|(what, _)| *what == "log")
+            .map(|(_, done)| *done)
+            .collect();
+        let longest = log.windows(2).map(|pair| pair[1] - pair[0]).max();
+        assert!(
+            longest.is_some_and(|longest| longest <= STEP + 2_000),
+            "{log:?}"
+        );
+        assert!(log.last().is_some_and(|&done| done > 5_000_000), "{log:?}");
+    };
+    let report = db.verify_with(&pacing(u64::MAX)).expect("read");
+    assert!(report.damage.is_empty(), "{report:?}");
+    assert_eq!(report.log_records, 5_000);
+    check_steps();
+    let ended = db.verify_with(&pacing(2 * STEP));
+    assert!(matches!(ended, Err(Error::Cancelled)), "{ended:?}");
+    db.close().expect("closed");
+    drop(cf);
+    // A close flushes; the log of a database that was not closed is long.
+    let (fs, options) = simulated(58);
+    let db = Db::open("db", options.clone()).expect("opened");
+    let cf = db.default_cf();
+    for n in 0..5_000_u32 {
+        db.put(&cf, &n.to_be_bytes(), &[7; 1000], WriteOptions::NO_SYNC)
+            .expect("written");
+    }
+    db.sync().expect("synced");
+    let cut = fs.crash(Survival::LoseUnsynced);
+    let options = Options { fs: cut, ..options };
+    let report = verify_dir_with("db", &options, &pacing(u64::MAX)).expect("read");
+    assert!(
+        report.damage.is_empty() && report.log_records == 5_000,
+        "{report:?}"
+    );
+    check_steps();
+    let ended = verify_dir_with("db", &options, &pacing(2 * STEP));
+    assert!(matches!(ended, Err(Error::Cancelled)), "{ended:?}");
+}
+
+#[test]
+fn waiting_for_background_work_leaves_nothing_that_is_due_and_no_large_spare_log_files() {
+    let (fs, mut options) = simulated(59);
+    options.log_segment_bytes = (8 << 20, 8 << 20);
+    let db = Db::open("db", options).expect("opened");
+    let setting = CfOptions {
+        l0_compaction_trigger: 2,
+        write_buffer_bytes: 4 << 20,
+        ..CfOptions::default()
+    };
+    let cf = db.open_cf("data", setting).expect("created");
+    let refused = Arc::new(Mutex::new(Vec::new()));
+    let (told, inside) = (Arc::clone(&refused), db.clone());
+    db.add_listener(Arc::new(move |_: &basalt_engine::Event| {
+        told.lock()
+            .expect("no panic holds it")
+            .push(inside.wait_for_background_work());
+    }));
+    for i in 0..40_000_u32 {
+        let key = (i % 10_000).to_be_bytes();
+        db.put(&cf, &key, &[7; 1000], WriteOptions::NO_SYNC)
+            .expect("written");
+    }
+    db.flush_all().expect("flushed");
+    db.wait_for_background_work().expect("done");
+    let stats = db.stats();
+    let l0 = stats.families.last().expect("there").levels[0].tables;
+    assert!(l0 < 2, "{l0} tables of L0");
+    let names = fs.list_dir("db".as_ref()).expect("a directory");
+    let logs = names.iter().filter(|name| name.ends_with(".log")).count();
+    assert!(logs <= 2, "written and prepared: {names:?}");
+    let refused = refused.lock().expect("no panic holds it");
+    assert!(!refused.is_empty());
+    for refusal in &*refused {
+        assert!(
+            matches!(refusal, Err(Error::InvalidArgument(_))),
+            "{refusal:?}"
+        );
+    }
+    db.clone().close().expect("closed");
+    assert!(matches!(db.wait_for_background_work(), Err(Error::Closed)));
 }

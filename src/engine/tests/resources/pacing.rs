@@ -9,7 +9,7 @@ use std::{
 };
 
 use basalt_engine::{
-    CfOptions, Db, Options, RateLimiter, WriteOptions,
+    CfOptions, Db, ExportOptions, Options, RateLimiter, ReadOptions, WriteOptions,
     fs::sim::{Op, OpKind},
 };
 
@@ -81,6 +81,22 @@ fn flushes_compactions_and_checkpoints_go_at_the_rate_and_a_new_rate_is_taken_on
         .expect("written");
     db.checkpoint("copy").expect("copied");
     assert!(limiter.stats().bytes[2] > 1_000, "{:?}", limiter.stats());
+
+    // So is an export; a table that the caller writes is the caller's.
+    let before = limiter.stats().bytes[2];
+    let files = db.export(
+        &cf,
+        &ReadOptions::default(),
+        "out",
+        &ExportOptions::default(),
+    );
+    assert_eq!(files.expect("exported").len(), 1);
+    let written = limiter.stats().bytes[2] - before;
+    assert!(written > 4_000_000, "{written}");
+    let mut table = db.table_writer(&cf, "own.sst").expect("begun");
+    table.put(b"k", &VALUE).expect("written");
+    table.finish().expect("durable");
+    assert_eq!(limiter.stats().bytes[2] - before, written);
 
     // Two databases by one limiter; a close is not held up by it.
     limiter.set_bytes_per_second(1);

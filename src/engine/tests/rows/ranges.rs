@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use basalt_engine::{
-    CfOptions, Db, Options, ReadOptions, Result, WriteOptions,
+    CfOptions, Compression, Db, Options, ReadOptions, Result, WriteOptions,
     executor::SimExecutor,
     fs::{ReadMode, SimFs, sim::OpKind},
 };
@@ -27,10 +27,12 @@ fn filled(
     options.read_mode = ReadMode::Pread;
     options.block_cache_bytes = 0;
     let db = Db::open("/db", options)?;
-    let family = CfOptions {
+    let mut family = CfOptions {
         table_bytes: 4 << 10,
         ..CfOptions::default()
     };
+    // So that a table is not moved out of L0 as it is, in one piece.
+    family.compression[0] = Compression::None;
     let cf = db.create_cf("many", family)?;
     for at in 0..KEYS {
         db.put(&cf, &key(at), &[7; 40], NO_SYNC)?;

@@ -237,3 +237,113 @@ fn a_clock_set_back_and_a_longer_life_bring_back_nothing_that_reads_saw_gone() {
         "its time is over"
     );
 }
+
+/// A family that has large values in files of their own when it is given an operator: operands stand on what is pointed to.
+#[test]
+fn operands_over_values_in_files_of_their_own_are_folded_and_read_in_every_way() {
+    let fs = SimFs::new();
+    let db = open(&fs);
+    let family = CfOptions {
+        large_value_bytes: Some(64),
+        l0_compaction_trigger: 100,
+        l0_slowdown_trigger: 100,
+        l0_stop_trigger: 100,
+        ..CfOptions::default()
+    };
+    let cf = db.create_cf("text", family.clone()).expect("new");
+    let key = |n: u8| [b'k', n];
+    let value = |n: u8| vec![b'a' + n; 100];
+    for n in 0..6 {
+        db.put(&cf, &key(n), &value(n), NO_SYNC).expect("a put");
+    }
+    db.flush(&cf).expect("flushed");
+    let files = |db: &Db| {
+        db.stats()
+            .families
+            .iter()
+            .map(|f| f.values.files)
+            .sum::<usize>()
+    };
+    assert_eq!(files(&db), 1);
+    let with = family.merge_operator(Arc::new(AppendWithDelimiter::new(b",")));
+    let cf = db.open_cf("text", with.clone()).expect("given one");
+    let old = db.snapshot();
+    db.merge(&cf, &key(0), b"x", NO_SYNC).expect("a merge");
+    db.merge(&cf, &key(1), b"x", NO_SYNC).expect("a merge");
+    db.delete_range(&cf, &key(1), &key(3), NO_SYNC)
+        .expect("a delete");
+    db.merge(&cf, &key(1), b"y", NO_SYNC).expect("a merge");
+    let middle = db.snapshot();
+    db.merge(&cf, &key(0), b"z", NO_SYNC).expect("a merge");
+    db.merge(&cf, &key(3), b"z", NO_SYNC).expect("a merge");
+    db.delete(&cf, &key(4), NO_SYNC).expect("a delete");
+
+    type Rows = Vec<(Vec<u8>, Vec<u8>)>;
+    let joined = |n: u8, more: &str| (key(n).to_vec(), [&value(n)[..], more.as_bytes()].concat());
+    let plain = |n: u8| (key(n).to_vec(), value(n));
+    let first: Rows = (0..6).map(plain).collect();
+    let second: Rows = vec![
+        joined(0, ",x"),
+        (key(1).to_vec(), b"y".to_vec()),
+        plain(3),
+        plain(4),
+        plain(5),
+    ];
+    let third: Rows = vec![
+        joined(0, ",x,z"),
+        (key(1).to_vec(), b"y".to_vec()),
+        joined(3, ",z"),
+        plain(5),
+    ];
+    let check =
+        |db: &Db, cf: &basalt_engine::ColumnFamily, at: Option<&Snapshot>, wanted: &Rows| {
+            let options = at.map_or_else(ReadOptions::default, ReadOptions::at);
+            let range = || db.range(cf, &options).expect("a cursor");
+            let row = |row: basalt_engine::Result<basalt_engine::KeyValue>| {
+                let (key, value) = row.expect("a row");
+                (key, value.to_vec())
+            };
+            assert_eq!(range().map(row).collect::<Rows>(), *wanted);
+            let mut behind: Rows = range().rev().map(row).collect();
+            behind.reverse();
+            assert_eq!(behind, *wanted);
+            for n in 0..6 {
+                let found = db.get_with(cf, &key(n), &options).expect("a read");
+                let wanted = wanted.iter().find(|(of, _)| of[..] == key(n));
+                assert_eq!(
+                    found.as_deref(),
+                    wanted.map(|(_, value)| &value[..]),
+                    "key {n}"
+                );
+            }
+            // There and back on each row.
+            let mut iter = db.iter(cf, &options).expect("a cursor");
+            iter.seek_to_first().expect("a row");
+            for pair in wanted.windows(2) {
+                iter.next().expect("a row");
+                assert_eq!((iter.key(), iter.value()), (&pair[1].0[..], &pair[1].1[..]));
+                iter.prev().expect("a row");
+                assert_eq!((iter.key(), iter.value()), (&pair[0].0[..], &pair[0].1[..]));
+                iter.next().expect("a row");
+            }
+        };
+    let check_all = |db: &Db| {
+        check(db, &cf, Some(&old), &first);
+        check(db, &cf, Some(&middle), &second);
+        check(db, &cf, None, &third);
+    };
+    check_all(&db);
+    db.flush(&cf).expect("flushed");
+    check_all(&db);
+    db.compact_range(&cf, None, None).expect("compacted");
+    check_all(&db);
+    drop((old, middle));
+    db.compact_range(&cf, None, None).expect("compacted");
+    check(&db, &cf, None, &third);
+    assert!(db.verify().expect("read").damage.is_empty());
+    db.close().expect("closed");
+    drop(cf);
+    let db = open(&fs);
+    let cf = db.open_cf("text", with).expect("given again");
+    check(&db, &cf, None, &third);
+}

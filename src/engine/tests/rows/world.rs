@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use basalt_engine::{
-    CfOptions, ColumnFamily, Db, Error, Faults, ManualClock, Options, ReadOptions, Snapshot,
-    WriteBatch, WriteOptions,
+    CfOptions, ColumnFamily, Db, DbIter, Error, Faults, ManualClock, Options, ReadOptions,
+    Snapshot, WriteBatch, WriteOptions,
     executor::{Executor, SimExecutor},
     fs::{ReadMode, SimFs, sim::Survival},
 };
@@ -34,10 +34,14 @@ pub(crate) struct Counts {
     /// Crashes that lost something.
     pub(crate) lost: u64,
     pub(crate) compactions: u64,
+    /// Value files that there were when a life ended.
+    pub(crate) value_files: u64,
+    /// Scans by a cursor that was there before.
+    pub(crate) refreshed: u64,
 }
 
 impl Counts {
-    fn all(&self) -> [u64; 12] {
+    fn all(&self) -> [u64; 14] {
         [
             self.merges,
             self.bad_operands,
@@ -51,14 +55,24 @@ impl Counts {
             self.crashes,
             self.lost,
             self.compactions,
+            self.value_files,
+            self.refreshed,
         ]
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
         let sum = |at: usize| self.all()[at] + other.all()[at];
         let [merges, bad_operands, failures, filtered, changed, expired] = std::array::from_fn(sum);
-        let [dropped_whole, snapshots, scans, crashes, lost, compactions] =
-            std::array::from_fn(|at| sum(at + 6));
+        let [
+            dropped_whole,
+            snapshots,
+            scans,
+            crashes,
+            lost,
+            compactions,
+            value_files,
+            refreshed,
+        ] = std::array::from_fn(|at| sum(at + 6));
         *self = Self {
             merges,
             bad_operands,
@@ -72,6 +86,8 @@ impl Counts {
             crashes,
             lost,
             compactions,
+            value_files,
+            refreshed,
         };
     }
 
@@ -106,6 +122,8 @@ pub(crate) struct World {
     /// Rows of the second family as they were last seen: what the filter did is not taken back.
     seen: Rows,
     held: Vec<Held>,
+    /// One for each family, made long ago.
+    cursors: [Option<DbIter>; 3],
     copies: u64,
     counts: Counts,
 }
@@ -130,6 +148,7 @@ impl World {
             base_level_bytes: *rng.pick(&[1 << 10, 4 << 10]),
             level_multiplier: 2,
             l0_compaction_trigger: 1 + rng.index(4),
+            large_value_bytes: *rng.pick(&[None, Some(64), Some(100)]),
             ..CfOptions::default()
         };
         let fs = SimFs::new();
@@ -150,6 +169,7 @@ impl World {
             durable: 0,
             seen: Rows::new(),
             held: Vec::new(),
+            cursors: [const { None }; 3],
             copies: 0,
             counts: Counts::default(),
         }
@@ -229,7 +249,9 @@ impl World {
             _ => {
                 let first = *self.rng.pick(b"rckp");
                 let mut value = format!("{}{}", char::from(first), self.history.len()).into_bytes();
-                value.resize(value.len() + self.rng.index(40), b'.');
+                // Some of the filtered ones are large.
+                let most = if family == 1 { 140 } else { 40 };
+                value.resize(value.len() + self.rng.index(most), b'.');
                 Step::Put(family, key, value)
             }
         }
@@ -365,7 +387,16 @@ impl World {
     fn scan(&mut self, family: usize, snapshot: Option<&Snapshot>) -> Done<Rows> {
         self.counts.scans += 1;
         let backward = self.rng.one_in(2);
-        scan(&self.db, &self.cfs[family], snapshot, backward)
+        if snapshot.is_some() || self.rng.one_in(2) {
+            return scan(&self.db, &self.cfs[family], snapshot, backward);
+        }
+        if let Some(cursor) = &mut self.cursors[family] {
+            self.counts.refreshed += 1;
+            cursor.refresh().map_err(text)?;
+            return walk(cursor, backward);
+        }
+        let made = self.db.iter(&self.cfs[family], &ReadOptions::default());
+        walk(self.cursors[family].insert(made.map_err(text)?), backward)
     }
 
     /// Takes a snapshot with what it shows, or lets one go.
@@ -413,12 +444,16 @@ impl World {
         self.counts.failures += stats.merge_failures;
         self.counts.dropped_whole += stats.tables_dropped;
         self.counts.compactions += stats.compactions;
+        let families = stats.families.iter();
+        let files = families.map(|family| family.values.files as u64);
+        self.counts.value_files += files.sum::<u64>();
     }
 
     /// Ends the database, and opens what is left.
     fn crash(&mut self) -> Done {
         self.harvest();
         self.held.clear();
+        self.cursors = [const { None }; 3];
         let survival = match self.rng.below(4) {
             0 | 1 => Survival::ProcessDeath,
             2 => Survival::LoseUnsynced,
@@ -492,8 +527,11 @@ impl World {
 /// All rows of a family, at a snapshot or now. Backward only where no operand is bad.
 fn scan(db: &Db, cf: &ColumnFamily, snapshot: Option<&Snapshot>, backward: bool) -> Done<Rows> {
     let options = snapshot.map_or_else(ReadOptions::default, ReadOptions::at);
+    walk(&mut db.iter(cf, &options).map_err(text)?, backward)
+}
+
+fn walk(iter: &mut DbIter, backward: bool) -> Done<Rows> {
     let mut rows = Rows::new();
-    let mut iter = db.iter(cf, &options).map_err(text)?;
     let mut moved = iter.seek_to_first();
     loop {
         match moved {

@@ -119,7 +119,7 @@ async fn an_answer_that_nobody_takes_is_given_up_and_its_bytes_come_back() {
     let budgets = Budgets {
         answer_bytes: 400_000,
         answer_time: time,
-        ..Budgets::default()
+        ..usual()
     };
     let server = Fixture::with(budgets).await;
     server.put("", b"k", &[7; 300_000]).await.unwrap();
@@ -212,11 +212,13 @@ async fn headers_without_an_end_are_cut_off() {
 
 #[tokio::test]
 async fn streams_over_their_limit_are_refused_and_the_connection_goes_on() {
-    let server = Fixture::new().await;
+    let streams = 2;
+    let mut config = Config::default();
+    config.limits.streams = streams;
+    let server = Fixture::of(config).await;
     let mut connection = Connection::open(server.addr).await;
-    let streams = limits::MAX_STREAMS_PER_CONNECTION + 1;
     let mut bytes = Vec::new();
-    for _ in 0..streams {
+    for _ in 0..=streams {
         // Requests whose messages never come.
         let id = connection.id();
         let block = header_block("/tinykvpb.TinyKv/RawPut");
@@ -239,7 +241,8 @@ async fn streams_over_their_limit_are_refused_and_the_connection_goes_on() {
     let (id, reason) = tokio::time::timeout(Duration::from_secs(10), refused)
         .await
         .unwrap();
-    assert_eq!((id, reason), (2 * streams - 1, 7u32.to_be_bytes().to_vec()));
+    let first_over = 2 * streams + 1;
+    assert_eq!((id, reason), (first_over, 7u32.to_be_bytes().to_vec()));
     server.assert_lives().await;
 }
 

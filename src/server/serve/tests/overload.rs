@@ -1,7 +1,11 @@
 //! Each limit of the settings, provoked: what is over it is refused at once and by name, and what is under it served.
 
 use tokio::net::TcpStream;
-use tonic::{Request, metadata::MetadataValue};
+use tonic::{Request, Streaming, metadata::MetadataValue};
+use tonic_health::pb::{
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
+    health_client::HealthClient,
+};
 
 use super::*;
 use crate::config::Limits;
@@ -49,21 +53,6 @@ async fn headers_over_their_limit_are_refused_and_the_connection_lives() {
     assert!(ask(3000).await.is_ok());
 }
 
-#[tokio::test]
-async fn requests_over_the_streams_of_a_connection_wait_for_each_other() {
-    let server = limited(|limits| limits.streams = 2).await;
-    // The client hears of the limit with the first answer.
-    server.put("", b"k", b"v").await.unwrap();
-    let mut asking = tokio::task::JoinSet::new();
-    for _ in 0..20 {
-        let mut client = server.client();
-        asking.spawn(async move { client.raw_get(RawGetRequest::default()).await });
-    }
-    while let Some(answer) = asking.join_next().await {
-        answer.unwrap().unwrap();
-    }
-}
-
 /// Requests whose messages do not end.
 async fn hold(server: &Fixture, count: usize) -> Vec<TcpStream> {
     let mut held = Vec::new();
@@ -91,6 +80,75 @@ async fn one_request_too_many_is_refused_early_and_whoever_looks_is_let_in() {
     while server.raw_get("", b"k").await.is_err() {
         tokio::task::yield_now().await;
     }
+}
+
+/// Streams of health that stay open.
+async fn watch(server: &Fixture, count: usize) -> Vec<Streaming<HealthCheckResponse>> {
+    let mut health = HealthClient::new(server.channel.clone());
+    let mut watches = Vec::new();
+    for _ in 0..count {
+        let watch = health.watch(HealthCheckRequest::default()).await.unwrap();
+        let mut watch = watch.into_inner();
+        let told = watch.message().await.unwrap().unwrap();
+        assert_eq!(told.status(), ServingStatus::Serving);
+        watches.push(watch);
+    }
+    watches
+}
+
+#[tokio::test]
+async fn those_who_watch_health_take_no_room_from_requests() {
+    let server = limited(|limits| {
+        limits.budgets.requests = 2;
+        limits.budgets.request_bytes = 3 * limits::REQUEST_BASE_LEN;
+    })
+    .await;
+    let watches = watch(&server, 8).await;
+    assert_eq!(server.server.admission.in_flight(), 0);
+    assert_eq!(server.put("", b"k", b"v").await.unwrap(), "");
+    assert_eq!(server.get("", b"k").await.unwrap(), b"v");
+    drop(watches);
+}
+
+#[tokio::test]
+async fn watches_of_health_have_a_limit_of_their_own_and_questions_go_on() {
+    let server = Fixture::new().await;
+    let admission = &server.server.admission;
+    let request = |method: &str| {
+        let request = axum::http::Request::post(format!("/grpc.health.v1.Health/{method}"));
+        request.body(()).unwrap()
+    };
+    let mut open = Vec::new();
+    for _ in 0..limits::MAX_HEALTH_WATCHES {
+        open.push(admission.admit(&request("Watch")).unwrap());
+    }
+    let refused = admission.admit(&request("Watch")).err().unwrap();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(admission.admit(&request("Check")).is_ok());
+    open.pop();
+    assert!(admission.admit(&request("Watch")).is_ok());
+}
+
+#[tokio::test]
+async fn a_message_to_health_is_short() {
+    let server = Fixture::new().await;
+    let mut health = HealthClient::new(server.channel.clone());
+    let service = "x".repeat(limits::REQUEST_BASE_LEN);
+    let status = health.check(HealthCheckRequest { service }).await;
+    assert_eq!(status.unwrap_err().code(), Code::OutOfRange);
+}
+
+#[tokio::test]
+async fn a_watch_of_health_hears_of_the_end_and_does_not_hold_it_up() {
+    let server = Fixture::new().await;
+    let mut watch = watch(&server, 1).await.remove(0);
+    let began = Instant::now();
+    server.server.stop().await.unwrap();
+    assert!(began.elapsed() < limits::DRAIN_TIMEOUT);
+    let told = watch.message().await.unwrap().unwrap();
+    assert_eq!(told.status(), ServingStatus::NotServing);
+    let status = watch.message().await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
 }
 
 #[tokio::test]

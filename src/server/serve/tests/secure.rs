@@ -481,9 +481,12 @@ async fn every_method_is_denied_to_whoever_has_no_right_to_it() {
         );
         let mut peers = PeersClient::new(server.channel.clone());
         let hello = peers.hello(bearer(token, HelloRequest::default())).await;
-        assert_eq!(hello.unwrap_err().code(), refused, "{caller} calls Hello");
         let raft = client.raft(bearer(token, tokio_stream::empty())).await;
-        assert_eq!(raft.unwrap_err().code(), refused, "{caller} calls Raft");
+        for (method, status) in [("Hello", hello.unwrap_err()), ("Raft", raft.unwrap_err())] {
+            assert_eq!(status.code(), refused, "{caller} calls {method}");
+            let is_told = status.message().starts_with("NOT_A_STORE: ");
+            assert_eq!(is_told, is_known, "{caller} calls {method}: {status}");
+        }
         let mut health = HealthClient::new(server.channel.clone());
         let done = health
             .check(bearer(token, HealthCheckRequest::default()))
