@@ -37,6 +37,7 @@ mod output;
 mod recover;
 mod scan;
 mod server;
+mod shell;
 mod text;
 mod token;
 mod transfer;
@@ -157,6 +158,8 @@ enum Command {
     Export(transfer::ExportArgs),
     /// Read pairs from a file
     Import(transfer::ImportArgs),
+    /// Commands at a prompt, with history and completion; or from a pipe
+    Shell(shell::ShellArgs),
     /// Clusters by name: list them, choose one
     #[command(subcommand)]
     Context(contexts::ContextCommand),
@@ -337,6 +340,7 @@ fn dispatch(command: Command) -> Done {
         Command::Batch(args) => batch::run(&args),
         Command::Export(args) => transfer::export(&args),
         Command::Import(args) => transfer::import(&args),
+        Command::Shell(args) => shell::run(&args),
         Command::Context(command) => contexts::run(&command),
         Command::Status(args) => admin::status(&args),
         Command::Flush(args) => admin::flush(&args),

@@ -192,6 +192,11 @@ impl Output {
         matches!(self.mode, Mode::Terminal(_))
     }
 
+    /// Whether there are colours.
+    pub(super) fn has_colours(&self) -> bool {
+        self.colours
+    }
+
     /// `text` in a colour, where there are any.
     pub(super) fn paint(&self, style: Style, text: &str) -> String {
         if !self.colours {
