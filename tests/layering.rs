@@ -55,7 +55,7 @@ const CLIENT_TOO: [&str; 8] = [
 ];
 
 /// What only the server stands on, but for the client's part: runtimes, the wire, command lines.
-const SERVER_ONLY: [&str; 21] = [
+const SERVER_ONLY: [&str; 22] = [
     "async-trait",
     "axum",
     "clap",
@@ -70,6 +70,7 @@ const SERVER_ONLY: [&str; 21] = [
     "mio",
     "ring",
     "rustls",
+    "rustyline",
     "tokio",
     "tokio-rustls",
     "toml",

@@ -37,6 +37,8 @@ mod security;
 mod semantics;
 #[path = "server/settings.rs"]
 mod settings;
+#[path = "server/shell.rs"]
+mod shell;
 #[path = "server/signals.rs"]
 mod signals;
 #[path = "server/starting.rs"]

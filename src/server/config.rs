@@ -346,7 +346,7 @@ pub(crate) fn unknown_key(key: &str) -> String {
 }
 
 /// The one of `names` that is meant by a word a few slips away from it.
-fn nearest<'a>(word: &str, names: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, names: &[&'a str]) -> Option<&'a str> {
     let near = names.iter().map(|known| (distance(word, known), *known));
     let (distance, known) = near.min()?;
     (distance <= 3).then_some(known)

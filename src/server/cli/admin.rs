@@ -125,7 +125,7 @@ pub(super) fn compact(args: &CompactArgs) -> Done {
 }
 
 /// A status for a person: a word and its value a line, then the levels of each column family.
-fn table(addr: &str, status: &StatusResponse) -> String {
+pub(super) fn table(addr: &str, status: &StatusResponse) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
         if !value.is_empty() {
@@ -218,7 +218,7 @@ pub(super) fn put_region(text: &mut String, status: &RegionStatus) {
     }
 }
 
-fn put_engine(text: &mut String, name: &str, engine: &EngineStatus) {
+pub(super) fn put_engine(text: &mut String, name: &str, engine: &EngineStatus) {
     let _ = writeln!(
         text,
         "\nengine {name}: sequence {}, synced {}",

@@ -46,6 +46,7 @@ mod repair;
 mod restore;
 mod scan;
 mod server;
+mod shell;
 mod stat;
 mod text;
 mod token;
@@ -167,6 +168,8 @@ enum Command {
     Export(transfer::ExportArgs),
     /// Read pairs from a file
     Import(transfer::ImportArgs),
+    /// Commands at a prompt, with history and completion; or from a pipe
+    Shell(shell::ShellArgs),
     /// Clusters by name: list them, choose one
     #[command(subcommand)]
     Context(contexts::ContextCommand),
@@ -369,6 +372,7 @@ fn dispatch(command: Command) -> Done {
         Command::Batch(args) => batch::run(&args),
         Command::Export(args) => transfer::export(&args),
         Command::Import(args) => transfer::import(&args),
+        Command::Shell(args) => shell::run(&args),
         Command::Context(command) => contexts::run(&command),
         Command::Status(args) => admin::status(&args),
         Command::Flush(args) => admin::flush(&args),

@@ -12,8 +12,6 @@
 //! Bytes are written as `text` writes them, so that what is printed can be given back as an argument.
 //! Not here: progress of long work (`progress`), errors (`Failure`).
 
-#![expect(dead_code, reason = "the commands come to it one after the other")]
-
 use std::io::{self, IsTerminal as _, Write as _};
 
 use clap::Args;
@@ -190,6 +188,11 @@ impl Output {
     /// Whether a person reads it.
     pub(super) fn is_terminal(&self) -> bool {
         matches!(self.mode, Mode::Terminal(_))
+    }
+
+    /// Whether there are colours.
+    pub(super) fn has_colours(&self) -> bool {
+        self.colours
     }
 
     /// `text` in a colour, where there are any.

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Bytes of output that are gathered before they are written.
-const WRITE_LEN: usize = 64 << 10;
+pub(super) const WRITE_LEN: usize = 64 << 10;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -158,14 +158,14 @@ fn range(args: &ScanArgs) -> Result<KeyRange, Failure> {
 }
 
 /// How pairs become lines.
-struct Lines {
-    format: Format,
-    keys_only: bool,
-    output: Output,
+pub(super) struct Lines {
+    pub(super) format: Format,
+    pub(super) keys_only: bool,
+    pub(super) output: Output,
 }
 
 impl Lines {
-    fn put(&self, text: &mut Vec<u8>, pair: &Pair) {
+    pub(super) fn put(&self, text: &mut Vec<u8>, pair: &Pair) {
         let format = self.format;
         if self.output.is_json() {
             let mut object = Map::new();
