@@ -202,7 +202,7 @@ fn a_closed_directory_is_read_and_never_changed() {
     );
     assert_eq!(
         ok(&closed, "use lock\nget l\nfamilies\n"),
-        "4\ndefault\nlock\nwrite\n"
+        "4\ndefault\nwrite\nlock\n"
     );
     let explained = ok(&closed, "explain a\nexplain b\nexplain nothing\n");
     assert!(
