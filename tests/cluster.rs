@@ -30,6 +30,8 @@ mod forming;
 mod hostile;
 #[path = "cluster/members.rs"]
 mod members;
+#[path = "cluster/operations.rs"]
+mod operations;
 #[path = "cluster/routing.rs"]
 mod routing;
 #[path = "cluster/secure.rs"]

@@ -29,6 +29,8 @@ mod kill;
 mod metrics;
 #[path = "server/mutated.rs"]
 mod mutated;
+#[path = "server/operations.rs"]
+mod operations;
 #[path = "server/security.rs"]
 mod security;
 #[path = "server/semantics.rs"]

@@ -41,8 +41,13 @@ impl Budget {
         let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let passed = now.saturating_duration_since(bucket.filled);
         let given = u64::try_from(passed.as_millis() / 100).unwrap_or(u64::MAX);
-        bucket.filled +=
-            Duration::from_millis(100).saturating_mul(u32::try_from(given).unwrap_or(u32::MAX));
+        bucket.filled = match u32::try_from(given) {
+            Ok(given) if u64::from(given) < 10 * Self::SIZE => {
+                bucket.filled + Duration::from_millis(100) * given
+            }
+            // More than a bucket holds: what is over is lost.
+            _ => now,
+        };
         bucket.tenths = bucket.tenths.saturating_add(given).min(10 * Self::SIZE);
         match bucket.tenths.checked_sub(10) {
             Some(left) => {

@@ -241,12 +241,17 @@ impl Backup {
     fn read(fs: &dyn Fs, dir: &Path, id: u64) -> Result<Self> {
         let path = dir.join(record::file_name(id));
         let bytes = fs.read(&path).map_err(|e| Error::io("read", &path, e))?;
-        let record = BackupRecord::decode(&bytes, &path)?;
-        if record.id != id {
-            let what = format!("it is backup {}", record.id);
+        let backup = Self::decode(&bytes, &path)?;
+        if backup.record.id != id {
+            let what = format!("it is backup {}", backup.record.id);
             return Err(Error::corruption(path, 0, what));
         }
-        let state = record.state(&path)?;
+        Ok(backup)
+    }
+
+    fn decode(bytes: &[u8], path: &Path) -> Result<Self> {
+        let record = BackupRecord::decode(bytes, path)?;
+        let state = record.state(path)?;
         Ok(Self { record, state })
     }
 
@@ -298,6 +303,19 @@ impl Backup {
             families,
         }
     }
+}
+
+/// What a `BACKUP-` file says: the backup, and the files that it needs, with their lengths.
+///
+/// # Errors
+/// `Corruption`; `NotADatabase` for a format that is not known.
+pub(crate) fn describe_backup_file(
+    bytes: &[u8],
+    path: &Path,
+) -> Result<(BackupInfo, Vec<(String, u64)>)> {
+    let backup = Backup::decode(bytes, path)?;
+    let files = backup.files().map(|(name, copied)| (name, copied.len()));
+    Ok((backup.info(), files.collect()))
 }
 
 /// What a directory of backups holds.

@@ -441,6 +441,11 @@ impl<'a> Packed<'a> {
         values.collect()
     }
 
+    /// How many.
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+
     /// How its entries stand in it.
     pub(crate) fn tags(&self) -> impl Iterator<Item = Tag> {
         let (count, bytes) = (self.count, pack::HEAD_LEN + self.body.len());

@@ -37,6 +37,7 @@
 //! - Memory and bandwidth: [`Options::memory_budget_bytes`], [`SharedMemory`], [`RateLimiter`]; options that change while it is
 //!   open: [`Db::set_options`], [`Db::set_cf_options`].
 //! - What it tells: [`Db::stats`], [`Db::layout`], [`Db::explain`], [`Db::explain_range`], [`Db::add_listener`].
+//! - [`inspect`]: what one file says, whatever state it is in.
 //! - [`fs`] and [`executor`]: all the engine asks of the world; with [`fs::SimFs`] and
 //!   [`executor::SimExecutor`] a whole database runs on one thread from a seed, and its disk can lose power.
 //!
@@ -78,6 +79,7 @@ mod flush;
 pub mod fs;
 mod fuzz;
 mod ingest;
+pub mod inspect;
 mod iter;
 pub mod key;
 mod layout;

@@ -137,6 +137,8 @@ pub struct Config {
     pub cache_bytes: usize,
     /// Bytes of a memtable before it is written to a table, in each column family.
     pub write_buffer_bytes: usize,
+    /// Where the server may write backups.
+    pub backup_dir: Option<PathBuf>,
     /// Which store of its cluster this is.
     pub store_id: Option<u64>,
     /// Where others reach the founders of the cluster; empty for a standalone store.
@@ -172,6 +174,7 @@ impl Default for Config {
             log_level: LevelFilter::INFO,
             cache_bytes: 0,
             write_buffer_bytes: 0,
+            backup_dir: None,
             store_id: None,
             initial_cluster: BTreeMap::new(),
             cluster_name: None,

@@ -9,6 +9,8 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 mod connections;
+mod doctor;
+mod figures;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod insight;

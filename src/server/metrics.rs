@@ -9,18 +9,20 @@
 mod store;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Weak},
     time::Duration,
 };
 
-use basalt_proto::basaltpb::{ColumnFamilyStatus, LevelStatus};
+use basalt_engine::Stats;
+use basalt_proto::basaltpb::{ColumnFamilyStatus, LevelStatus, MethodStats};
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text::encode},
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder, text::encode},
     metrics::{
         MetricType,
-        counter::Counter,
+        counter::{ConstCounter, Counter},
         family::Family,
         gauge::{ConstGauge, Gauge},
         histogram::{Histogram, exponential_buckets},
@@ -30,7 +32,12 @@ use prometheus_client::{
 use tonic::Code;
 
 use self::store::{LoopCollector, PeerCollector};
-use crate::{insight::Insight, replicated::Cluster, storage::Storage};
+use crate::{
+    figures::{ENGINE, FAMILY},
+    insight::Insight,
+    replicated::Cluster,
+    storage::{Storage, open_engines},
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -126,6 +133,14 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
+    /// What each method has counted, in the order of their names.
+    ///
+    /// Read from the page: the library gives sums of histograms to nothing else.
+    #[must_use]
+    pub fn methods(&self) -> Vec<MethodStats> {
+        methods_of(&self.text())
+    }
+
     /// The page.
     ///
     /// # Panics
@@ -137,6 +152,40 @@ impl Metrics {
         encode(&mut text, &self.registry).expect("a String takes everything");
         text
     }
+}
+
+/// The value of a label in a line of the page; ours need no quoting.
+fn label<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = line.split_once(&format!("{name}=\""))?;
+    Some(rest.split_once('"')?.0)
+}
+
+fn methods_of(page: &str) -> Vec<MethodStats> {
+    let mut methods: BTreeMap<&str, MethodStats> = BTreeMap::new();
+    for line in page.lines() {
+        let Some((method, (_, value))) = label(line, "method").zip(line.rsplit_once(' ')) else {
+            continue;
+        };
+        let stats = methods.entry(method).or_default();
+        if line.starts_with("basalt_requests_total") {
+            let count: u64 = value.parse().unwrap_or(0);
+            stats.requests += count;
+            if label(line, "code") != Some("OK") {
+                stats.failures += count;
+            }
+        } else if line.starts_with("basalt_request_duration_seconds_sum") {
+            let seconds: f64 = value.parse().unwrap_or(0.0);
+            let time = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+            stats.micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        }
+    }
+    let named = methods.into_iter();
+    named
+        .map(|(method, stats)| MethodStats {
+            method: method.to_owned(),
+            ..stats
+        })
+        .collect()
 }
 
 impl fmt::Debug for Metrics {
@@ -283,6 +332,82 @@ impl Collector for EngineCollector {
             "engine_table_bytes",
             "Bytes of table files",
             per_level(families, |level| level.table_bytes),
-        )
+        )?;
+        let engines = open_engines(&*storage);
+        let stats: Vec<_> = engines
+            .iter()
+            .map(|engine| (engine.name, engine.db.stats()))
+            .collect();
+        put_engines(encoder, &stats)
+    }
+}
+
+/// The figures of the table that engines and metrics share.
+fn put_engines(encoder: &mut DescriptorEncoder<'_>, engines: &[(&str, Stats)]) -> fmt::Result {
+    for shape in ENGINE {
+        let name = format!("engine_{}", shape.name);
+        let mut metric = encoder.encode_descriptor(&name, shape.help, None, kind(shape.counts))?;
+        for (engine, stats) in engines {
+            put(
+                metric.encode_family(&[("engine", *engine)])?,
+                shape.counts,
+                (shape.of)(stats),
+            )?;
+        }
+    }
+    for shape in FAMILY {
+        let name = format!("engine_{}", shape.name);
+        let mut metric = encoder.encode_descriptor(&name, shape.help, None, kind(shape.counts))?;
+        for (engine, stats) in engines {
+            for family in &stats.families {
+                // Users know theirs without the engine's prefix, as in the figures above.
+                let cf = family.name.strip_prefix("data-").unwrap_or(&family.name);
+                let labels = [("engine", *engine), ("cf", cf)];
+                put(
+                    metric.encode_family(&labels)?,
+                    shape.counts,
+                    (shape.of)(family),
+                )?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn kind(counts: bool) -> MetricType {
+    if counts {
+        MetricType::Counter
+    } else {
+        MetricType::Gauge
+    }
+}
+
+fn put(encoder: MetricEncoder<'_>, counts: bool, of: u64) -> fmt::Result {
+    if counts {
+        ConstCounter::new(of).encode(encoder)
+    } else {
+        value(of).encode(encoder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_are_read_from_the_page_as_they_were_counted() {
+        let storage: Arc<dyn Storage> = Arc::new(crate::storage::MemStorage::new());
+        let metrics = Metrics::new(&storage, None);
+        metrics.on_request("RawGet", Code::Ok, Duration::from_millis(2));
+        metrics.on_request("RawGet", Code::Unavailable, Duration::from_millis(3));
+        metrics.on_request("Status", Code::Ok, Duration::from_millis(1));
+        let told = |method: &str, requests, failures, micros| MethodStats {
+            method: method.to_owned(),
+            requests,
+            failures,
+            micros,
+        };
+        let expected = [told("RawGet", 2, 1, 5000), told("Status", 1, 0, 1000)];
+        assert_eq!(metrics.methods(), expected);
     }
 }

@@ -28,6 +28,7 @@ use crate::{
         live::{Layers, Live, Reload},
     },
     connections::{self, Transport},
+    doctor::Examiner,
     insight::{SAMPLE_INTERVAL, rates::Sampler},
     limits,
     listen::{Listener, Silence},
@@ -169,6 +170,10 @@ impl Server {
         setup: Setup,
     ) -> Self {
         let limits = setup.config.limits.clone();
+        // Where it was really bound: a store of a cluster may know its address from its directory.
+        let addr = sockets
+            .addrs()
+            .map_or_else(|_| setup.config.addr.clone(), |(addr, _)| addr.to_string());
         let metrics = Arc::new(Metrics::new(&storage, cluster.as_ref()));
         let knows_peers = setup.tls.as_ref().is_some_and(|tls| tls.knows_peers());
         let gate = Gate::new(setup.auth.clone(), knows_peers);
@@ -204,6 +209,10 @@ impl Server {
             cluster.clone(),
             Arc::clone(&live),
         );
+        let has_rights = setup.auth.is_some();
+        let whole = Arc::clone(&storage);
+        let examiner = Examiner::new(&setup.config, addr, setup.tls.clone(), has_rights, whole);
+        let admin = admin.operating(examiner, setup.config.backup_dir.clone());
         let peers = PeersService::new(cluster.clone());
         let kv = KvService::new(Arc::clone(&storage), &tinykv);
         let front = Arc::new(Front::new(

@@ -9,10 +9,11 @@ use std::{
 use basalt_proto::{
     basaltpb::{
         EngineStatus, Engines, FollowerStatus, LastSnapshot, Mode, RegionStatus, State,
-        StatusResponse,
+        StatsResponse, StatusResponse,
     },
     metapb::Peer,
 };
+use prometheus_client::metrics::gauge::Gauge;
 use serde::Serialize;
 
 use crate::{replicated::Cluster, service::admission::Admission, storage::Storage, tls::Tls};
@@ -74,6 +75,26 @@ impl ServerState {
             checks.push(("store-loop", answers.then_some(silent)));
         }
         checks
+    }
+
+    /// True once the server was told to stop.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.admission.is_draining()
+    }
+
+    /// What its methods have counted.
+    #[must_use]
+    pub fn stats(&self) -> StatsResponse {
+        let metrics = self.admission.metrics();
+        let gauge = |gauge: &Gauge| u64::try_from(gauge.get()).unwrap_or(0);
+        StatsResponse {
+            methods: metrics.methods(),
+            uptime_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            in_flight: gauge(&metrics.in_flight),
+            connections: gauge(&metrics.connections),
+            ..StatsResponse::default()
+        }
     }
 
     /// The facts of this moment.

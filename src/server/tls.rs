@@ -167,6 +167,11 @@ impl Tls {
         ended.then(|| format!("the certificate of {file} has expired"))
     }
 
+    /// When the certificate of the server ends.
+    pub(crate) fn ends(&self) -> SystemTime {
+        self.now().not_after
+    }
+
     /// Reads the files again if one of them has changed since. Blocks on the disk.
     ///
     /// # Errors

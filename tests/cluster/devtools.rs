@@ -185,8 +185,10 @@ impl Browser {
     #[track_caller]
     pub(crate) fn until(&mut self, what: &str, script: &str) -> Value {
         let until = Instant::now() + SHOW;
+        // While a page loads, what the script speaks of may not be there.
+        let script = format!("(() => {{ try {{ return ({script}); }} catch {{ return null; }} }})()");
         loop {
-            let value = self.eval(script);
+            let value = self.eval(&script);
             let is_there = match &value {
                 Value::Null => false,
                 Value::Bool(is) => *is,

@@ -97,7 +97,9 @@ fn a_demo_says_what_to_try_and_that_works() {
     let outputs = ["", "world\n"].map(Some).into_iter().chain([None]);
     for expected in outputs {
         let command = demo.line();
-        let args = command.trim().strip_prefix("basalt ").unwrap();
+        // First the program, as it was called.
+        let (program, args) = command.trim().split_once(' ').unwrap();
+        assert!(program.ends_with("basalt"), "{command}");
         let args: Vec<&str> = args.split(' ').collect();
         let output = done(&args);
         if let Some(expected) = expected {

@@ -20,7 +20,7 @@ const MESSAGES: u64 = 100_000;
 /// Connections that send them.
 const CLIENTS: u64 = 8;
 
-const METHODS: [&str; 25] = [
+const METHODS: [&str; 29] = [
     "/tinykvpb.TinyKv/RawGet",
     "/tinykvpb.TinyKv/RawPut",
     "/tinykvpb.TinyKv/RawDelete",
@@ -44,6 +44,10 @@ const METHODS: [&str; 25] = [
     "/basaltpb.Admin/RemoveMember",
     "/basaltpb.Admin/TransferLeader",
     "/basaltpb.Admin/Configure",
+    "/basaltpb.Admin/Backup",
+    "/basaltpb.Admin/Explain",
+    "/basaltpb.Admin/Stats",
+    "/basaltpb.Admin/Examine",
     "/basaltpb.Peers/Hello",
     "/grpc.health.v1.Health/Check",
 ];
@@ -175,9 +179,16 @@ fn mutated(rng: &mut Rng) -> Vec<u8> {
 fn fits(path: &str, status: &Status) -> bool {
     match status.code() {
         Code::InvalidArgument => true,
-        // The server is standalone.
+        // The server is standalone, and has no directory of backups.
         Code::FailedPrecondition => {
-            let words = ["Raft", "Snapshot", "Member", "TransferLeader", "Hello"];
+            let words = [
+                "Raft",
+                "Snapshot",
+                "Member",
+                "TransferLeader",
+                "Hello",
+                "Backup",
+            ];
             words.iter().any(|word| path.contains(word))
         }
         Code::Unimplemented => !path.contains("/Raw") && path.contains("TinyKv"),

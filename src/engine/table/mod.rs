@@ -10,6 +10,7 @@ mod block;
 mod block_builder;
 mod block_file;
 mod builder;
+mod describe;
 mod filter;
 mod format;
 pub(crate) mod fuzz;
@@ -31,10 +32,11 @@ mod zstd_block;
 
 pub(crate) use block_file::BlockFile;
 pub(crate) use builder::TableBuilder;
+pub(crate) use describe::{Described, describe};
 pub(crate) use format::{RAW, check_block, decompress};
 pub(crate) use iter::TableIter;
 pub(crate) use reader::Table;
-pub(crate) use salvage::salvage;
+pub(crate) use salvage::{find_block, salvage, walk};
 pub(crate) use verify::file_crc;
 
 use crate::key::SequenceNumber;

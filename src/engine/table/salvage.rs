@@ -35,6 +35,8 @@ pub(crate) struct Salvaged {
     pub(crate) good: u64,
     /// Data blocks there are; `None`: nobody knows.
     pub(crate) blocks: Option<u64>,
+    /// Where the first data block stands that does not check, if that is known.
+    pub(crate) first_bad: Option<u64>,
     /// The range tombstones; `None` where they are damaged, or not found.
     pub(crate) tombstones: Option<Tombstones>,
 }
@@ -46,10 +48,30 @@ pub(crate) struct Salvaged {
 pub(crate) fn salvage(
     file: &dyn ReadableFile,
     table_id: u64,
+    take: impl FnMut(InternalKey<'_>, &[u8]) -> Result<()>,
+) -> Result<Salvaged> {
+    mending(file, table_id, MAX_MENDS, take)
+}
+
+/// The same with the bytes as they are: nothing is put right.
+///
+/// # Errors
+/// Those of `take`.
+pub(crate) fn walk(
+    file: &dyn ReadableFile,
+    table_id: u64,
+    take: impl FnMut(InternalKey<'_>, &[u8]) -> Result<()>,
+) -> Result<Salvaged> {
+    mending(file, table_id, 0, take)
+}
+
+fn mending(
+    file: &dyn ReadableFile,
+    table_id: u64,
+    mut mends: u32,
     mut take: impl FnMut(InternalKey<'_>, &[u8]) -> Result<()>,
 ) -> Result<Salvaged> {
     let mut rows = Rows::default();
-    let mut mends = MAX_MENDS;
     let footer = read_footer(file).filter(|footer| footer.table_id == table_id);
     let indexed = footer.and_then(|footer| {
         let block = read_block(file, table_id, footer.index, &mut mends)?;
@@ -70,8 +92,15 @@ pub(crate) fn salvage(
         ..Salvaged::default()
     };
     for ordinal in 0..index.count() {
-        if let Some(block) = read_block(file, table_id, index.handle(ordinal), &mut mends) {
-            found.good += u64::from(rows.of_block(&block, &mut take)?);
+        let handle = index.handle(ordinal);
+        let block = read_block(file, table_id, handle, &mut mends);
+        let is_good = match block {
+            Some(block) => rows.of_block(&block, &mut take)?,
+            None => false,
+        };
+        found.good += u64::from(is_good);
+        if !is_good {
+            found.first_bad.get_or_insert(handle.offset);
         }
     }
     Ok(found)
@@ -86,7 +115,7 @@ fn read(file: &dyn ReadableFile, offset: u64, len: usize) -> Option<Vec<u8>> {
     file.read_at(offset, &mut bytes).ok().map(|()| bytes)
 }
 
-fn read_footer(file: &dyn ReadableFile) -> Option<Footer> {
+pub(super) fn read_footer(file: &dyn ReadableFile) -> Option<Footer> {
     let offset = file.len().checked_sub(FOOTER_LEN as u64)?;
     let bytes = read(file, offset, FOOTER_LEN)?;
     Footer::decode(bytes.first_chunk()?, offset).ok()
@@ -95,7 +124,7 @@ fn read_footer(file: &dyn ReadableFile) -> Option<Footer> {
 /// The bytes of a block, decompressed; `None` where they do not check.
 ///
 /// One flipped bit is put right, in as many blocks as `mends` says.
-fn read_block(
+pub(super) fn read_block(
     file: &dyn ReadableFile,
     table_id: u64,
     handle: BlockHandle,
@@ -180,6 +209,13 @@ fn block_at(table_id: u64, offset: u64, bytes: &[u8]) -> Option<usize> {
         }
     }
     None
+}
+
+/// The block, or the record of a value file, at the start of `bytes`, which stand at `offset` of file `id`: its bytes
+/// with its trailer, and what it holds.
+pub(crate) fn find_block(id: u64, offset: u64, bytes: &[u8]) -> Option<(usize, Vec<u8>)> {
+    let len = block_at(id, offset, bytes)?;
+    Some((len, unpack(id, offset, &bytes[..len])?))
 }
 
 /// User key, trailer, and where the value stands in the block.

@@ -28,7 +28,7 @@ use crate::{
 /// First bytes of a value file.
 const MAGIC: &[u8; 8] = b"BSLTVAL1";
 /// Bytes before the first record.
-pub(super) const HEADER_LEN: usize = 32;
+pub(crate) const HEADER_LEN: usize = 32;
 /// Bytes of the checksum that ends a record.
 const CRC_LEN: usize = 4;
 /// Bytes of the map that one bit of `populated` stands for.

@@ -15,7 +15,7 @@ mod salvage;
 pub mod testing;
 mod writer;
 
-pub(crate) use file::{Place, ValueFile, ValueFiles, id_of};
+pub(crate) use file::{HEADER_LEN as FILE_HEADER_LEN, Place, ValueFile, ValueFiles, id_of};
 pub(crate) use salvage::salvage_value;
 pub(crate) use writer::ValueWriter;
 

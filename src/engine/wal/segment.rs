@@ -26,7 +26,7 @@ pub(crate) enum SegmentKind {
 }
 
 impl SegmentKind {
-    pub(super) fn magic(self) -> &'static [u8; 8] {
+    pub(crate) fn magic(self) -> &'static [u8; 8] {
         match self {
             Self::Log => b"BSLTLOG1",
             Self::Manifest => b"BSLTMAN1",

@@ -106,6 +106,292 @@ pub struct CompactRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CompactResponse {}
+/// How far some work is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkStep {
+    /// What is being done, in a word or two.
+    #[prost(string, tag = "1")]
+    pub what: ::prost::alloc::string::String,
+    /// Bytes done.
+    #[prost(uint64, tag = "2")]
+    pub done: u64,
+    /// Bytes there are, as far as is known now; 0 = not known.
+    #[prost(uint64, tag = "3")]
+    pub total: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkEvent {
+    #[prost(oneof = "work_event::Event", tags = "1, 2")]
+    pub event: ::core::option::Option<work_event::Event>,
+}
+/// Nested message and enum types in `WorkEvent`.
+pub mod work_event {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Event {
+        #[prost(message, tag = "1")]
+        Step(super::WorkStep),
+        #[prost(message, tag = "2")]
+        Done(super::CompactResponse),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackupRequest {
+    #[prost(enumeration = "BackupAction", tag = "1")]
+    pub action: i32,
+    /// Of a new backup: what it is for; empty = what the server knows of it.
+    #[prost(string, tag = "2")]
+    pub description: ::prost::alloc::string::String,
+    /// Of a new backup: most bytes a second; 0 = as fast as it goes.
+    #[prost(uint64, tag = "3")]
+    pub bytes_per_second: u64,
+    /// Of a new backup: flush first, so that less log is copied.
+    #[prost(bool, tag = "4")]
+    pub flush: bool,
+    #[prost(uint64, tag = "5")]
+    pub id: u64,
+    #[prost(uint64, tag = "6")]
+    pub keep: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BackupEvent {
+    #[prost(oneof = "backup_event::Event", tags = "1, 2")]
+    pub event: ::core::option::Option<backup_event::Event>,
+}
+/// Nested message and enum types in `BackupEvent`.
+pub mod backup_event {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Event {
+        #[prost(message, tag = "1")]
+        Step(super::WorkStep),
+        #[prost(message, tag = "2")]
+        Done(super::BackupDone),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BackupDone {
+    /// The directory of backups, on the server's machine.
+    #[prost(string, tag = "1")]
+    pub dir: ::prost::alloc::string::String,
+    /// The one that was made, or all there are.
+    #[prost(message, repeated, tag = "2")]
+    pub backups: ::prost::alloc::vec::Vec<BackupInfo>,
+    /// What is not as it was written.
+    #[prost(string, repeated, tag = "3")]
+    pub damage: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Bytes that a removal has freed.
+    #[prost(uint64, tag = "4")]
+    pub freed_bytes: u64,
+    /// Files and bytes that were read to verify.
+    #[prost(uint64, tag = "5")]
+    pub files: u64,
+    #[prost(uint64, tag = "6")]
+    pub bytes: u64,
+    /// Of a new backup of a store of a cluster: its regions.
+    #[prost(message, repeated, tag = "7")]
+    pub regions: ::prost::alloc::vec::Vec<BackedUpRegion>,
+}
+/// A backup as it is listed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackupInfo {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// Seconds since 1970.
+    #[prost(uint64, tag = "2")]
+    pub time: u64,
+    #[prost(string, tag = "3")]
+    pub description: ::prost::alloc::string::String,
+    /// Sequence number of the last write in it, of the engine it is a backup of.
+    #[prost(uint64, tag = "4")]
+    pub seq: u64,
+    /// Bytes that a restore writes.
+    #[prost(uint64, tag = "5")]
+    pub bytes: u64,
+    /// Bytes that were copied for it.
+    #[prost(uint64, tag = "6")]
+    pub new_bytes: u64,
+    #[prost(uint64, tag = "7")]
+    pub tables: u64,
+    #[prost(uint64, tag = "8")]
+    pub value_files: u64,
+    #[prost(uint64, tag = "9")]
+    pub log_segments: u64,
+    /// Names of the column families of the engine.
+    #[prost(string, repeated, tag = "10")]
+    pub families: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// A region in a backup.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackedUpRegion {
+    #[prost(uint64, tag = "1")]
+    pub region_id: u64,
+    /// The backup has the log applied at least up to here.
+    #[prost(uint64, tag = "2")]
+    pub applied: u64,
+    /// The store led the region and had that confirmed just before: nothing that was acknowledged before is missing.
+    #[prost(bool, tag = "3")]
+    pub is_current: bool,
+    /// Who leads, as far as the store knows; 0 = nobody.
+    #[prost(uint64, tag = "4")]
+    pub leader_store_id: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainRequest {
+    /// Column family; empty = default.
+    #[prost(string, tag = "1")]
+    pub cf: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub key: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExplainResponse {
+    /// The moment it reads at.
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub steps: ::prost::alloc::vec::Vec<ExplainStep>,
+    /// `found`, `deleted`, `range deleted`, `expired` or `absent`.
+    #[prost(string, tag = "3")]
+    pub outcome: ::prost::alloc::string::String,
+    /// Bytes of the value, if one was found.
+    #[prost(uint64, tag = "4")]
+    pub value_len: u64,
+}
+/// One place that a get looks at.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainStep {
+    /// `memtable`, `frozen memtable`, `table` or `log`.
+    #[prost(string, tag = "1")]
+    pub place: ::prost::alloc::string::String,
+    /// Of a table: its level and the number of its file.
+    #[prost(uint32, tag = "2")]
+    pub level: u32,
+    #[prost(uint64, tag = "3")]
+    pub number: u64,
+    /// `no`, `perhaps`, or empty: no filter was asked.
+    #[prost(string, tag = "4")]
+    pub filter: ::prost::alloc::string::String,
+    /// `map`, `cache`, `file`, or empty: no block was looked at.
+    #[prost(string, tag = "5")]
+    pub block: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "6")]
+    pub block_bytes: u64,
+    /// Newest range delete over the key here; 0 = none.
+    #[prost(uint64, tag = "7")]
+    pub range_delete_seq: u64,
+    /// `value`, `delete`, or empty: nothing of the key is here.
+    #[prost(string, tag = "8")]
+    pub met: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "9")]
+    pub seq: u64,
+    #[prost(uint64, tag = "10")]
+    pub value_len: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StatsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StatsResponse {
+    /// Of engine `kv` and, of a store of a cluster, `raft`.
+    #[prost(message, repeated, tag = "1")]
+    pub engines: ::prost::alloc::vec::Vec<EngineStats>,
+    #[prost(message, repeated, tag = "2")]
+    pub methods: ::prost::alloc::vec::Vec<MethodStats>,
+    /// Milliseconds since the server began.
+    #[prost(uint64, tag = "3")]
+    pub uptime_ms: u64,
+    /// Requests being worked on, and open connections.
+    #[prost(uint64, tag = "4")]
+    pub in_flight: u64,
+    #[prost(uint64, tag = "5")]
+    pub connections: u64,
+    /// Of a store of a cluster: its regions, with what they have applied.
+    #[prost(message, repeated, tag = "6")]
+    pub regions: ::prost::alloc::vec::Vec<RegionRate>,
+}
+/// One engine: figures now, and counters since it was opened.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EngineStats {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub figures: ::prost::alloc::vec::Vec<Figure>,
+    #[prost(message, repeated, tag = "3")]
+    pub families: ::prost::alloc::vec::Vec<FamilyFigures>,
+    /// Why writes wait now; empty when they do not.
+    #[prost(string, tag = "4")]
+    pub stall: ::prost::alloc::string::String,
+    /// Why it takes no writes; empty when it does.
+    #[prost(string, tag = "5")]
+    pub read_only: ::prost::alloc::string::String,
+}
+/// A number with a name; names are those of `docs/operations/stats.md`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Figure {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub value: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FamilyFigures {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub figures: ::prost::alloc::vec::Vec<Figure>,
+    /// From the top, all of them.
+    #[prost(message, repeated, tag = "3")]
+    pub levels: ::prost::alloc::vec::Vec<LevelStatus>,
+    #[prost(string, tag = "4")]
+    pub stall: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MethodStats {
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// Answered, and those of them that were no success.
+    #[prost(uint64, tag = "2")]
+    pub requests: u64,
+    #[prost(uint64, tag = "3")]
+    pub failures: u64,
+    /// Time from headers to headers, of all of them.
+    #[prost(uint64, tag = "4")]
+    pub micros: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RegionRate {
+    #[prost(uint64, tag = "1")]
+    pub region_id: u64,
+    #[prost(uint64, tag = "2")]
+    pub applied: u64,
+    #[prost(uint64, tag = "3")]
+    pub leader_store_id: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExamineRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExamineResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub findings: ::prost::alloc::vec::Vec<Finding>,
+    /// What was looked at, by name.
+    #[prost(string, repeated, tag = "2")]
+    pub checked: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Clock of the server, milliseconds since 1970.
+    #[prost(uint64, tag = "3")]
+    pub unix_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Finding {
+    /// A heading of `docs/operations/doctor.md`.
+    #[prost(string, tag = "1")]
+    pub code: ::prost::alloc::string::String,
+    #[prost(enumeration = "Severity", tag = "2")]
+    pub severity: i32,
+    /// One sentence.
+    #[prost(string, tag = "3")]
+    pub what: ::prost::alloc::string::String,
+    /// What to do.
+    #[prost(string, tag = "4")]
+    pub advice: ::prost::alloc::string::String,
+}
 /// The peer of one region on this store.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RegionStatus {
@@ -525,6 +811,83 @@ impl State {
             "STATE_READ_ONLY" => Some(Self::ReadOnly),
             "STATE_FENCED" => Some(Self::Fenced),
             "STATE_STARTING" => Some(Self::Starting),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum BackupAction {
+    Unspecified = 0,
+    /// Make one; what earlier ones have is not copied again.
+    Create = 1,
+    List = 2,
+    /// Read every byte of backup `id`; of all of them where it is 0.
+    Verify = 3,
+    /// Remove backup `id`.
+    Delete = 4,
+    /// Remove all but the newest `keep`.
+    Purge = 5,
+}
+impl BackupAction {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "BACKUP_ACTION_UNSPECIFIED",
+            Self::Create => "BACKUP_ACTION_CREATE",
+            Self::List => "BACKUP_ACTION_LIST",
+            Self::Verify => "BACKUP_ACTION_VERIFY",
+            Self::Delete => "BACKUP_ACTION_DELETE",
+            Self::Purge => "BACKUP_ACTION_PURGE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "BACKUP_ACTION_UNSPECIFIED" => Some(Self::Unspecified),
+            "BACKUP_ACTION_CREATE" => Some(Self::Create),
+            "BACKUP_ACTION_LIST" => Some(Self::List),
+            "BACKUP_ACTION_VERIFY" => Some(Self::Verify),
+            "BACKUP_ACTION_DELETE" => Some(Self::Delete),
+            "BACKUP_ACTION_PURGE" => Some(Self::Purge),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Severity {
+    Unspecified = 0,
+    /// Worth knowing.
+    Note = 1,
+    /// Will become a fault, or takes away a protection.
+    Warning = 2,
+    /// Something does not work.
+    Fault = 3,
+}
+impl Severity {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SEVERITY_UNSPECIFIED",
+            Self::Note => "SEVERITY_NOTE",
+            Self::Warning => "SEVERITY_WARNING",
+            Self::Fault => "SEVERITY_FAULT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SEVERITY_UNSPECIFIED" => Some(Self::Unspecified),
+            "SEVERITY_NOTE" => Some(Self::Note),
+            "SEVERITY_WARNING" => Some(Self::Warning),
+            "SEVERITY_FAULT" => Some(Self::Fault),
             _ => None,
         }
     }

@@ -4,14 +4,17 @@ use std::fmt::Write as _;
 
 use basalt_proto::basaltpb::{
     CompactRequest, EngineStatus, FlushRequest, RegionStatus, StatusRequest, StatusResponse,
+    work_event::Event,
 };
 use clap::Args;
+use serde_json::json;
 
 use super::{
-    Done, ServerAddr, TextArgs,
+    Done, Failure, ServerAddr, TextArgs,
     client::{Server, block_on},
-    output::size,
+    output::{OutputArgs, size},
     print,
+    progress::{ProgressArgs, Unit},
 };
 use crate::state::{StatusJson, mode_word, state_word};
 
@@ -31,6 +34,8 @@ pub(super) struct FlushArgs {
     /// Column family [default: all of them]
     #[arg(long, value_name = "NAME")]
     cf: Option<String>,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -48,6 +53,10 @@ pub(super) struct CompactArgs {
     end: Option<String>,
     #[command(flatten)]
     text: TextArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    progress: ProgressArgs,
 }
 
 pub(super) fn status(args: &StatusArgs) -> Done {
@@ -72,7 +81,11 @@ pub(super) fn flush(args: &FlushArgs) -> Done {
         };
         // It takes as long as it takes.
         server.answer(server.admin().flush(request).await).map(drop)
-    })
+    })?;
+    let facts = json!({ "cf": args.cf });
+    args.output
+        .open()
+        .done(facts, "memtables are written to tables")
 }
 
 pub(super) fn compact(args: &CompactArgs) -> Done {
@@ -84,6 +97,7 @@ pub(super) fn compact(args: &CompactArgs) -> Done {
         .text
         .parse(args.end.as_deref().unwrap_or_default())?
         .into();
+    let work = args.progress.begin("compact", Unit::Bytes);
     block_on(async {
         let server = Server::connect_any(&args.addr.get()?).await?;
         let request = CompactRequest {
@@ -91,10 +105,23 @@ pub(super) fn compact(args: &CompactArgs) -> Done {
             start_key,
             end_key,
         };
-        server
-            .answer(server.admin().compact(request).await)
-            .map(drop)
-    })
+        let mut events = server.answer(server.admin().compact_watched(request).await)?;
+        loop {
+            let message = events.message().await.map(tonic::Response::new);
+            match server.answer(message)?.and_then(|event| event.event) {
+                Some(Event::Step(step)) => work.at(&step.what, step.done, step.total),
+                Some(Event::Done(_)) => return Ok(()),
+                None => {
+                    let text = format!("{} broke the compaction off", server.addr());
+                    return Err(Failure::world(text));
+                }
+            }
+        }
+    })?;
+    work.done();
+    args.output
+        .open()
+        .done(json!({ "cf": args.cf }), "compacted")
 }
 
 /// A status for a person: a word and its value a line, then the levels of each column family.

@@ -207,7 +207,7 @@ mod tests {
         let split = |line: &str| words(line).unwrap();
         assert_eq!(split("put  a\t1"), ["put", "a", "1"]);
         assert_eq!(split("put 'a b' ''"), ["put", "a b", ""]);
-        assert_eq!(split(r"put it'\''s' C:\temp"), ["put", "it's", r"C:\temp"]);
+        assert_eq!(split(r"put 'it'\''s' C:\temp"), ["put", "it's", r"C:\temp"]);
         assert!(words("put 'a").is_err());
     }
 

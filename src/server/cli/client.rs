@@ -9,7 +9,10 @@ use basalt_client::{Carrier, Client, Config, Error, Node};
 use tonic::Status;
 
 use super::{Failure, program};
-use crate::{stubs::basaltpb::admin_client::AdminClient, tls::Connector};
+use crate::{
+    stubs::{basaltpb::admin_client::AdminClient, tinykvpb::tiny_kv_client::TinyKvClient},
+    tls::Connector,
+};
 
 pub(crate) use basalt_client::is_loopback;
 
@@ -91,6 +94,11 @@ impl Server {
     /// Basalt's administration.
     pub(super) fn admin(&self) -> AdminClient<Carrier> {
         AdminClient::new(self.0.channel())
+    }
+
+    /// TinyKV's calls at this server alone.
+    pub(super) fn tinykv(&self) -> TinyKvClient<Carrier> {
+        TinyKvClient::new(self.0.channel())
     }
 
     /// Waits for the answer of one request.

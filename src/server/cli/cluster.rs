@@ -217,7 +217,7 @@ where
 }
 
 /// The stores, and how those fare that answer.
-async fn survey(
+pub(super) async fn survey(
     target: &Target,
 ) -> Result<(MembersResponse, BTreeMap<u64, StatusResponse>), Failure> {
     let server = Server::connect_any(target).await?;

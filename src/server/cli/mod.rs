@@ -17,9 +17,11 @@ use std::{
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::config::DEFAULT_ADDR;
+pub(crate) use client::is_loopback;
 
 mod access;
 mod admin;
+mod backup;
 mod batch;
 mod bench;
 mod check;
@@ -29,15 +31,23 @@ mod completions;
 mod config;
 mod contexts;
 mod demo;
+mod doctor;
+mod explain;
 pub(crate) mod fuzz;
+mod inspect;
 mod kv;
 mod leader;
 mod notify;
 mod output;
+mod peers;
+mod progress;
 mod recover;
+mod repair;
+mod restore;
 mod scan;
 mod server;
 mod shell;
+mod stat;
 mod text;
 mod token;
 mod transfer;
@@ -171,6 +181,25 @@ enum Command {
     Compact(admin::CompactArgs),
     /// Verify every file of a store that no server has open; exit code 1 on damage
     Check(check::CheckArgs),
+    /// Make a damaged store whole again, of everything in it that can be read
+    Repair(repair::RepairArgs),
+    /// Show what one file of a store says: table, log segment, manifest, value file, backup
+    Inspect(inspect::InspectArgs),
+    /// Make, list, verify and remove backups, of a running server or of a directory
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
+    /// Make a backup a data directory again
+    Restore(restore::RestoreArgs),
+    /// Show where a get of a key looks, and what it finds
+    Explain(explain::ExplainArgs),
+    /// Show what the engines hold and do: levels, memory, cache, stalls
+    Stat(stat::StatArgs),
+    /// Show the busiest methods and regions
+    Top(stat::TopArgs),
+    /// Measure how long answers take, one request after another
+    Latency(stat::LatencyArgs),
+    /// Say what is wrong with servers or with a directory, and what to do
+    Doctor(doctor::DoctorArgs),
     /// Check the settings of a server, show them, change those of a running one
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -186,6 +215,9 @@ enum Command {
     /// Show the regions of a cluster
     #[command(subcommand)]
     Region(cluster::RegionCommand),
+    /// Show the peers of a cluster: each replica of each region
+    #[command(subcommand)]
+    Peer(peers::PeerCommand),
     /// Hand leadership to a store
     TransferLeader(cluster::TransferArgs),
     /// Last resort where a majority is lost for good: make a stopped store the only member
@@ -346,12 +378,22 @@ fn dispatch(command: Command) -> Done {
         Command::Flush(args) => admin::flush(&args),
         Command::Compact(args) => admin::compact(&args),
         Command::Check(args) => check::run(&args),
+        Command::Repair(args) => repair::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Backup(command) => backup::run(&command),
+        Command::Restore(args) => restore::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Stat(args) => stat::stat(&args),
+        Command::Top(args) => stat::top(&args),
+        Command::Latency(args) => stat::latency(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Config(command) => config::run(&command),
         Command::Token(args) => token::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Member(command) => cluster::member(&command),
         Command::Region(command) => cluster::region(&command),
+        Command::Peer(command) => peers::run(&command),
         Command::TransferLeader(args) => cluster::transfer(&args),
         Command::ForceSingle(args) => recover::run(&args),
         Command::Completions(args) => completions::completions(&args),

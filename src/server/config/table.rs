@@ -107,6 +107,15 @@ pub const SETTINGS: &[Setting] = &[
         take: |config, value| config.write_buffer_bytes = value.bytes(),
     },
     Setting {
+        name: "backup-dir",
+        kind: Kind::Path,
+        default: "",
+        group: Group::Storage,
+        online: false,
+        meaning: "Directory of backups that `basalt backup` may have the server write, list, verify and remove; without it, it does none of these",
+        take: |config, value| config.backup_dir = Some(value.path()),
+    },
+    Setting {
         name: "addr",
         kind: Kind::Address,
         default: super::DEFAULT_ADDR,

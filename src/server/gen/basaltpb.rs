@@ -279,6 +279,124 @@ pub mod admin_client {
             req.extensions_mut().insert(GrpcMethod::new("basaltpb.Admin", "Configure"));
             self.inner.unary(req, path, codec).await
         }
+        /// As Compact, and tells how far it is; the last event has `done`.
+        pub async fn compact_watched(
+            &mut self,
+            request: impl tonic::IntoRequest<::basalt_proto::basaltpb::CompactRequest>,
+        ) -> std::result::Result<
+            tonic::Response<
+                tonic::codec::Streaming<::basalt_proto::basaltpb::WorkEvent>,
+            >,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/basaltpb.Admin/CompactWatched",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("basaltpb.Admin", "CompactWatched"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Makes, lists, verifies or removes backups in the directory that the server's setting `backup-dir` names, on
+        /// its own machine. Tells how far it is; the last event has `done`. Who goes away ends the work.
+        pub async fn backup(
+            &mut self,
+            request: impl tonic::IntoRequest<::basalt_proto::basaltpb::BackupRequest>,
+        ) -> std::result::Result<
+            tonic::Response<
+                tonic::codec::Streaming<::basalt_proto::basaltpb::BackupEvent>,
+            >,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/basaltpb.Admin/Backup");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("basaltpb.Admin", "Backup"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// How a get of a key goes on this store, step by step.
+        pub async fn explain(
+            &mut self,
+            request: impl tonic::IntoRequest<::basalt_proto::basaltpb::ExplainRequest>,
+        ) -> std::result::Result<
+            tonic::Response<::basalt_proto::basaltpb::ExplainResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/basaltpb.Admin/Explain");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("basaltpb.Admin", "Explain"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What engines and methods have counted since the server began.
+        pub async fn stats(
+            &mut self,
+            request: impl tonic::IntoRequest<::basalt_proto::basaltpb::StatsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<::basalt_proto::basaltpb::StatsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/basaltpb.Admin/Stats");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("basaltpb.Admin", "Stats"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What is wrong with this server, or soon will be, in words with what to do.
+        pub async fn examine(
+            &mut self,
+            request: impl tonic::IntoRequest<::basalt_proto::basaltpb::ExamineRequest>,
+        ) -> std::result::Result<
+            tonic::Response<::basalt_proto::basaltpb::ExamineResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/basaltpb.Admin/Examine");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("basaltpb.Admin", "Examine"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -358,6 +476,62 @@ pub mod admin_server {
             request: tonic::Request<::basalt_proto::basaltpb::ConfigureRequest>,
         ) -> std::result::Result<
             tonic::Response<::basalt_proto::basaltpb::ConfigureResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the CompactWatched method.
+        type CompactWatchedStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<
+                    ::basalt_proto::basaltpb::WorkEvent,
+                    tonic::Status,
+                >,
+            >
+            + std::marker::Send
+            + 'static;
+        /// As Compact, and tells how far it is; the last event has `done`.
+        async fn compact_watched(
+            &self,
+            request: tonic::Request<::basalt_proto::basaltpb::CompactRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::CompactWatchedStream>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the Backup method.
+        type BackupStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<
+                    ::basalt_proto::basaltpb::BackupEvent,
+                    tonic::Status,
+                >,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Makes, lists, verifies or removes backups in the directory that the server's setting `backup-dir` names, on
+        /// its own machine. Tells how far it is; the last event has `done`. Who goes away ends the work.
+        async fn backup(
+            &self,
+            request: tonic::Request<::basalt_proto::basaltpb::BackupRequest>,
+        ) -> std::result::Result<tonic::Response<Self::BackupStream>, tonic::Status>;
+        /// How a get of a key goes on this store, step by step.
+        async fn explain(
+            &self,
+            request: tonic::Request<::basalt_proto::basaltpb::ExplainRequest>,
+        ) -> std::result::Result<
+            tonic::Response<::basalt_proto::basaltpb::ExplainResponse>,
+            tonic::Status,
+        >;
+        /// What engines and methods have counted since the server began.
+        async fn stats(
+            &self,
+            request: tonic::Request<::basalt_proto::basaltpb::StatsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<::basalt_proto::basaltpb::StatsResponse>,
+            tonic::Status,
+        >;
+        /// What is wrong with this server, or soon will be, in words with what to do.
+        async fn examine(
+            &self,
+            request: tonic::Request<::basalt_proto::basaltpb::ExamineRequest>,
+        ) -> std::result::Result<
+            tonic::Response<::basalt_proto::basaltpb::ExamineResponse>,
             tonic::Status,
         >;
     }
@@ -806,6 +980,247 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ConfigureSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/basaltpb.Admin/CompactWatched" => {
+                    #[allow(non_camel_case_types)]
+                    struct CompactWatchedSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::ServerStreamingService<
+                        ::basalt_proto::basaltpb::CompactRequest,
+                    > for CompactWatchedSvc<T> {
+                        type Response = ::basalt_proto::basaltpb::WorkEvent;
+                        type ResponseStream = T::CompactWatchedStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                ::basalt_proto::basaltpb::CompactRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::compact_watched(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CompactWatchedSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/basaltpb.Admin/Backup" => {
+                    #[allow(non_camel_case_types)]
+                    struct BackupSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::ServerStreamingService<
+                        ::basalt_proto::basaltpb::BackupRequest,
+                    > for BackupSvc<T> {
+                        type Response = ::basalt_proto::basaltpb::BackupEvent;
+                        type ResponseStream = T::BackupStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                ::basalt_proto::basaltpb::BackupRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::backup(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = BackupSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/basaltpb.Admin/Explain" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExplainSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::UnaryService<
+                        ::basalt_proto::basaltpb::ExplainRequest,
+                    > for ExplainSvc<T> {
+                        type Response = ::basalt_proto::basaltpb::ExplainResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                ::basalt_proto::basaltpb::ExplainRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::explain(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExplainSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/basaltpb.Admin/Stats" => {
+                    #[allow(non_camel_case_types)]
+                    struct StatsSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::UnaryService<::basalt_proto::basaltpb::StatsRequest>
+                    for StatsSvc<T> {
+                        type Response = ::basalt_proto::basaltpb::StatsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                ::basalt_proto::basaltpb::StatsRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::stats(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StatsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/basaltpb.Admin/Examine" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExamineSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::UnaryService<
+                        ::basalt_proto::basaltpb::ExamineRequest,
+                    > for ExamineSvc<T> {
+                        type Response = ::basalt_proto::basaltpb::ExamineResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                ::basalt_proto::basaltpb::ExamineRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::examine(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExamineSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

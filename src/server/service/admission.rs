@@ -187,6 +187,11 @@ impl Admission {
         self.draining.load(Ordering::Relaxed)
     }
 
+    /// What is counted.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Lets a request in, and begins to count it. Every way to a handler begins here.
     ///
     /// # Errors

@@ -147,7 +147,7 @@ const KV_METHODS: [&str; 2] = ["Batch", "Scan"];
 /// Those of TinyKV's that other stores call.
 const PEER_METHODS: [&str; 2] = ["Raft", "Snapshot"];
 
-const ADMIN_METHODS: [&str; 8] = [
+const ADMIN_METHODS: [&str; 13] = [
     "Status",
     "Flush",
     "Compact",
@@ -156,6 +156,11 @@ const ADMIN_METHODS: [&str; 8] = [
     "RemoveMember",
     "TransferLeader",
     "Configure",
+    "CompactWatched",
+    "Backup",
+    "Explain",
+    "Stats",
+    "Examine",
 ];
 
 /// The time of a `grpc-timeout` header: up to eight digits and a unit. Anything else is no timeout.

@@ -2,13 +2,19 @@
 
 pub mod admin;
 pub mod admission;
+mod backups;
 mod bodies;
 pub(crate) mod front;
 pub mod gate;
+mod insight;
 pub mod kv;
 mod method;
 pub mod peers;
+mod streams;
 pub mod tinykv;
+
+pub(crate) use backups::{describe, now};
+pub(crate) use insight::{engine_figures, explained};
 
 use basalt_proto::errorpb;
 use tonic::Status;

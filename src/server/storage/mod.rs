@@ -14,7 +14,7 @@
 
 use std::{fmt, future::Future, pin::Pin, time::Instant};
 
-use basalt_engine::Db;
+use basalt_engine::{ColumnFamily, Db};
 use basalt_proto::{basaltpb, errorpb, kvrpcpb};
 use bytes::Bytes;
 
@@ -239,6 +239,44 @@ pub trait Storage: Send + Sync + 'static {
     ///
     /// As [`Storage::write`].
     fn compact(&self, cf: &'static str, start: Option<&[u8]>, end: Option<&[u8]>) -> Result<()>;
+}
+
+/// An engine of a storage, held open.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenEngine {
+    /// `kv` or `raft`.
+    pub(crate) name: &'static str,
+    pub(crate) db: Db,
+    /// The families of users that it has, by the names they know.
+    families: Vec<(&'static str, ColumnFamily)>,
+}
+
+impl OpenEngine {
+    /// A family of users by the name they know.
+    pub(crate) fn family(&self, name: &str) -> Option<&ColumnFamily> {
+        let found = self.families.iter().find(|(known, _)| *known == name);
+        found.map(|(_, family)| family)
+    }
+}
+
+/// The open engines of a storage, to work on them: that of user data first.
+pub(crate) fn open_engines(storage: &dyn Storage) -> Vec<OpenEngine> {
+    let mut engines = Vec::new();
+    storage.engines(&mut |view| {
+        let all = view.db.list_cfs();
+        let family = |name: &'static str| {
+            let found = all
+                .iter()
+                .find(|family| (view.word)(family.name()) == Some(name));
+            found.map(|family| (name, family.clone()))
+        };
+        engines.push(OpenEngine {
+            name: view.name,
+            db: view.db.clone(),
+            families: FAMILIES.into_iter().filter_map(family).collect(),
+        });
+    });
+    engines
 }
 
 /// A view of one moment. Its calls may block on a disk.

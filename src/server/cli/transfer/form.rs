@@ -513,7 +513,11 @@ mod tests {
                 };
                 let end = usize::try_from(found.end).unwrap();
                 assert!(end <= len && !found.is_whole, "{form:?} {len} {found:?}");
-                let mut writer = Writer::go_on(form, bytes[..end].to_vec(), found.pairs);
+                let kept = bytes[..end].to_vec();
+                let mut writer = match end {
+                    0 => Writer::begin(form, kept).unwrap(),
+                    _ => Writer::go_on(form, kept, found.pairs),
+                };
                 for pair in &all[usize::try_from(found.pairs).unwrap()..] {
                     writer.put(pair).unwrap();
                 }

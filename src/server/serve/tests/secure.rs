@@ -3,7 +3,10 @@
 use std::fs;
 
 use basalt_proto::{
-    basaltpb::{ConfigureRequest, HelloRequest, MembersRequest},
+    basaltpb::{
+        BackupRequest, ConfigureRequest, ExamineRequest, ExplainRequest, HelloRequest,
+        MembersRequest, StatsRequest,
+    },
     kvrpcpb::{GetRequest, RawScanResponse},
 };
 use rcgen::CertificateParams;
@@ -449,6 +452,26 @@ async fn every_method_is_denied_to_whoever_has_no_right_to_it() {
             .configure(bearer(token, ConfigureRequest::default()))
             .await;
         check("Configure", code(done.map(drop)), is_operator, Code::Ok);
+        let done = admin.stats(bearer(token, StatsRequest {})).await;
+        check("Stats", code(done.map(drop)), is_operator, Code::Ok);
+        let done = admin.examine(bearer(token, ExamineRequest {})).await;
+        check("Examine", code(done.map(drop)), is_operator, Code::Ok);
+        // The storage of this test has no engine, and the server no directory of backups.
+        let none = Code::Unavailable;
+        let done = admin
+            .explain(bearer(token, ExplainRequest::default()))
+            .await;
+        check("Explain", code(done.map(drop)), is_operator, none);
+        let compact = CompactRequest::default();
+        let done = admin.compact_watched(bearer(token, compact)).await;
+        check("CompactWatched", code(done.map(drop)), is_operator, none);
+        let done = admin.backup(bearer(token, BackupRequest::default())).await;
+        check(
+            "Backup",
+            code(done.map(drop)),
+            is_operator,
+            Code::FailedPrecondition,
+        );
         let done = admin.members(bearer(token, MembersRequest {})).await;
         check(
             "Members",
