@@ -103,7 +103,7 @@ fn step_json(step: &ExplainStep) -> Value {
     })
 }
 
-fn as_text(response: &ExplainResponse) -> String {
+pub(super) fn as_text(response: &ExplainResponse) -> String {
     let mut text = String::new();
     for step in &response.steps {
         let place = match &*step.place {

@@ -59,6 +59,7 @@ pub(super) enum Cell {
     None,
     Text(String),
     /// A key or a value, in the format of the command.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no table shows keys yet"))]
     Bytes(Format, Vec<u8>),
     Number(u64),
     /// With one digit behind the point on a terminal.

@@ -10,11 +10,12 @@ use std::{
 
 use basalt_client::{Batch, Client, KeyRange, Pair};
 use basalt_engine::{ColumnFamily, Db, Options, ReadOptions};
-use basalt_proto::basaltpb::StatusRequest;
+use basalt_proto::basaltpb::{ExplainRequest, StatusRequest};
 use bytes::Bytes;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
+    cli::explain::as_text,
     cli::{
         Done, Failure,
         admin::{put_engine, table},
@@ -203,10 +204,16 @@ impl Source for Remote {
         })
     }
 
-    fn explain(&self, _family: &str, _key: &[u8]) -> Result<String, Failure> {
-        Err(Failure::world(
-            "a server has no call that explains a read; a directory that no server has open has: basalt shell --dir DIR",
-        ))
+    fn explain(&self, family: &str, key: &[u8]) -> Result<String, Failure> {
+        let request = ExplainRequest {
+            cf: family.to_owned(),
+            key: key.to_vec().into(),
+        };
+        self.read(async {
+            let server = Server::from(self.client.node().await?);
+            let response = server.ask(server.admin().explain(request)).await?;
+            Ok(as_text(&response))
+        })
     }
 
     fn status(&self) -> Result<String, Failure> {

@@ -80,7 +80,7 @@ mod tests {
             texts(r#"put "it's" 'say "x"'"#),
             ["put", "it's", "say \"x\""]
         );
-        assert_eq!(texts(r"put it'\''s C:\temp"), ["put", "it's", r"C:\temp"]);
+        assert_eq!(texts(r"put 'it'\''s' C:\temp"), ["put", "it's", r"C:\temp"]);
         assert_eq!(texts(r#"a\"b"#), ["a\"b"]);
         assert!(texts("   ").is_empty());
     }
