@@ -3,6 +3,8 @@
 
 #[path = "stepped/cluster.rs"]
 mod cluster;
+#[path = "stepped/late.rs"]
+mod late;
 #[path = "simulation/node.rs"]
 #[expect(dead_code, reason = "the simulation uses all of it")]
 mod node;
