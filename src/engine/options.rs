@@ -218,8 +218,8 @@ pub struct CfOptions {
     /// What keeps a memtable in order (default a tree). Not stored: it holds until the database is closed, for the
     /// memtables that are begun from then on. What an open finds in the log goes into trees.
     pub memtable: MemtableKind,
-    /// Frozen memtables waiting for flush before writes wait (default 1): a flush is as quick as a writer, so more of them only
-    /// take memory.
+    /// Frozen memtables waiting for flush before writes wait (default 1; three took twice the memory, and fills were about
+    /// as quick, `docs/adr/0010`).
     pub max_immutable_memtables: usize,
     /// Uncompressed bytes of a data block (default 4 KiB).
     pub block_bytes: usize,
