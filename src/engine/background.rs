@@ -341,9 +341,8 @@ impl DbInner {
 
     /// Keeps fewer log files for reuse where they are large beside what the database holds.
     fn bound_spare_log(&self) -> Result<()> {
-        let version = |family: &ColumnFamily| family.inner.peek().version.clone();
         let tables = |family: &ColumnFamily| -> u64 {
-            let version = version(family);
+            let version = family.inner.peek().version.clone();
             (0..LEVELS).map(|level| version.level_bytes(level)).sum()
         };
         let held: u64 = self.families().iter().map(tables).sum();

@@ -334,9 +334,6 @@ impl LogFiles {
     pub(crate) fn bound_recyclable(&self, max_bytes: u64) -> Result<()> {
         let remove: Vec<u64> = {
             let mut state = self.lock();
-            if state.pins > 0 {
-                return Ok(());
-            }
             let bytes = |files: &[(u64, Arc<dyn LogFile>)]| -> u64 {
                 files.iter().map(|(_, file)| file.capacity()).sum()
             };
@@ -358,7 +355,8 @@ impl LogFiles {
         let state = self.lock();
         let first = state.live.front().map_or(end, |segment| segment.base);
         let retired: u64 = state.retired.iter().map(|old| old.bytes).sum();
-        end - first + retired
+        // What was asked for `end` may have gone on since, and its segments away.
+        end.saturating_sub(first) + retired
     }
 
     /// Bytes of log that only readers hold.
